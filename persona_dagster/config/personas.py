@@ -1,0 +1,61 @@
+"""The personas: who they are, what feeds them, how they are recognised (personas.yaml)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field, model_validator
+
+from persona_dagster.config.loading import Config, find, read_yaml, validate
+from persona_dagster.records import Source
+
+Builder = Literal["re_article", "top_comments", "thread_replies", "qa_notes"]
+
+
+class Feed(Config):
+    """One stream of dialogues into a persona: a builder over some boards, with its least quality."""
+
+    builder: Builder
+    sources: tuple[Source, ...] = Field(min_length=1)
+    boards: tuple[str, ...] = ()  # empty: all boards of the sources
+    min_score: int | None = None  # likes, or pushes minus boos, of the answer
+    answer_chars: tuple[int, int] = (8, 1200)
+    question_chars: tuple[int, int] = (4, 2000)
+    per_question: int = Field(3, ge=1)  # answers taken for one question, best first
+    min_voice: float = Field(0.5, ge=0, le=1)  # least score of the voice scorer
+
+
+class Voice(Config):
+    """What the answer must sound like: regular expressions that speak for and against the voice."""
+
+    signals: tuple[str, ...] = ()
+    against: tuple[str, ...] = ()
+
+
+class Persona(Config):
+    tag: str = Field(pattern=r"^\[[^\[\]]{2,20}\]$")
+    aliases: tuple[str, ...] = ()  # other spellings of the tag seen in the wild
+    title: str  # for people, English
+    system_prompt: str = Field(min_length=1)
+    feeds: tuple[Feed, ...] = Field(min_length=1)
+    voice: Voice = Voice()
+    routing_keywords: tuple[str, ...] = Field(min_length=1)
+    probes: tuple[str, ...] = Field(min_length=1)  # prompts for sample generations and the chat's examples
+    color: str = Field(pattern=r"^#[0-9a-f]{6}$")
+
+
+class Personas(Config):
+    personas: dict[str, Persona] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def tags_are_unique(self) -> Personas:
+        tags = [persona.tag for persona in self.personas.values()]
+        if len(set(tags)) != len(tags):
+            raise ValueError(f"two personas share a tag: {', '.join(sorted(tags))}")
+        return self
+
+
+def load_personas(config_dir: Path) -> Personas:
+    path = find("personas.yaml", config_dir)
+    return validate(Personas, read_yaml(path), path)

@@ -1,0 +1,84 @@
+"""Content hashes: what counts as a change, and the names that follow from content.
+
+A digest is over meaning: fields that change without changing any choice downstream (when a page was
+fetched, which snapshot it came from) stay out. Every hash is stable over machines, versions and runs.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+import xxhash
+
+POST_MEANING = (
+    "source",
+    "board",
+    "kind",
+    "post_id",
+    "parent_id",
+    "thread_id",
+    "author_key",
+    "created_at",
+    "title",
+    "text_raw",
+    "text",
+    "quoted",
+    "score",
+    "tag",
+    "floor",
+    "lang",
+    "flags",
+    "dup_of",
+)
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def json_digest(value: Any) -> str:
+    """32 hex digits over a JSON-like value, independent of key order."""
+    return xxhash.xxh3_128_hexdigest(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
+
+
+def text_digest(*parts: str) -> str:
+    """32 hex digits over the parts and the borders between them."""
+    digest = xxhash.xxh3_128()
+    for part in parts:
+        data = part.encode()
+        digest.update(len(data).to_bytes(8, "little"))
+        digest.update(data)
+    return digest.hexdigest()
+
+
+def combine(digests: Iterable[str]) -> str:
+    """One digest over many, independent of their order: for sets of rows."""
+    return text_digest(*sorted(digests))
+
+
+def frame_digest(frame: pl.DataFrame, columns: Iterable[str]) -> str:
+    """32 hex digits over the named columns, independent of row order."""
+    rows = (orjson.dumps(row, default=str) for row in frame.select(list(columns)).iter_rows())
+    return combine(xxhash.xxh3_128_hexdigest(row) for row in rows)
+
+
+def file_digest(path: Path) -> str:
+    """sha256 of a file, read in blocks."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def keyed_hash(key: str, *parts: str) -> int:
+    """A 64-bit number that orders rows without any RNG state: the same on every machine, nested by size."""
+    return int(text_digest(key, *parts)[:16], 16)
+
+
+def author_key(secret: bytes, source: str, author: str) -> str:
+    """The pseudonym of an author: HMAC-SHA256 over site and id, 24 hex digits."""
+    return hmac.new(secret, f"{source}|{author}".encode(), hashlib.sha256).hexdigest()[:24]

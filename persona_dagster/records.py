@@ -1,0 +1,192 @@
+"""The records that the rooms hand each other: their columns, types and meaning.
+
+A leaf: it imports nothing of this package. What is here is shared by at least two rooms; a shape that one
+room keeps to itself belongs in that room.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Literal
+
+import polars as pl
+
+Source = Literal["ptt", "dcard", "threads", "notes", "capybara"]
+FORUMS: tuple[Source, ...] = ("ptt", "dcard", "threads")
+Kind = Literal["post", "comment", "reply", "title", "post_flat", "post_clean"]
+Split = Literal["train", "test", "quarantine"]
+
+
+class Outcome(StrEnum):
+    """What became of one request, or of parsing one body. Only `OK` and `GONE` advance a crawl's state."""
+
+    OK = "ok"
+    GONE = "gone"
+    GATE = "gate"
+    LOGIN_WALL = "login_wall"
+    CHALLENGE = "challenge"
+    BLOCKED = "blocked"
+    RATE_LIMITED = "rate_limited"
+    SERVER_BUSY = "server_busy"
+    TIMEOUT = "timeout"
+    TRUNCATED = "truncated"
+    TOO_LARGE = "too_large"
+    ROBOTS_DISALLOWED = "robots_disallowed"
+    PARSE_INCOMPLETE = "parse_incomplete"
+    EMPTY_OR_FILTERED = "empty_or_filtered"
+
+    @property
+    def advances(self) -> bool:
+        return self in (Outcome.OK, Outcome.GONE)
+
+
+@dataclass(frozen=True, slots=True)
+class Capture:
+    """One response as the site sent it: the unit of the raw archive.
+
+    `url` is canonical (`https://www.ptt.cc/...`) even when the replica served it, so that nothing downstream
+    depends on where the sample ran. `kind` says which parser reads the body; `key` names the thing within
+    the board, and is stable over re-fetches (a PTT article id, a Dcard post id).
+    """
+
+    source: Source
+    board: str
+    kind: str  # listing | article | list | post | comments | page | api | note | dialogue | import
+    key: str
+    url: str
+    fetched_at: datetime  # UTC
+    status: int
+    outcome: Outcome
+    headers: dict[str, str]
+    body: bytes
+    sha256: str
+
+
+@dataclass(slots=True)
+class Post:
+    """One post, comment or reply, as parsed. Comments are rows too, never nested.
+
+    `text_raw` holds what a reader of the page sees, forum residue included (Version 1.0's diet); `text` is
+    empty until the corpus cleans it (Version 2.0's). `author_key` is a keyed hash, made while parsing.
+    """
+
+    source: Source
+    board: str
+    kind: Kind
+    post_id: str
+    url: str
+    text_raw: str
+    parent_id: str | None = None  # the post_id that this row answers
+    thread_id: str | None = None  # the post_id that opened the thread; a root's own id
+    author_key: str | None = None
+    created_at: datetime | None = None  # UTC
+    title: str | None = None
+    text: str = ""
+    quoted: str | None = None  # what the author quotes of others, kept apart from their own words
+    score: int | None = None
+    tag: str | None = None  # 推 | 噓 | →
+    floor: int | None = None
+    lang: str | None = None
+    flags: list[str] = field(default_factory=list)
+    dup_of: str | None = None  # doc_id of the kept twin
+    fetched_at: datetime | None = None  # UTC
+    snapshot: str | None = None  # sha256 of the capture it was parsed from
+
+
+UTC_TIME = pl.Datetime("us", "UTC")
+
+POST_SCHEMA = pl.Schema(
+    {
+        "source": pl.String,
+        "board": pl.String,
+        "kind": pl.String,
+        "post_id": pl.String,
+        "parent_id": pl.String,
+        "thread_id": pl.String,
+        "url": pl.String,
+        "author_key": pl.String,
+        "created_at": UTC_TIME,
+        "title": pl.String,
+        "text_raw": pl.String,
+        "text": pl.String,
+        "quoted": pl.String,
+        "score": pl.Int64,
+        "tag": pl.String,
+        "floor": pl.Int64,
+        "lang": pl.String,
+        "flags": pl.List(pl.String),
+        "dup_of": pl.String,
+        "fetched_at": UTC_TIME,
+        "snapshot": pl.String,
+    }
+)
+
+MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
+
+DIALOGUE_SCHEMA = pl.Schema(
+    {
+        "pair_id": pl.String,  # hash of the doc ids and spans it was made of
+        "builder": pl.String,
+        "persona": pl.String,  # key in personas.yaml; "general" where none applies (Capybara)
+        "source": pl.String,
+        "board": pl.String,
+        "thread_id": pl.String,  # doc_id of the thread's first post: rows of one thread never part in the split
+        "doc_ids": pl.List(pl.String),  # every post that gave text, question first
+        "answer_author": pl.String,
+        "messages_raw": MESSAGES,  # from text_raw; user and assistant turns, no system message, no tag
+        "messages": MESSAGES,  # from text; the same turns
+        "score": pl.Float64,  # how well it fits its persona, 0-1
+    }
+)
+
+SPLIT_SCHEMA = pl.Schema(
+    {
+        "pair_id": pl.String,
+        "component": pl.String,  # smallest pair_id of the connected component
+        "split": pl.String,  # train | test | quarantine
+    }
+)
+
+PROVENANCE_SCHEMA = pl.Schema(
+    {
+        "row_id": pl.String,  # pair_id + "-" + repeat number
+        "pair_id": pl.String,
+        "repeat": pl.Int32,
+        "split": pl.String,
+        "persona": pl.String,
+        "tagged": pl.Boolean,
+        "builder": pl.String,
+        "source": pl.String,
+        "board": pl.String,
+        "doc_ids": pl.List(pl.String),
+        "urls": pl.List(pl.String),
+    }
+)
+
+GENERATION_SCHEMA = pl.Schema(
+    {
+        "prompt_id": pl.String,  # a test row's row_id, or the id of a probe
+        "suite": pl.String,  # test | probe | routing | contradiction | knowledge | reference_train
+        "model": pl.String,  # base | fewshot | adapter
+        "asked": pl.String,  # the persona that ought to answer
+        "tagged": pl.Boolean,
+        "messages": MESSAGES,  # the prompt, system message included
+        "reference": pl.String,  # null for probes without one
+        "answer": pl.String,  # raw output, unfiltered
+        "finish": pl.String,  # stop | length
+        "new_tokens": pl.Int32,
+    }
+)
+
+
+def doc_id(source: str, board: str, post_id: str) -> str:
+    """The name of a post everywhere in the lineage: `source:board:post_id`."""
+    return f"{source}:{board}:{post_id}"
+
+
+def posts_frame(posts: list[Post]) -> pl.DataFrame:
+    """Posts as a frame of `POST_SCHEMA`."""
+    columns = {name: [getattr(post, name) for post in posts] for name in POST_SCHEMA}
+    return pl.DataFrame(columns, schema=POST_SCHEMA)

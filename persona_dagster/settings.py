@@ -1,0 +1,112 @@
+"""Where things are and which profile runs: read once, from the environment and `.env`.
+
+Loading settings writes nothing and resolves no secret; a secret's value is asked for where it is used.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from functools import cached_property
+from pathlib import Path
+from typing import Literal
+
+from pydantic import Field
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+Profile = Literal["tiny", "sample", "live"]
+Hardware = Literal["cpu", "gpu_8gb", "gpu_12gb", "gpu_24gb"]
+Engine = Literal["local", "ray", "k8s"]
+
+PROJECT_ROOT = Path(__file__).resolve().parent.parent
+
+
+def default_home() -> Path:
+    """`.persona` in a source checkout, else `~/.persona`: never where the caller happens to stand."""
+    in_checkout = (PROJECT_ROOT / "pyproject.toml").is_file()
+    return PROJECT_ROOT / ".persona" if in_checkout else Path.home() / ".persona"
+
+
+class Settings(BaseSettings):
+    """PERSONA_* variables. Secrets are named here, and read from the environment only when used."""
+
+    model_config = SettingsConfigDict(env_prefix="PERSONA_", env_file=PROJECT_ROOT / ".env", extra="ignore")
+
+    home: Path = Field(default_factory=default_home)
+    profile: Profile = "sample"
+    hardware: Hardware | None = None  # None: found by itself
+    engine: Engine = "local"
+    archive_url: str | None = None  # any fsspec URL; None: `home/raw`
+    mix_url: str | None = None  # any fsspec URL; None: `home/mix`
+    chromium: Path | None = None  # a Chromium to use instead of the one found
+    cdp_url: str | None = None  # the operator's own browser, for Dcard
+    ray_address: str | None = None
+
+    @property
+    def config_dir(self) -> Path:
+        return self.home / "config"
+
+    @property
+    def imports_dir(self) -> Path:
+        return self.home / "imports"
+
+    @property
+    def notes_dir(self) -> Path:
+        return self.home / "notes"
+
+    @property
+    def raw_dir(self) -> Path:
+        return self.home / "raw"
+
+    @property
+    def warehouse(self) -> Path:
+        return self.home / "warehouse" / "persona.duckdb"
+
+    @property
+    def exports_dir(self) -> Path:
+        """Parquet that downstream reads, so that nobody waits for the database."""
+        return self.home / "exports"
+
+    @property
+    def mix_dir(self) -> Path:
+        return self.home / "mix"
+
+    @property
+    def adapters_dir(self) -> Path:
+        return self.home / "adapters"
+
+    @property
+    def generations_dir(self) -> Path:
+        return self.home / "generations"
+
+    @property
+    def reports_dir(self) -> Path:
+        return self.home / "reports"
+
+    @property
+    def models_dir(self) -> Path:
+        """Base models and encoders converted once: a cache, safe to delete."""
+        return self.home / "models"
+
+    @property
+    def replica_dir(self) -> Path:
+        return self.home / "replica"
+
+    @property
+    def key_file(self) -> Path:
+        return self.home / "author.key"
+
+    @cached_property
+    def author_secret(self) -> bytes:
+        """The key of all pseudonyms: PERSONA_AUTHOR_KEY, else `home/author.key`, made on first use."""
+        if from_env := os.environ.get("PERSONA_AUTHOR_KEY"):
+            return from_env.encode()
+        try:
+            self.key_file.parent.mkdir(parents=True, exist_ok=True)
+            descriptor = os.open(self.key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        except FileExistsError:
+            return self.key_file.read_bytes()
+        with os.fdopen(descriptor, "wb") as file:
+            secret = secrets.token_hex(32).encode()
+            file.write(secret)
+        return secret
