@@ -1,0 +1,35 @@
+"""What all tests share: where the real data lies, and how many rounds a counted test makes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Real pages and corpora that are no part of the project: `../shared/data`, or $PERSONA_SHARED."""
+    folder = Path(os.environ.get("PERSONA_SHARED", ROOT.parent / "shared" / "data"))
+    if not folder.is_dir():
+        pytest.skip(f"no real data at {folder}; set PERSONA_SHARED to try with it")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def soak() -> bool:
+    """True under `make soak`: counted tests then make the full number of rounds."""
+    return os.environ.get("PERSONA_SOAK") == "1"
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Soak tests run only when asked for."""
+    if os.environ.get("PERSONA_SOAK") == "1":
+        return
+    skip = pytest.mark.skip(reason="full counts: make soak")
+    for item in items:
+        if "soak" in item.keywords:
+            item.add_marker(skip)
