@@ -147,7 +147,9 @@ def load_recipe(name: str, config_dir: Path, profile: str, hardware: str) -> Rec
     path = find(f"recipes/{name}.yaml", config_dir)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (PACKAGED / "recipes").glob("*.yaml")))
-        raise ConfigError(f"no recipe named {name!r} (known: {known}); write {config_dir / 'recipes' / (name + '.yaml')}")
+        raise ConfigError(
+            f"no recipe named {name!r} (known: {known}); write {config_dir / 'recipes' / (name + '.yaml')}"
+        )
     value: dict[str, Any] = {"name": name, **read_yaml(path)}
     by_hardware, by_profile = value.pop("hardware", {}), value.pop("profiles", {})
     value = overlay(overlay(value, by_hardware.get(hardware, {})), by_profile.get(profile, {}))
