@@ -14,7 +14,7 @@ class SplitSpec(Config):
 
     key: str = "split-1"  # changing it draws anew whatever the ledger does not hold yet
     test_share: float = Field(0.15, gt=0, lt=0.9)
-    test_rows: dict[str, int] = {}  # by persona
+    test_rows: dict[str, int] = Field({})  # by persona
     by_author: bool = False  # also keep one answering author on one side
     jaccard: float = Field(0.8, gt=0.4, le=1)  # from here on two dialogues count as near-duplicates
     min_chars: int = Field(20, ge=1)  # shorter dialogues are compared for equality only

@@ -16,6 +16,8 @@ from persona_dagster.dialogue.voice import voice_score
 from persona_dagster.digest import keyed_hash, text_digest
 from persona_dagster.records import DIALOGUE_SCHEMA
 
+BUILDERS_VERSION = "1"
+
 # A reply further from its original than this is answered to another post of the same title.
 REPLY_DAYS = 60
 # Fewer dialogues than this do not make a voice; the yield says "too few".
@@ -27,10 +29,21 @@ _NOTE_QUESTIONS = ("請說明「{}」。", "「{}」是什麼？", "可以解釋
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`frame`: DIALOGUE_SCHEMA. `report`: one row a feed, how many candidates each of its conditions left."""
+    """`frame`: DIALOGUE_SCHEMA. `report`: what each feed yielded."""
 
     frame: pl.DataFrame
-    report: pl.DataFrame
+    report: Yield
+
+
+@dataclass(frozen=True, slots=True)
+class Yield:
+    """How many candidates each condition of a feed left: persona, builder, boards, then a column a condition."""
+
+    feeds: pl.DataFrame
+
+    def markdown(self) -> str:
+        rows = ["| " + " | ".join(str(value) for value in row) + " |" for row in self.feeds.iter_rows()]
+        return "\n".join([f"| {' | '.join(self.feeds.columns)} |", "|---" * self.feeds.width + "|", *rows])
 
 
 def build_dialogues(posts: pl.DataFrame, personas: Personas, usable: pl.Expr | None = None) -> Built:
@@ -53,7 +66,7 @@ def build_dialogues(posts: pl.DataFrame, personas: Personas, usable: pl.Expr | N
         .unique("pair_id", keep="first", maintain_order=True)
         .sort("pair_id")
     )
-    return Built(_dialogues(best), pl.DataFrame(report))
+    return Built(_dialogues(best), Yield(pl.DataFrame(report)))
 
 
 def persona_yield(posts: pl.DataFrame, personas: Personas, usable: pl.Expr | None = None) -> pl.DataFrame:
@@ -78,6 +91,7 @@ def re_article(posts: pl.DataFrame) -> pl.DataFrame:
         "board",
         "topic",
         q_doc="doc_id",
+        q_url="url",
         q_text="text",
         q_raw="text_raw",
         q_title="title",
@@ -99,6 +113,7 @@ def re_article(posts: pl.DataFrame) -> pl.DataFrame:
         question=question.otherwise(found.then(_titled("q_title", "q_text"))),
         question_raw=question.otherwise(found.then(pl.concat_str("q_title", "q_raw", separator="\n"))),
         question_doc=found.then(pl.col("q_doc")),
+        question_url=found.then(pl.col("q_url")),
         span=pl.when(quotes).then(pl.lit("quoted")).otherwise(pl.lit("original")),
     )
 
@@ -123,7 +138,14 @@ def qa_notes(posts: pl.DataFrame) -> pl.DataFrame:
         pl.when(asked.str.contains(_ASKS)).then(asked),
         *(pl.when(form == i).then(pl.format(text, asked)) for i, text in enumerate(_NOTE_QUESTIONS)),
     )
-    return _pairs(notes, question=phrased, question_raw=phrased, question_doc=pl.lit(None, pl.String), span=pl.lit(""))
+    return _pairs(
+        notes,
+        question=phrased,
+        question_raw=phrased,
+        question_doc=pl.lit(None, pl.String),
+        question_url=pl.lit(None, pl.String),
+        span=pl.lit(""),
+    )
 
 
 BUILDERS: dict[str, Callable[[pl.DataFrame], pl.DataFrame]] = {
@@ -160,6 +182,7 @@ def _thread() -> pl.Expr:
 def _answers(posts: pl.DataFrame, kind: str) -> pl.DataFrame:
     questions = posts.filter(pl.col("kind") != "title").select(
         parent_doc="doc_id",
+        q_url="url",
         q_text="text",
         q_raw="text_raw",
         q_title="title",
@@ -172,6 +195,7 @@ def _answers(posts: pl.DataFrame, kind: str) -> pl.DataFrame:
         question=_titled("q_title", "q_text"),
         question_raw=pl.concat_str("q_title", "q_raw", separator="\n", ignore_nulls=True),
         question_doc=pl.col("parent_doc"),
+        question_url=pl.col("q_url"),
         span=pl.lit(""),
     )
 
@@ -185,20 +209,25 @@ def _titled(title: str, text: str) -> pl.Expr:
 
 
 def _pairs(
-    frame: pl.DataFrame, *, question: pl.Expr, question_raw: pl.Expr, question_doc: pl.Expr, span: pl.Expr
+    frame: pl.DataFrame,
+    *,
+    question: pl.Expr,
+    question_raw: pl.Expr,
+    question_doc: pl.Expr,
+    question_url: pl.Expr,
+    span: pl.Expr,
 ) -> pl.DataFrame:
     """The columns that feeds choose by. `pair_id` hashes where the pair comes from, not what it says."""
     author = pl.col("question_author") if "question_author" in frame.columns else pl.lit(None, pl.String)
-    docs = (
-        pl.when(question_doc.is_not_null())
-        .then(pl.concat_list(question_doc, "doc_id"))
-        .otherwise(pl.concat_list("doc_id"))
-    )
+    asked = question_doc.is_not_null()
+    docs = pl.when(asked).then(pl.concat_list(question_doc, "doc_id")).otherwise(pl.concat_list("doc_id"))
+    urls = pl.when(asked).then(pl.concat_list(question_url, "url")).otherwise(pl.concat_list("url"))
     found = frame.select(
         "source",
         "board",
         thread_id="thread_doc",
         doc_ids=docs,
+        urls=urls,
         span=span,
         question=question,
         question_raw=question_raw,

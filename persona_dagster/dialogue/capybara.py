@@ -48,6 +48,7 @@ def _dialogue(capture: Capture) -> dict[str, Any]:
         "board": split,
         "thread_id": doc,
         "doc_ids": [doc],
+        "urls": [capture.url],
         "answer_author": None,
         "messages_raw": messages,
         "messages": messages,

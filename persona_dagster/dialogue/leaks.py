@@ -16,3 +16,8 @@ def near_duplicates(texts: pl.Series, threshold: float, min_chars: int) -> pl.Da
     rows = pl.DataFrame({"text": texts}).with_row_index("right")
     first = rows.with_columns(left=pl.col("right").min().over("text"))
     return first.filter(pl.col("left") != pl.col("right")).select("left", "right", jaccard=pl.lit(1.0))
+
+
+def largest_jaccard(train: pl.Series, test: pl.Series, min_chars: int) -> float:
+    """The largest Jaccard similarity between a text of `train` and one of `test`."""
+    return float(bool(set(train) & set(test)))

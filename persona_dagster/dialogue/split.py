@@ -6,34 +6,46 @@ stays: a row that was in test stays in test; a new row that ties a train row to 
 
 from __future__ import annotations
 
-import logging
+import os
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import polars as pl
 
 from persona_dagster.config.split import SplitSpec
-from persona_dagster.dialogue.leaks import near_duplicates, spoken
+from persona_dagster.dialogue.leaks import largest_jaccard, near_duplicates, spoken
 from persona_dagster.digest import keyed_hash
 from persona_dagster.records import SPLIT_SCHEMA
+
+SPLIT_VERSION = "1"
 
 NEW, TRAIN, TEST, QUARANTINE = range(4)
 NAMES = ("", "train", "test", "quarantine")
 
 Ints = npt.NDArray[np.int64]
 
-log = logging.getLogger(__name__)
+
+@dataclass(frozen=True, slots=True)
+class SplitReport:
+    """Rows by persona and side, the largest component's share, and how near train comes to test."""
+
+    by_persona: dict[str, dict[str, int]]
+    quarantined: int
+    components: int
+    largest_component_share: float
+    largest_jaccard: float
+    warnings: list[str]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitResult:
-    """`frame`: a row a dialogue. `ledger`: the same, plus every row seen before. `report`: counts and warnings."""
+    """`frame`: a row a dialogue. `ledger`: the same, plus every row seen before."""
 
     frame: pl.DataFrame
     ledger: pl.DataFrame
-    report: dict[str, Any]
+    report: SplitReport
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ def split_dialogues(dialogues: pl.DataFrame, ledger: pl.DataFrame | None, spec: 
     frame = pl.DataFrame(
         {"pair_id": pairs, "component": components, "split": [NAMES[code] for code in side]}
     ).with_columns(component=pl.col("pair_id").min().over("component"))
-    frame = frame.cast(dict(SPLIT_SCHEMA))
+    frame = frame.cast(pl.Schema(SPLIT_SCHEMA))
     gone = frame.clear() if ledger is None else ledger.select(frame.columns).join(frame, on="pair_id", how="anti")
     return SplitResult(frame, pl.concat([frame, gone]).sort("pair_id"), _report(rows, frame, spec))
 
@@ -148,30 +160,45 @@ def _draw(side: Ints, ties: Ties, rows: pl.DataFrame, spec: SplitSpec) -> None:
                 want[name] -= count
 
 
-def _report(rows: pl.DataFrame, frame: pl.DataFrame, spec: SplitSpec) -> dict[str, Any]:
-    """Rows by persona and side, the largest component's share, and what the operator should know."""
+def _report(rows: pl.DataFrame, frame: pl.DataFrame, spec: SplitSpec) -> SplitReport:
     counts = rows.select("pair_id", "persona").join(frame, on="pair_id").group_by("persona", "split").len()
+    by_persona: dict[str, dict[str, int]] = {}
+    for persona, split, count in counts.sort("persona", "split").iter_rows():
+        by_persona.setdefault(persona, {})[split] = count
     sizes = frame.group_by("component").len()["len"]
     largest = max(sizes, default=0) / max(1, frame.height)
-    warnings = []
+    warnings = [
+        f"persona {name} has no test row: too few components to draw one"
+        for name, sides in by_persona.items()
+        if not sides.get("test")
+    ]
     if largest > spec.max_component_share:
         warnings.append(
             f"one component holds {largest:.0%} of all dialogues (limit {spec.max_component_share:.0%}): "
             "raise split.yaml's jaccard or turn by_author off"
         )
-    for name in sorted(set(rows["persona"])):
-        if counts.filter((pl.col("persona") == name) & (pl.col("split") == "test")).is_empty():
-            warnings.append(f"persona {name} has no test row: too few components to draw one")
-    for warning in warnings:
-        log.warning(warning)
-    by_side = {name: int((frame["split"] == name).sum()) for name in NAMES[1:]}
-    return {
-        "rows": by_side,
-        "by_persona": {
-            name: {split: n for _, split, n in part.sort("split").iter_rows()}
-            for (name,), part in counts.sort("persona").partition_by("persona", as_dict=True).items()
-        },
-        "components": len(sizes),
-        "largest_component_share": round(largest, 4),
-        "warnings": warnings,
-    }
+    sides = {name: rows.filter(frame["split"] == name) for name in ("train", "test")}
+    return SplitReport(
+        by_persona=by_persona,
+        quarantined=int((frame["split"] == "quarantine").sum()),
+        components=len(sizes),
+        largest_component_share=round(largest, 4),
+        largest_jaccard=largest_jaccard(spoken(sides["train"]), spoken(sides["test"]), spec.min_chars),
+        warnings=warnings,
+    )
+
+
+def read_ledger(path: Path) -> pl.DataFrame | None:
+    """The ledger of earlier runs, or None before the first."""
+    return pl.read_parquet(path) if path.is_file() else None
+
+
+def write_ledger(ledger: pl.DataFrame, path: Path) -> None:
+    """Puts the ledger in place at once: the old one stays until the new one is on disk."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.{os.getpid()}")
+    with fresh.open("wb") as file:
+        ledger.write_parquet(file)
+        file.flush()
+        os.fsync(file.fileno())
+    fresh.replace(path)

@@ -6,12 +6,10 @@ allowed); what a cap cuts off is poured again over the others in proportion to t
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from persona_dagster.config.recipes import Mix
-from persona_dagster.digest import keyed_hash
 
 
 class WeightError(ValueError):
@@ -96,22 +94,11 @@ def pour(
     levels = sorted({bound[name] / asked[name] for bound in (low, high) for name in counts})
     below = max((level for level in levels if sum(filled(level).values()) <= budget), default=0.0)
     rows = filled(below)
-    free = [name for name in counts if low[name] <= below * asked[name] < high[name]]
+    free = [name for name in counts if low[name] / asked[name] <= below < high[name] / asked[name]]
     missing = budget - sum(rows.values())
     if free and missing > 0:
         rows = filled(below + missing / sum(asked[name] for name in free))
     return rows
-
-
-def copies(row: str, repeats: float, chosen: bool) -> int:
-    """Whole copies of one dialogue; `chosen` says that it is among the fraction that gets one more."""
-    return math.floor(repeats) + int(chosen)
-
-
-def chosen_fraction(pair_ids: list[str], repeats: float, key: str) -> set[str]:
-    """The dialogues that get one copy more: the round(n x fraction) with the smallest keyed hash."""
-    extra = round(len(pair_ids) * (repeats - math.floor(repeats)))
-    return set(sorted(pair_ids, key=lambda pair: (keyed_hash(key, pair), pair))[:extra])
 
 
 def _note(repeats: float, mix: Mix) -> str:
