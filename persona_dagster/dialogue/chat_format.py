@@ -23,14 +23,15 @@ IGNORED = -100  # the label that torch's cross entropy leaves out
 
 # Markers of the usual templates. A post that holds one could close the user's turn, so its brackets become
 # full-width: still legible, no longer a token.
-_MARKERS = re.compile(
+_TOKENS = (
     r"<\|[^<>|\n]{1,40}\|>|<｜[^<>\n]{1,40}｜>|\[/?INST\]|<</?SYS>>|</?s>|<(?:bos|eos|pad|unk)>"
-    r"|<(?:start|end)_of_turn>|</?(?:think|tool_call|tool_response)>",
-    re.IGNORECASE,
+    r"|<(?:start|end)_of_turn>|</?(?:think|tool_call|tool_response)>"
 )
-_HEADINGS = re.compile(
-    r"(?m)^(\s*)###(\s*(?:Instruction|Response|Input|System|User|Assistant|Human)\s*:)", re.IGNORECASE
-)
+_HEADING = r"^(\s*)###(\s*(?:Instruction|Response|Input|System|User|Assistant|Human)\s*:)"
+MARKERS = f"(?im){_TOKENS}|{_HEADING}"  # all that `neutralise` looks for, in a syntax that Rust reads too
+
+_token = re.compile(_TOKENS, re.IGNORECASE)
+_heading = re.compile(_HEADING, re.IGNORECASE | re.MULTILINE)
 _FULL_WIDTH = str.maketrans("<>[]", "＜＞［］")
 _SENTENCE_END = re.compile(r"[。！？!?…；;\n]+[」』”\"）)]*|\.(?=\s)")
 _MIN_ANSWER = 8  # characters: a shorter stump teaches nothing but to stop
@@ -42,8 +43,8 @@ class TemplateError(ValueError):
 
 def neutralise(text: str) -> str:
     """`text` without anything that a chat template would take for structure. Idempotent."""
-    text = _MARKERS.sub(lambda match: match[0].translate(_FULL_WIDTH), text)
-    return _HEADINGS.sub(r"\1＃＃＃\2", text)
+    text = _token.sub(lambda match: match[0].translate(_FULL_WIDTH), text)
+    return _heading.sub(r"\1＃＃＃\2", text)
 
 
 def system_message(persona: Persona) -> str:
