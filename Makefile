@@ -54,7 +54,7 @@ lint: $(READY) ## ruff, types, definitions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/dagster definitions validate -w workspace.yaml
 
 lock: ## write constraints.txt from .venv
-	@{ sed -n '/^#/p' constraints.txt; $(BIN)/pip freeze --exclude-editable; } > .constraints.new && mv .constraints.new constraints.txt
+	@{ grep "^#" constraints.txt; $(BIN)/python scripts/lock.py; } > .constraints.new && mv .constraints.new constraints.txt
 
 clean: ## remove what the demo made; the environment stays
 	@rm -rf "$(PERSONA_HOME)"

@@ -16,7 +16,7 @@ from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partition
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
 from persona_dagster.records import FORUMS, POST_SCHEMA, Capture, Outcome, Source, posts_frame
-from persona_dagster.scraping.parse import PARSER_VERSION, parse_capture
+from persona_dagster.scraping.parsing import PARSER_VERSION, parse_capture
 
 Frame = dg.Output[pl.DataFrame]
 CODE_VERSION = text_digest(rules_version(), PARSER_VERSION)

@@ -105,24 +105,21 @@ def flow(house: House, recipes: tuple[str, ...]) -> Iterator[tuple[str, str, str
     yield "Comparing", "iteration_report", None
 
 
-def run(settings: Settings, recipes: tuple[str, ...]) -> Pass:
-    """Walks the whole flow once on the instance of DAGSTER_HOME, and prints what came out."""
-    console = Console(soft_wrap=True)
+def run(settings: Settings, recipes: tuple[str, ...], instance: dg.DagsterInstance) -> Pass:
+    """Walks the whole flow once, and prints what came out."""
     house = House.open(settings)
-    started = time.monotonic()
-    with dg.DagsterInstance.get() as instance:
-        walk = Pass(build_defs(settings), instance, console)
-        stage = ""
-        for title, asset, partition in flow(house, recipes):
-            if title != stage:
-                console.rule(f"[bold]{title}[/bold]", align="left")
-                stage = title
-            walk.step(asset, partition)
-        _print_result(walk, house, recipes, time.monotonic() - started)
+    walk = Pass(build_defs(settings), instance, Console(soft_wrap=True))
+    started, stage = time.monotonic(), ""
+    for title, asset, partition in flow(house, recipes):
+        if title != stage:
+            walk.console.rule(f"[bold]{title}[/bold]", align="left")
+            stage = title
+        walk.step(asset, partition)
+    _print_result(walk, recipes, time.monotonic() - started)
     return walk
 
 
-def _print_result(walk: Pass, house: House, recipes: tuple[str, ...], seconds: float) -> None:
+def _print_result(walk: Pass, recipes: tuple[str, ...], seconds: float) -> None:
     console = walk.console
     console.rule("[bold]Made[/bold]", align="left")
     corpus = walk.numbers("posts")
@@ -169,7 +166,8 @@ def main() -> None:
     recipes = tuple(sys.argv[1:]) or ("persona_v2",)
     if unknown := set(recipes) - set(RECIPES):
         raise SystemExit(f"no recipe named {', '.join(sorted(unknown))}; known: {', '.join(RECIPES)}")
-    run(Settings(), recipes)
+    with dg.DagsterInstance.get() as instance:
+        run(Settings(), recipes, instance)
 
 
 if __name__ == "__main__":
