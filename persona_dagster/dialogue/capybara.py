@@ -15,6 +15,7 @@ from persona_dagster.digest import text_digest
 from persona_dagster.records import DIALOGUE_SCHEMA, Capture, doc_id
 
 PERSONA = "general"
+SPLITS = ("train", "test")
 
 
 class MalformedChatError(ValueError):
@@ -22,7 +23,8 @@ class MalformedChatError(ValueError):
 
 
 def capybara_dialogues(captures: Iterable[Capture]) -> pl.DataFrame:
-    """A dialogue a capture: body `{source, messages: [{role, content}], num_turns}`, headers["split"] train | test."""
+    """A dialogue a capture: body `{source, messages: [{role, content}], num_turns}`; its split is headers["split"],
+    else its board where that is train or test."""
     rows = [_dialogue(capture) for capture in captures]
     return pl.DataFrame(rows, schema=DIALOGUE_SCHEMA, orient="row").sort("pair_id")
 
@@ -33,7 +35,7 @@ def _dialogue(capture: Capture) -> dict[str, Any]:
         messages = [{"role": m["role"], "content": m["content"].strip()} for m in chat["messages"]]
     except (orjson.JSONDecodeError, KeyError, TypeError, AttributeError) as error:
         raise MalformedChatError(f"capybara {capture.key}: not {{messages: [{{role, content}}]}}: {error!r}") from error
-    split = capture.headers.get("split", "train")
+    split = capture.headers.get("split") or (capture.board if capture.board in SPLITS else "train")
     if messages and messages[-1]["role"] == "user":
         messages = messages[:-1]
     roles = [message["role"] for message in messages]

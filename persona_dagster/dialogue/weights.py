@@ -44,7 +44,7 @@ def weigh(counts: Mapping[str, int], mix: Mix) -> list[Weight]:
     elif mix.strategy == "fixed":
         repeats = {name: float(mix.fixed.get(name, 1)) for name in counts}
     else:
-        budget = mix.budget_rows or parity_budget(counts, asked)
+        budget = mix.budget_rows or parity_budget(counts, asked, mix.cap)
         rows = pour(counts, asked, budget, cap=mix.cap, floor=0.0 if mix.allow_undersampling else 1.0)
         repeats = {name: rows[name] / count for name, count in counts.items()}
     total = sum(repeats[name] * count for name, count in counts.items())
@@ -70,9 +70,11 @@ def shares(counts: Mapping[str, int], mix: Mix) -> dict[str, float]:
     return {name: share / total for name, share in raw.items()}
 
 
-def parity_budget(counts: Mapping[str, int], asked: Mapping[str, float]) -> float:
-    """The rows at which the persona that is richest for its share is taken exactly once."""
-    return max(count / asked[name] for name, count in counts.items())
+def parity_budget(counts: Mapping[str, int], asked: Mapping[str, float], cap: float) -> float:
+    """The rows at which the persona that is richest for its share is taken exactly once, and no other more than
+    `cap` times: the smallest mix that comes as near to parity as the cap lets it without dropping a dialogue."""
+    level = max(count / asked[name] for name, count in counts.items())
+    return sum(min(level * asked[name], cap * count) for name, count in counts.items())
 
 
 def pour(
