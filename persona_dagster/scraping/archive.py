@@ -27,7 +27,8 @@ from persona_dagster.records import Capture, Outcome, Source
 PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
 OPEN_PARTS = 4  # whose bodies are held while reading
 GONE_TWICE = 2  # a 404 must be seen again before it counts
-LISTS = frozenset(["listing", "list"])  # what names posts; it changes without any post changing
+WALK = "walk"  # a crawl's own record of how far it knows the board, kept like any capture
+LISTS = frozenset(["listing", "list", WALK])  # what names posts; it changes without any post changing
 # Never stored: what would let somebody act as the operator.
 KEPT_HEADERS = frozenset(["content-type", "date", "last-modified", "etag", "cache-control", "retry-after", "server"])
 SECRETS = re.compile(r"([?&](?:access_token|token|client_secret|key)=)[^&#]*")
@@ -227,6 +228,15 @@ class Archive:
             bodies = self._bodies(part, {holder.row for _, holder in wanted[part]})
             for whole, holder in sorted(wanted[part], key=lambda pair: (pair[1].row, pair[0].key)):
                 yield self._capture(source, board, whole, bodies[holder.row])
+
+    def newest(self, source: Source, board: str, kind: str, key: str) -> Capture | None:
+        """The newest whole capture of one thing."""
+        histories = self.histories(source, board)
+        history = histories.get((kind, key))
+        if history is None or (whole := history.whole) is None:
+            return None
+        holder = self._holders(histories)[whole.sha256]
+        return self._capture(source, board, whole, self._bodies(holder.part, [holder.row])[holder.row])
 
     def digest(self, source: Source, board: str) -> str:
         """Over meaning: (kind, key, sha256 or gone) of every post; listings and times are left out."""
