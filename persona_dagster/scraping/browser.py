@@ -9,7 +9,7 @@ from __future__ import annotations
 import base64
 import time
 from collections.abc import Callable
-from types import TracebackType
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -78,9 +78,7 @@ class Browser:
     def __enter__(self) -> Browser:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.close()
 
     @property
@@ -111,33 +109,22 @@ class Browser:
             self._page.set_default_timeout(NAVIGATION_MS)
         except Error as error:
             self.close()
-            raise BrowserError(
-                f"Chromium does not start: {error.message.splitlines()[0]}; run `persona doctor`"
-            ) from error
+            why = error.message.splitlines()[0]
+            raise BrowserError(f"Chromium does not start: {why}; run `persona doctor`") from error
 
     def _resolver_rule(self) -> str:
-        hosts = {urlsplit(origin).hostname for origin in self.policy.origins}
-        return "--host-resolver-rules=MAP * ~NOTFOUND, " + ", ".join(
-            f"EXCLUDE {host}" for host in sorted(filter(None, hosts))
-        )
+        hosts = sorted({urlsplit(origin).hostname or "" for origin in self.policy.origins})
+        return ", ".join(["--host-resolver-rules=MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in hosts)])
 
     def close(self) -> None:
         """Ends the browser and its driver; also when they are dead already."""
         from playwright.sync_api import Error
 
-        steps = (
-            []
-            if self.transport.cdp_url
-            else [self._context and self._context.close, self._browser and self._browser.close]
-        )
-        if self.transport.cdp_url and self._page:
-            steps = [self._page.close]  # the browser is the operator's
-        for step in (*steps, self._playwright and self._playwright.stop):
-            try:
-                if step:
-                    step()
-            except (Error, OSError):
-                pass
+        # Over CDP the browser is the operator's: only our page goes.
+        ours = [self._page] if self.transport.cdp_url else [self._context, self._browser]
+        for end in (*(thing.close for thing in ours if thing), *([self._playwright.stop] if self._playwright else [])):
+            with suppress(Error, OSError):  # a dead driver cannot be closed, only left
+                end()
         self._playwright = self._browser = self._context = self._page = None
 
     def _alive(self, action: Callable[[], T]) -> T | Fetched:
@@ -229,7 +216,7 @@ class Browser:
     def cookies(self) -> dict[str, str]:
         """Name → value, of the policy's hosts alone."""
         page = self.page
-        return {cookie["name"]: cookie["value"] for cookie in page.context.cookies(sorted(self.policy.origins))}  # type: ignore[typeddict-item]
+        return {cookie["name"]: cookie["value"] for cookie in page.context.cookies(sorted(self.policy.origins))}
 
     def pass_over18(self, url: str) -> Fetched:
         """Answer the over-18 question as a visitor does: open the page, press yes, land where one wanted to go."""

@@ -18,7 +18,11 @@ from persona_dagster.scraping.walk_dcard import DcardWalk
 from persona_dagster.scraping.walk_ptt import PttWalk
 from persona_dagster.scraping.walk_threads import ThreadsWalk
 
-WALKS = {"ptt": PttWalk, "dcard": DcardWalk, "threads": ThreadsWalk}
+WALKS: dict[str, type[PttWalk] | type[DcardWalk] | type[ThreadsWalk]] = {
+    "ptt": PttWalk,
+    "dcard": DcardWalk,
+    "threads": ThreadsWalk,
+}
 
 
 class DeniedBoardError(ValueError):
@@ -48,7 +52,10 @@ def crawl_board(
     site = sources.site(source)
     try:
         with lease(transport.actual(site.origin)) as held:
-            work = Pass(source, board, site, archive, transport, held, log=log, clock=clock, sleep=sleep)
+            work = Pass(
+                source, board, site=site, archive=archive, transport=transport, lease=held, log=log, clock=clock,
+                sleep=sleep,
+            )  # fmt: skip
             try:
                 WALKS[source](work, since, until).run()
             except BudgetSpentError as error:

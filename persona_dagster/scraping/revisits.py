@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from persona_dagster.records import Outcome
 from persona_dagster.scraping.archive import History
 
-# (age up to, least cache times between looks): with 15 minutes, 1 h in the first 6 hours … 4 weeks in the first 90 days.
+# (age up to, least cache times between looks): of 15 minutes each, 1 h in the first 6 hours, 4 weeks after a month.
 LADDER = (
     (timedelta(hours=6), 4),
     (timedelta(days=1), 12),

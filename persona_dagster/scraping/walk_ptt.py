@@ -143,7 +143,7 @@ class PttWalk:
     # Articles
 
     def fetch_new(self, page: Listing) -> None:
-        """Oldest first, so that a pass which ends early leaves no hole: the watermark stops before the first failure."""
+        """Oldest first, so that a pass cut short leaves no hole: the watermark stops before the first failure."""
         start = reached = self.watermark()
         whole, finished = True, False
         try:
