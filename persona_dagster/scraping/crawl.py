@@ -18,11 +18,8 @@ from persona_dagster.scraping.walk_dcard import DcardWalk
 from persona_dagster.scraping.walk_ptt import PttWalk
 from persona_dagster.scraping.walk_threads import ThreadsWalk
 
-WALKS: dict[str, type[PttWalk] | type[DcardWalk] | type[ThreadsWalk]] = {
-    "ptt": PttWalk,
-    "dcard": DcardWalk,
-    "threads": ThreadsWalk,
-}
+Walk = type[PttWalk] | type[DcardWalk] | type[ThreadsWalk]
+WALKS: dict[str, Walk] = {"ptt": PttWalk, "dcard": DcardWalk, "threads": ThreadsWalk}
 
 
 class DeniedBoardError(ValueError):
