@@ -43,7 +43,7 @@ def doctor() -> None:
 @app.command()
 def parse(files: list[Path]) -> None:
     """Prints one JSON line a saved page or payload: outcome, kind, posts and comments, flags, and why."""
-    from persona_dagster.scraping.parse import parse_file
+    from persona_dagster.scraping.parsing import parse_file
 
     for path in files:
         sys.stdout.write(orjson.dumps(parse_file(path), default=str).decode() + "\n")
@@ -71,7 +71,7 @@ def personas() -> None:
     present = [pl.read_parquet(path) for path in exports if path.is_file()]
     if not present:
         raise typer.BadParameter(f"no corpus under {settings.exports_dir}: materialise `posts` (make demo) first")
-    found = persona_yield(pl.concat(present).filter(usable()), load_personas(settings.config_dir))
+    found = persona_yield(pl.concat(present), load_personas(settings.config_dir), usable())
     table = Table(*found.columns)
     for row in found.iter_rows():
         table.add_row(*(str(value) for value in row))

@@ -14,7 +14,8 @@ from persona_dagster.defs.resources import House
 from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
 from persona_dagster.dialogue.mix import MIX_VERSION, write_mix
-from persona_dagster.dialogue.split import SPLIT_VERSION, SplitSpec, read_ledger, split_dialogues, write_ledger
+from persona_dagster.config.split import load_split
+from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
 
 DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
@@ -91,7 +92,7 @@ def _dialogues(house: House) -> dg.AssetsDefinition:
     )
     def dialogues(posts: pl.DataFrame, notes: pl.DataFrame) -> Frame:
         corpus = pl.concat([frame for frame in (posts, notes) if frame.height])
-        built = build_dialogues(corpus.filter(usable()), house.personas())
+        built = build_dialogues(corpus, house.personas(), usable())
         by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
         return versioned(
             built.frame,
@@ -137,7 +138,7 @@ def _split(house: House) -> dg.AssetsDefinition:
     def split(dialogues: pl.DataFrame, capybara_dialogues: pl.DataFrame) -> Frame:
         path = house.settings.exports_dir / LEDGER
         everything = pl.concat([frame for frame in (dialogues, capybara_dialogues) if frame.height])
-        result = split_dialogues(everything, read_ledger(path), SplitSpec())
+        result = split_dialogues(everything, read_ledger(path), load_split(house.settings.config_dir))
         write_ledger(result.ledger, path)
         return versioned(
             result.frame,
