@@ -13,6 +13,7 @@ from persona_dagster.scraping.archive import LISTS, WALK
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.scraping.ptt_listing import parse_listing
 
+PARSER_VERSION = "1"  # of what a parsed post holds; a new one re-parses the archive
 THREAD_DAYS = 180  # a title comes back for another thread after that
 
 
