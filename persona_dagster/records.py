@@ -134,6 +134,7 @@ _DIALOGUE: Columns = {
     "board": pl.String,
     "thread_id": pl.String,  # doc_id of the thread's first post: rows of one thread never part in the split
     "doc_ids": pl.List(pl.String),  # every post that gave text, question first
+    "urls": pl.List(pl.String),  # where those posts stand, in the same order
     "answer_author": pl.String,
     "messages_raw": MESSAGES,  # from text_raw; user and assistant turns, no system message, no tag
     "messages": MESSAGES,  # from text; the same turns
