@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from itertools import chain
 
 import dagster as dg
 import polars as pl
@@ -15,8 +16,8 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
-from persona_dagster.records import FORUMS, POST_SCHEMA, Capture, Outcome, Source, posts_frame
-from persona_dagster.scraping.parsing import PARSER_VERSION, parse_capture
+from persona_dagster.records import FORUMS, POST_SCHEMA, Source, posts_frame
+from persona_dagster.scraping.parsing import PARSER_VERSION, parse_board
 
 Frame = dg.Output[pl.DataFrame]
 CODE_VERSION = text_digest(rules_version(), PARSER_VERSION)
@@ -75,15 +76,11 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     """Archive → posts → clean posts, with the funnel of every rule beside the table."""
     archive = house.archive()
     pseudonym = partial(author_key, house.settings.author_secret, source)
-    posts, broken = [], 0
-    for board in boards:
-        for capture in archive.latest(source, board):
-            parsed = parse_capture(capture, pseudonym)
-            posts += parsed.posts
-            if not parsed.outcome.advances:
-                broken += 1
-                context.log.warning("%s: %s (%s)", _name(capture), parsed.outcome, parsed.why)
-    cleaned = clean_posts(posts_frame(posts), source, house.sources)
+    captures = chain.from_iterable(archive.latest(source, board) for board in boards)
+    parsed = parse_board(captures, pseudonym)
+    for problem in parsed.problems[:50]:
+        context.log.warning("%s/%s", source, problem)
+    cleaned = clean_posts(posts_frame(parsed.posts), source, house.sources)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
     )
@@ -93,15 +90,11 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
         {
             "posts": cleaned.frame.filter(pl.col("kind") == "post").height,
             "usable_rows": cleaned.frame.filter(usable()).height,
-            "captures_not_parsed": broken,
+            "captures_not_parsed": len(parsed.problems),
             "data_card": dg.MetadataValue.path(str(card)),
             "funnel": dg.MetadataValue.md(cleaned.funnel.markdown()),
         },
     )
-
-
-def _name(capture: Capture) -> str:
-    return f"{capture.source}/{capture.board}/{capture.kind}/{capture.key}"
 
 
 def _posts(house: House) -> dg.AssetsDefinition:
@@ -138,5 +131,3 @@ def _posts(house: House) -> dg.AssetsDefinition:
 
     return posts
 
-
-__all__ = ["CODE_VERSION", "Outcome", "build_corpus_assets", "versioned"]

@@ -56,10 +56,10 @@ class House:
             yield Transport(chromium=settings.chromium, cdp_url=settings.cdp_url)
             return
         from persona_dagster.sample.clock import Clock
-        from persona_dagster.sample.content import load_content, tiny
+        from persona_dagster.sample.content import load, tiny
         from persona_dagster.sample.replica import serve
 
-        content = tiny() if settings.profile == "tiny" else load_content()
+        content = tiny() if settings.profile == "tiny" else load()
         with serve(content=content, clock=Clock(settings.replica_dir)) as replica:
             yield Transport(rewrites=replica.rewrites, chromium=settings.chromium)
 
