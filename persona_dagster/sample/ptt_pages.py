@@ -249,11 +249,7 @@ def article_page(board: str, file: str, title: str | None, description: str, *, 
         head += f'<meta property="og:title" content="{escape(title)}">\n'
     head += f'<meta property="og:description" content="{about}">\n'
     head += f'<link rel="canonical" href="{ORIGIN}/bbs/{board}/{file}.html">\n'
-<<<<<<< HEAD
     offset, key = file_bytes(main), number(board, file)
-=======
-    offset, key = source_bytes(main), number(board, file)
->>>>>>> scraping
     poll = f"/poll/{board}/{file}.html?cacheKey={key % 9999}-{offset}&amp;offset={offset}&amp;offset-sig={key:040x}"
     longpoll = f"/v1/longpoll?id={key:040x}"
     body = f"""{topbar(board)}
