@@ -4,8 +4,6 @@
 shows. What Dagster calls fresh is left alone, so a second run only asks the sites whether something is new.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator
@@ -124,8 +122,15 @@ def _print_result(walk: Pass, recipes: tuple[str, ...], seconds: float) -> None:
     console.rule("[bold]Made[/bold]", align="left")
     corpus = walk.numbers("posts")
     table = Table(show_header=True, header_style="bold")
-    for column in ("recipe", "train rows", "test rows", "test loss before → after", "BERTScore F1 base → adapter",
-                   "fidelity base → adapter", "verdict"):
+    for column in (
+        "recipe",
+        "train rows",
+        "test rows",
+        "test loss before → after",
+        "BERTScore F1 base → adapter",
+        "fidelity base → adapter",
+        "verdict",
+    ):
         table.add_column(column)
     for recipe in recipes:
         mix, report = walk.numbers("mix", recipe), walk.numbers("eval_report", recipe)

@@ -1,7 +1,5 @@
 """Model assets, a partition a recipe: the adapter, what it says, and what that is worth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg
@@ -89,9 +87,10 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
             mix_dir=latest(settings.mix_dir / recipe.name),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             models_dir=settings.models_dir,
-            out_dir=settings.generations_dir / recipe.name,
+            out_dir=settings.generations_dir,
         )
-        return engine.run(context, "persona_dagster.evaluation.generate", save_job(house, f"generate-{recipe.name}", job))
+        path = save_job(house, f"generate-{recipe.name}", job)
+        return engine.run(context, "persona_dagster.evaluation.generate", path)
 
     return generations
 
@@ -119,9 +118,10 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             generations_dir=latest(settings.generations_dir / recipe.name),
             models_dir=settings.models_dir,
-            out_dir=settings.reports_dir / recipe.name,
+            out_dir=settings.reports_dir,
         )
-        return engine.run(context, "persona_dagster.evaluation.evaluate", save_job(house, f"evaluate-{recipe.name}", job))
+        path = save_job(house, f"evaluate-{recipe.name}", job)
+        return engine.run(context, "persona_dagster.evaluation.evaluate", path)
 
     return eval_report
 

@@ -12,6 +12,9 @@ from persona_dagster.config.recipes import Recipe
 EVALUATION_VERSION = "1"
 
 
+EVALUATION_VERSION = "1"  # of what generations, metrics and report mean
+
+
 class _Job(Config):
     recipe: Recipe
     personas: Personas
