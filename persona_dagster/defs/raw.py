@@ -98,7 +98,7 @@ def _import(house: House, archive: Archive, source: Source, context: dg.AssetExe
         context.log.info("%s: read", path.name)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
-        metadata={"files": len(files), "rows_new": stored, "folder": dg.MetadataValue.path(str(folder))},
+        metadata={"files": len(files), "rows_read": stored, "folder": dg.MetadataValue.path(str(folder))},
     )
 
 
@@ -144,10 +144,10 @@ def _capybara_raw(house: House) -> dg.AssetsDefinition:
 
 
 def _read_in(archive: Archive, source: Source, captures: Iterable[Capture], origin: Path) -> dg.MaterializeResult:
-    new = archive.append(captures)
+    read = archive.append(captures)
     boards = archive.boards(source)
     digests = [archive.digest(source, board) for board in boards]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(combine(digests)),
-        metadata={"captures_new": new, "boards": len(boards), "read_from": str(origin)},
+        metadata={"captures_read": read, "boards": len(boards), "read_from": str(origin)},
     )
