@@ -22,17 +22,14 @@ from persona_dagster.defs.resources import House, TableIOManager
 from persona_dagster.defs.sensors import build_sensors
 from persona_dagster.settings import Settings
 
+# Backfill policies, data versions and checks by partition are marked beta or preview in Dagster 1.13; tests pin them.
+warnings.simplefilter("ignore", dg.BetaWarning)
+warnings.simplefilter("ignore", dg.PreviewWarning)
+
 
 def build_defs(settings: Settings | None = None, *, engine: Engine | None = None) -> dg.Definitions:
     """The whole graph for one set of settings. Tests hand in their own settings or engine; nothing is patched."""
-    with warnings.catch_warnings():
-        # Backfill policies and checks by partition are still marked beta and preview in Dagster 1.13; tests pin them.
-        warnings.simplefilter("ignore", dg.BetaWarning)
-        warnings.simplefilter("ignore", dg.PreviewWarning)
-        return _build(settings or Settings(), engine)
-
-
-def _build(settings: Settings, engine: Engine | None) -> dg.Definitions:
+    settings = settings or Settings()
     house = House.open(settings)
     duckdb = DuckDBResource(database=str(settings.warehouse))
     return dg.Definitions(
