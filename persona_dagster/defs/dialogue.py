@@ -1,11 +1,10 @@
 """Dialogue assets: who answers whom in which voice, what the test set holds, and one mix a recipe."""
 
-from __future__ import annotations
-
 import dagster as dg
 import polars as pl
 
 from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.split import load_split
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
@@ -14,7 +13,6 @@ from persona_dagster.defs.resources import House
 from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
 from persona_dagster.dialogue.mix import MIX_VERSION, write_mix
-from persona_dagster.config.split import load_split
 from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
 
@@ -176,9 +174,7 @@ def _mix(house: House) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         recipe = house.recipe(context.partition_key)
         everything = pl.concat([frame for frame in (dialogues, capybara_dialogues) if frame.height])
-        manifest = write_mix(
-            everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name
-        )
+        manifest = write_mix(everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest),
             metadata={
