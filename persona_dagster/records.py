@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Literal
 
 import polars as pl
+from polars.datatypes import DataTypeClass
 
 Source = Literal["ptt", "dcard", "threads", "notes", "capybara"]
 FORUMS: tuple[Source, ...] = ("ptt", "dcard", "threads")
@@ -96,89 +97,86 @@ class Post:
 
 
 UTC_TIME = pl.Datetime("us", "UTC")
+Columns = dict[str, pl.DataType | DataTypeClass]
 
-POST_SCHEMA = pl.Schema(
-    {
-        "source": pl.String,
-        "board": pl.String,
-        "kind": pl.String,
-        "post_id": pl.String,
-        "parent_id": pl.String,
-        "thread_id": pl.String,
-        "url": pl.String,
-        "author_key": pl.String,
-        "created_at": UTC_TIME,
-        "title": pl.String,
-        "text_raw": pl.String,
-        "text": pl.String,
-        "quoted": pl.String,
-        "score": pl.Int64,
-        "tag": pl.String,
-        "floor": pl.Int64,
-        "lang": pl.String,
-        "flags": pl.List(pl.String),
-        "dup_of": pl.String,
-        "fetched_at": UTC_TIME,
-        "snapshot": pl.String,
-    }
-)
+_POST: Columns = {
+    "source": pl.String,
+    "board": pl.String,
+    "kind": pl.String,
+    "post_id": pl.String,
+    "parent_id": pl.String,
+    "thread_id": pl.String,
+    "url": pl.String,
+    "author_key": pl.String,
+    "created_at": UTC_TIME,
+    "title": pl.String,
+    "text_raw": pl.String,
+    "text": pl.String,
+    "quoted": pl.String,
+    "score": pl.Int64,
+    "tag": pl.String,
+    "floor": pl.Int64,
+    "lang": pl.String,
+    "flags": pl.List(pl.String),
+    "dup_of": pl.String,
+    "fetched_at": UTC_TIME,
+    "snapshot": pl.String,
+}
+POST_SCHEMA = pl.Schema(_POST)
 
 MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 
-DIALOGUE_SCHEMA = pl.Schema(
-    {
-        "pair_id": pl.String,  # hash of the doc ids and spans it was made of
-        "builder": pl.String,
-        "persona": pl.String,  # key in personas.yaml; "general" where none applies (Capybara)
-        "source": pl.String,
-        "board": pl.String,
-        "thread_id": pl.String,  # doc_id of the thread's first post: rows of one thread never part in the split
-        "doc_ids": pl.List(pl.String),  # every post that gave text, question first
-        "answer_author": pl.String,
-        "messages_raw": MESSAGES,  # from text_raw; user and assistant turns, no system message, no tag
-        "messages": MESSAGES,  # from text; the same turns
-        "score": pl.Float64,  # how well it fits its persona, 0-1
-    }
-)
+_DIALOGUE: Columns = {
+    "pair_id": pl.String,  # hash of the doc ids and spans it was made of
+    "builder": pl.String,
+    "persona": pl.String,  # key in personas.yaml; "general" where none applies (Capybara)
+    "source": pl.String,
+    "board": pl.String,
+    "thread_id": pl.String,  # doc_id of the thread's first post: rows of one thread never part in the split
+    "doc_ids": pl.List(pl.String),  # every post that gave text, question first
+    "urls": pl.List(pl.String),  # where those posts stand, in the same order
+    "answer_author": pl.String,
+    "messages_raw": MESSAGES,  # from text_raw; user and assistant turns, no system message, no tag
+    "messages": MESSAGES,  # from text; the same turns
+    "score": pl.Float64,  # how well it fits its persona, 0-1
+}
+DIALOGUE_SCHEMA = pl.Schema(_DIALOGUE)
 
-SPLIT_SCHEMA = pl.Schema(
-    {
-        "pair_id": pl.String,
-        "component": pl.String,  # smallest pair_id of the connected component
-        "split": pl.String,  # train | test | quarantine
-    }
-)
+_SPLIT: Columns = {
+    "pair_id": pl.String,
+    "component": pl.String,  # smallest pair_id of the connected component
+    "split": pl.String,  # train | test | quarantine
+}
+SPLIT_SCHEMA = pl.Schema(_SPLIT)
 
-PROVENANCE_SCHEMA = pl.Schema(
-    {
-        "row_id": pl.String,  # pair_id + "-" + repeat number
-        "pair_id": pl.String,
-        "repeat": pl.Int32,
-        "split": pl.String,
-        "persona": pl.String,
-        "tagged": pl.Boolean,
-        "builder": pl.String,
-        "source": pl.String,
-        "board": pl.String,
-        "doc_ids": pl.List(pl.String),
-        "urls": pl.List(pl.String),
-    }
-)
+_PROVENANCE: Columns = {
+    "row_id": pl.String,  # pair_id + "-" + repeat number
+    "pair_id": pl.String,
+    "repeat": pl.Int32,
+    "split": pl.String,
+    "persona": pl.String,
+    "tagged": pl.Boolean,
+    "builder": pl.String,
+    "source": pl.String,
+    "board": pl.String,
+    "doc_ids": pl.List(pl.String),
+    "urls": pl.List(pl.String),
+}
+PROVENANCE_SCHEMA = pl.Schema(_PROVENANCE)
 
-GENERATION_SCHEMA = pl.Schema(
-    {
-        "prompt_id": pl.String,  # a test row's row_id, or the id of a probe
-        "suite": pl.String,  # test | probe | routing | contradiction | knowledge | reference_train
-        "model": pl.String,  # base | fewshot | adapter
-        "asked": pl.String,  # the persona that ought to answer
-        "tagged": pl.Boolean,
-        "messages": MESSAGES,  # the prompt, system message included
-        "reference": pl.String,  # null for probes without one
-        "answer": pl.String,  # raw output, unfiltered
-        "finish": pl.String,  # stop | length
-        "new_tokens": pl.Int32,
-    }
-)
+_GENERATION: Columns = {
+    "prompt_id": pl.String,  # a test row's row_id, or the id of a probe
+    "suite": pl.String,  # test | probe | routing | contradiction | knowledge | reference_train
+    "model": pl.String,  # base | fewshot | adapter
+    "asked": pl.String,  # the persona that ought to answer
+    "tagged": pl.Boolean,
+    "messages": MESSAGES,  # the prompt, system message included
+    "reference": pl.String,  # null for probes without one
+    "answer": pl.String,  # raw output, unfiltered
+    "finish": pl.String,  # stop | length
+    "new_tokens": pl.Int32,
+}
+GENERATION_SCHEMA = pl.Schema(_GENERATION)
 
 
 def doc_id(source: str, board: str, post_id: str) -> str:

@@ -73,9 +73,9 @@ class Mix(Config):
     text: Literal["raw", "clean"] = "clean"
     strategy: Literal["none", "fixed", "dynamic"] = "dynamic"
     temperature: float = Field(3.0, gt=0)  # target share ~ count^(1/T)
-    shares: dict[str, float] = {}  # explicit target shares by persona
+    shares: dict[str, float] = Field({})  # explicit target shares by persona
     cap: float = Field(3.0, ge=1)  # most copies of a row
-    fixed: dict[str, int] = {}  # copies by persona, for `fixed`
+    fixed: dict[str, int] = Field({})  # copies by persona, for `fixed`
     budget_rows: int | None = Field(None, ge=1)  # None: as many as there are train dialogues, scaled by parity
     allow_undersampling: bool = False
     tagged_share: float = Field(0.5, ge=0, le=1)  # rows that carry the tag; the rest learn to choose by themselves
@@ -133,7 +133,7 @@ class Recipe(Config):
     retrain: Retrain = Retrain()
     vram_gib: float | None = Field(None, gt=0)  # what the card may give; None: no budget
     requires_cuda: bool = False
-    healthy_loss: dict[str, tuple[float, float]] = {}  # final train loss, by base model
+    healthy_loss: dict[str, tuple[float, float]] = Field({})  # final train loss, by base model
 
     @model_validator(mode="after")
     def quantised_training_is_possible(self) -> Recipe:
@@ -147,7 +147,8 @@ def load_recipe(name: str, config_dir: Path, profile: str, hardware: str) -> Rec
     path = find(f"recipes/{name}.yaml", config_dir)
     if not path.is_file():
         known = ", ".join(sorted(p.stem for p in (PACKAGED / "recipes").glob("*.yaml")))
-        raise ConfigError(f"no recipe named {name!r} (known: {known}); write {config_dir / 'recipes' / (name + '.yaml')}")
+        own = config_dir / "recipes" / f"{name}.yaml"
+        raise ConfigError(f"no recipe named {name!r} (known: {known}); write {own}")
     value: dict[str, Any] = {"name": name, **read_yaml(path)}
     by_hardware, by_profile = value.pop("hardware", {}), value.pop("profiles", {})
     value = overlay(overlay(value, by_hardware.get(hardware, {})), by_profile.get(profile, {}))

@@ -1,0 +1,60 @@
+# The habits of this project. `make demo` and `make test` set up what they need.
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.ONESHELL:
+.DEFAULT_GOAL := help
+
+# With bytecode switched off every Dagster process compiles its sources again: 2.5 times slower.
+unexport PYTHONDONTWRITEBYTECODE
+export PERSONA_HOME ?= $(CURDIR)/.persona
+export DAGSTER_HOME := $(PERSONA_HOME)/dagster
+export OMP_WAIT_POLICY := PASSIVE
+PYTHON ?= python3
+BIN := $(CURDIR)/.venv/bin
+READY := .venv/.ready
+
+.PHONY: help setup demo demo-all ui chat test test-unsloth soak bench lint lock clean
+
+help: ## what can be made
+	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
+
+$(READY): pyproject.toml constraints.txt scripts/setup.sh
+	@PYTHON="$(PYTHON)" scripts/setup.sh
+
+setup: $(READY) ## virtual environment, packages and a Chromium
+
+$(DAGSTER_HOME)/dagster.yaml: deploy/local/dagster.yaml
+	@mkdir -p "$(DAGSTER_HOME)" && cp deploy/local/dagster.yaml "$@"
+
+demo: $(READY) $(DAGSTER_HOME)/dagster.yaml ## the main job, offline: scrape, clean, mix, train, evaluate
+	@$(BIN)/python -m persona_dagster.defs.demo
+
+demo-all: $(READY) $(DAGSTER_HOME)/dagster.yaml ## all three recipes, Version 1.0 beside 2.0
+	@$(BIN)/python -m persona_dagster.defs.demo persona_v2 persona_v1 capybara_qlora
+
+ui: $(READY) $(DAGSTER_HOME)/dagster.yaml ## Dagster's UI and daemon, on http://127.0.0.1:3000
+	@$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+
+chat: $(READY) ## talk to the newest adapter, on http://127.0.0.1:7860
+	@$(BIN)/persona chat
+
+test: $(READY) ## the test suite
+	@$(BIN)/python -m pytest
+
+test-unsloth: $(READY) ## the Unsloth path on the CPU, in an environment of its own
+	@scripts/unsloth_env.sh && PERSONA_UNSLOTH=1 $(BIN)/python -m pytest persona_dagster_tests/training -k unsloth
+
+soak: $(READY) ## the full counts (hours)
+	@PERSONA_SOAK=1 $(BIN)/python -m pytest -m soak
+
+bench: $(READY) ## the speed claims, as ratios against named peers
+	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
+
+lint: $(READY) ## ruff, types, definitions
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/dagster definitions validate -w workspace.yaml
+
+lock: ## write constraints.txt from .venv
+	@{ grep "^#" constraints.txt; $(BIN)/python scripts/lock.py; } > .constraints.new && mv .constraints.new constraints.txt
+
+clean: ## remove what the demo made; the environment stays
+	@rm -rf "$(PERSONA_HOME)"

@@ -1,0 +1,135 @@
+"""`persona …`: what an operator does outside Dagster's UI. Each command calls one function of a room."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import orjson
+import typer
+from rich.console import Console
+from rich.table import Table
+
+from persona_dagster.settings import Settings
+
+app = typer.Typer(no_args_is_help=True, add_completion=False, help="Forum posts in, a persona model out.")
+sample_app = typer.Typer(no_args_is_help=True, help="The replica of the three sites.")
+app.add_typer(sample_app, name="sample")
+console = Console(soft_wrap=True, highlight=False)
+
+
+@app.command()
+def doctor() -> None:
+    """Looks at what the graph needs here, and names the cure for what is missing."""
+    from persona_dagster.scraping.browser import BrowserMissing, find_chromium
+    from persona_dagster.training.hardware import find_hardware
+
+    settings = Settings()
+    console.print(f"home      {settings.home}")
+    console.print(f"profile   {settings.profile}   engine {settings.engine}")
+    console.print(f"hardware  {settings.hardware or find_hardware()}")
+    try:
+        console.print(f"chromium  {find_chromium(settings.chromium)}")
+    except BrowserMissing as error:
+        console.print(f"[red]chromium  {error}[/red]")
+    where = settings.home if settings.home.exists() else settings.home.parent
+    free = shutil.disk_usage(where).free / 1e9
+    colour = "red" if free < 2 else "green"
+    console.print(f"disk      [{colour}]{free:.1f} GB free[/{colour}] under {where}")
+
+
+@app.command()
+def parse(files: list[Path]) -> None:
+    """Prints one JSON line a saved page or payload: outcome, kind, posts and comments, flags, and why."""
+    from persona_dagster.scraping.inspecting import parse_file
+
+    for path in files:
+        sys.stdout.write(orjson.dumps(parse_file(path), default=str).decode() + "\n")
+
+
+@app.command()
+def clean(source: Path, target: Path) -> None:
+    """Runs the cleaning rules over a dump (JSONL, also .gz and .zst, in the import schema); prints the funnel."""
+    from persona_dagster.corpus.clean_file import clean_file
+
+    console.print(clean_file(source, target).markdown())
+
+
+@app.command()
+def personas() -> None:
+    """What each persona would get from the present corpus."""
+    import polars as pl
+
+    from persona_dagster.config.personas import load_personas
+    from persona_dagster.corpus.quality import usable
+    from persona_dagster.dialogue.builders import persona_yield
+
+    settings = Settings()
+    exports = [settings.exports_dir / name / "all.parquet" for name in ("posts", "notes")]
+    present = [pl.read_parquet(path) for path in exports if path.is_file()]
+    if not present:
+        raise typer.BadParameter(f"no corpus under {settings.exports_dir}: materialise `posts` (make demo) first")
+    found = persona_yield(pl.concat(present), load_personas(settings.config_dir), usable())
+    table = Table(*found.columns)
+    for row in found.iter_rows():
+        table.add_row(*(str(value) for value in row))
+    console.print(table)
+
+
+@app.command()
+def plan(recipe: str) -> None:
+    """Steps, tokens and memory of a recipe on this machine, before anything is trained."""
+    from persona_dagster.config.recipes import load_recipe
+    from persona_dagster.training.hardware import find_hardware
+    from persona_dagster.training.plan import plan_recipe
+
+    settings = Settings()
+    hardware = settings.hardware or find_hardware()
+    loaded = load_recipe(recipe, settings.config_dir, settings.profile, hardware)
+    console.print(plan_recipe(loaded, settings.mix_dir / recipe, settings.models_dir).markdown())
+
+
+@app.command()
+def trace(query: str) -> None:
+    """Where a row, post, URL or sentence came from, and what was made of it."""
+    from persona_dagster.lineage.trace import trace as find
+
+    console.print(find(query, Settings()).markdown())
+
+
+@app.command()
+def forget(
+    target: Annotated[str, typer.Argument(help="URL of a post, a doc_id, or `source:author`")],
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+) -> None:
+    """Removes a post or an author from every store, for good, and marks the adapters that saw it."""
+    from persona_dagster.lineage.forget import forget as remove
+
+    if not yes:
+        typer.confirm(f"Forget {target} everywhere? This cannot be undone.", abort=True)
+    console.print(remove(target, Settings()).markdown())
+
+
+@sample_app.command()
+def advance(days: int) -> None:
+    """Moves the replica's clock: posts, edits and deletions of those days come into being."""
+    from persona_dagster.sample.clock import Clock
+
+    clock = Clock(Settings().replica_dir)
+    clock.advance(days)
+    console.print(f"the replica's clock stands at day {clock.day}; materialise the raw assets to see what is new")
+
+
+def main() -> None:
+    """Errors that name their cure are printed as a line; everything else keeps its traceback."""
+    try:
+        app()
+    except (ValueError, FileNotFoundError) as error:
+        console.print(f"[red]{error}[/red]")
+        raise SystemExit(1) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,166 @@
+"""Asset checks. Scrape checks warn; corpus, split and mix checks block; gates of a report never block evaluation."""
+
+import dagster as dg
+import orjson
+import polars as pl
+
+from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.corpus.privacy import mask
+from persona_dagster.defs.model import latest
+from persona_dagster.defs.partitions import RECIPE_PARTITIONS, board_partitions
+from persona_dagster.defs.resources import House
+from persona_dagster.records import FORUMS, Source
+
+WARN = dg.AssetCheckSeverity.WARN
+ERROR = dg.AssetCheckSeverity.ERROR
+MOST_ACROSS = 0.8  # a test row this like a train row (Jaccard of 3-grams) measures memory, not skill
+
+
+def build_checks(house: House) -> list[dg.AssetChecksDefinition]:
+    return [
+        *(_archive_intact(house, source) for source in FORUMS),
+        _keys_unique(),
+        _no_personal_data(),
+        _personas_fed(house),
+        _nothing_leaks(),
+        _mix_is_whole(house),
+        _learned(house),
+        _verdict(house),
+    ]
+
+
+def _archive_intact(house: House, source: Source) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset=f"{source}_raw",
+        partitions_def=board_partitions(house.sources, source),
+        description="Every stored body still has the sha256 it was stored with, and the board holds something.",
+    )
+    def archive_intact(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        board = context.partition_key
+        captures = sum(1 for _ in house.archive().latest(source, board))  # reading verifies
+        return dg.AssetCheckResult(
+            passed=captures > 0 or board == IMPORT_BOARD, severity=WARN, metadata={"captures": captures}
+        )
+
+    return archive_intact
+
+
+def _keys_unique() -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset="posts", blocking=True, description="No two rows of the corpus carry the same doc_id.")
+    def keys_unique(posts: pl.DataFrame) -> dg.AssetCheckResult:
+        doubled = posts.group_by("source", "board", "post_id").len().filter(pl.col("len") > 1)
+        return dg.AssetCheckResult(passed=doubled.is_empty(), metadata={"doubled": doubled.height})
+
+    return keys_unique
+
+
+def _no_personal_data() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="posts",
+        blocking=True,
+        description="The detectors find nothing left to mask in a sample of 2,000 rows, raw level included.",
+    )
+    def no_personal_data(posts: pl.DataFrame) -> dg.AssetCheckResult:
+        sample = posts.sample(min(2000, posts.height), seed=0) if posts.height else posts
+        found = [
+            row["post_id"]
+            for row in sample.select("post_id", "text", "text_raw").iter_rows(named=True)
+            if any(mask(row[level])[1] for level in ("text", "text_raw"))
+        ]
+        return dg.AssetCheckResult(passed=not found, metadata={"rows": sample.height, "post_ids": found[:20]})
+
+    return no_personal_data
+
+
+def _personas_fed(house: House) -> dg.AssetChecksDefinition:
+    @dg.asset_check(asset="dialogues", description="Every persona gets dialogues from the present corpus.")
+    def personas_fed(dialogues: pl.DataFrame) -> dg.AssetCheckResult:
+        counts = dict(dialogues.group_by("persona").len().iter_rows())
+        hungry = sorted(set(house.personas().personas) - set(counts))
+        return dg.AssetCheckResult(
+            passed=not hungry, severity=WARN, metadata={"counts": counts, "without_dialogues": hungry}
+        )
+
+    return personas_fed
+
+
+def _nothing_leaks() -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="split",
+        blocking=True,
+        description="No component stands on both sides, and no test row is a near twin of a train row.",
+    )
+    def nothing_leaks(context: dg.AssetCheckExecutionContext, split: pl.DataFrame) -> dg.AssetCheckResult:
+        sides = split.filter(pl.col("split") != "quarantine").group_by("component").agg(pl.col("split").n_unique())
+        torn = sides.filter(pl.col("split") > 1).height
+        return dg.AssetCheckResult(passed=torn == 0, metadata={"components_on_both_sides": torn})
+
+    return nothing_leaks
+
+
+def _mix_is_whole(house: House) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="mix",
+        blocking=True,
+        partitions_def=RECIPE_PARTITIONS,
+        description="Train and test rows exist, no dialogue stands in both, and every row has its provenance.",
+    )
+    def mix_is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        folder = latest(house.settings.mix_dir / context.partition_key)
+        provenance = pl.read_parquet(folder / "provenance.parquet")
+        train, test = (provenance.filter(pl.col("split") == side) for side in ("train", "test"))
+        both = set(train["pair_id"]) & set(test["pair_id"])
+        rows = sum(1 for name in ("train", "test") for _ in (folder / f"{name}.jsonl").open("rb"))
+        return dg.AssetCheckResult(
+            passed=bool(train.height and test.height and not both and rows == provenance.height),
+            metadata={
+                "train": train.height,
+                "test": test.height,
+                "in_both": len(both),
+                "rows_without_origin": rows - provenance.height,
+            },
+        )
+
+    return mix_is_whole
+
+
+def _learned(house: House) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="lora_adapter",
+        partitions_def=RECIPE_PARTITIONS,
+        description="Evaluation loss fell below the base model's, and the train loss ended in the healthy band.",
+    )
+    def learned(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        folder = latest(house.settings.adapters_dir / context.partition_key)
+        card = orjson.loads((folder / "run_card.json").read_bytes())
+        before, after, train = card["eval_loss_before"], card["eval_loss_after"], card["train_loss"]
+        band = house.recipe(context.partition_key).healthy_loss.get(card["base_model"])
+        healthy = band is None or band[0] <= train <= band[1]
+        return dg.AssetCheckResult(
+            passed=after < before and healthy,
+            severity=WARN,
+            metadata={"eval_loss_before": before, "eval_loss_after": after, "train_loss": train, "band": str(band)},
+        )
+
+    return learned
+
+
+def _verdict(house: House) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="eval_report",
+        partitions_def=RECIPE_PARTITIONS,
+        description="Every gate of the recipe is green. Red stops the release of this recipe, and nothing else.",
+    )
+    def verdict(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        folder = latest(house.settings.reports_dir / context.partition_key)
+        gates = orjson.loads((folder / "metrics.json").read_bytes())["gates"]
+        failed = [gate["name"] for gate in gates if gate["verdict"] == "red"]
+        table = "\n".join(
+            ["| gate | verdict | measured | threshold |", "|---|---|---|---|"]
+            + [f"| {g['name']} | {g['verdict']} | {g['value']} | {g['threshold']} |" for g in gates]
+        )
+        return dg.AssetCheckResult(
+            passed=not failed, severity=WARN, metadata={"failed": failed, "gates": dg.MetadataValue.md(table)}
+        )
+
+    return verdict

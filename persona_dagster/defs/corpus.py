@@ -1,0 +1,131 @@
+"""Corpus assets: typed, cleaned, pseudonymised rows in DuckDB, a partition a board; then one corpus without twins."""
+
+from functools import partial
+from itertools import chain
+from typing import Any
+
+import dagster as dg
+import polars as pl
+
+from persona_dagster.corpus.clean import clean_posts
+from persona_dagster.corpus.data_card import write_data_card
+from persona_dagster.corpus.dedup import mark_duplicates
+from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.quality import usable
+from persona_dagster.corpus.rules import rules_version
+from persona_dagster.defs.automation import only_if_data_changed
+from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
+from persona_dagster.defs.resources import House
+from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
+from persona_dagster.records import FORUMS, Source, posts_frame
+from persona_dagster.scraping.parsing import PARSER_VERSION, parse_board
+
+Frame = dg.Output[pl.DataFrame]
+CODE_VERSION = text_digest(rules_version(), PARSER_VERSION)
+
+
+def build_corpus_assets(house: House) -> list[dg.AssetsDefinition]:
+    return [*(_forum_posts(house, source) for source in FORUMS), _notes(house), _posts(house)]
+
+
+def versioned(frame: pl.DataFrame, columns: tuple[str, ...], metadata: dict[str, Any] | None = None) -> Frame:
+    """A frame as an asset's value, with the digest of what it means as its data version."""
+    return dg.Output(frame, data_version=dg.DataVersion(frame_digest(frame, columns)), metadata=metadata or {})
+
+
+def _forum_posts(house: House, source: Source) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"{source}_posts",
+        group_name="corpus",
+        description=f"Posts and comments of {source}, a row each, parsed from the archive and cleaned: `text_raw` with "
+        "personal data masked and forum residue kept, `text` without. Re-cleaning asks no site for anything.",
+        partitions_def=board_partitions(house.sources, source),
+        backfill_policy=ONE_RUN_A_PARTITION,
+        deps=[f"{source}_raw"],
+        kinds={"duckdb", "polars"},
+        owners=["team:data"],
+        pool="duckdb",
+        code_version=CODE_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def forum_posts(context: dg.AssetExecutionContext) -> Frame:
+        return _cleaned(house, source, [context.partition_key], context)
+
+    return forum_posts
+
+
+def _notes(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="corpus",
+        description="Sections of the NLP notes: the heading asks, the section answers. Markdown structure is kept.",
+        deps=["notes_raw"],
+        kinds={"duckdb", "polars"},
+        owners=["team:data"],
+        pool="duckdb",
+        code_version=CODE_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def notes(context: dg.AssetExecutionContext) -> Frame:
+        return _cleaned(house, "notes", house.archive().boards("notes"), context)
+
+    return notes
+
+
+def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetExecutionContext) -> Frame:
+    """Archive → posts → clean posts, with the funnel of every rule beside the table."""
+    archive = house.archive()
+    pseudonym = partial(author_key, house.settings.author_secret, source)
+    captures = chain.from_iterable(archive.latest(source, board) for board in boards)
+    parsed = parse_board(captures, pseudonym)
+    for problem in parsed.problems[:50]:
+        context.log.warning("%s/%s", source, problem)
+    cleaned = clean_posts(posts_frame(parsed.posts), source, house.sources)
+    card = write_data_card(
+        cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
+    )
+    return versioned(
+        cleaned.frame,
+        POST_MEANING,
+        {
+            "posts": cleaned.frame.filter(pl.col("kind") == "post").height,
+            "usable_rows": cleaned.frame.filter(usable()).height,
+            "captures_not_parsed": len(parsed.problems),
+            "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
+            "funnel": dg.MetadataValue.md(cleaned.funnel.markdown()),
+        },
+    )
+
+
+def _posts(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="corpus",
+        description="All forum posts as one corpus. Exact and near duplicates point to the row that is kept "
+        "(`dup_of`); nothing is deleted. Boards that were never scraped are absent.",
+        ins={f"{source}_posts": dg.AssetIn() for source in FORUMS},
+        kinds={"duckdb", "polars"},
+        owners=["team:data"],
+        pool="duckdb",
+        code_version=CODE_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(join=True),
+    )
+    def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
+        deduplicated = mark_duplicates(pl.concat([ptt_posts, dcard_posts, threads_posts]))
+        card = write_data_card(
+            deduplicated.frame, Funnel(), deduplicated.matches, house.settings.reports_dir / "corpus" / "posts"
+        )
+        return versioned(
+            deduplicated.frame,
+            POST_MEANING,
+            {
+                "posts": deduplicated.frame.filter(pl.col("kind") == "post").height,
+                "usable_rows": deduplicated.frame.filter(usable()).height,
+                "duplicates": deduplicated.frame["dup_of"].count(),
+                "rows_by_source": dict(deduplicated.frame.group_by("source").len().iter_rows()),
+                "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
+            },
+        )
+
+    return posts

@@ -1,0 +1,179 @@
+"""The main job in one process: scrape, clean, mix, train, evaluate, and say what was made.
+
+`python -m persona_dagster.defs.demo [RECIPE …]` works through the graph in flow order on the instance that the UI
+shows. What Dagster calls fresh is left alone, so a second run only asks the sites whether something is new.
+"""
+
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import dagster as dg
+from rich.console import Console
+from rich.table import Table
+
+from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.definitions import build_defs
+from persona_dagster.defs.resources import House
+from persona_dagster.defs.staleness import is_fresh
+from persona_dagster.records import FORUMS
+from persona_dagster.settings import Settings
+
+ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", "recipe_config"}
+BY_RECIPE = ("recipe_config", "mix", "lora_adapter", "generations", "eval_report")
+QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+
+
+@dataclass
+class Pass:
+    """One walk over the graph, and what it did."""
+
+    defs: dg.Definitions
+    instance: dg.DagsterInstance
+    console: Console
+    ran: list[str] = field(default_factory=list)
+    changed: list[str] = field(default_factory=list)
+
+    def step(self, asset: str, partition: str | None = None) -> None:
+        """Materialises one asset partition unless it is fresh, and prints a line either way."""
+        name = f"{asset} · {partition}" if partition else asset
+        if asset not in ALWAYS and is_fresh(self.defs, self.instance, asset, partition):
+            self.console.print(f"  [dim]= {name}: nothing changed[/dim]", highlight=False)
+            return
+        before = self.version(asset, partition)
+        started = time.monotonic()
+        job = self.defs.resolve_implicit_global_asset_job_def()
+        self.console.print(f"  [cyan]…[/cyan] {name}", highlight=False)
+        job.execute_in_process(
+            partition_key=partition, instance=self.instance, asset_selection=[dg.AssetKey(asset)], run_config=QUIET
+        )
+        self.ran.append(name)
+        changed = before != self.version(asset, partition)
+        if changed:
+            self.changed.append(name)
+        mark = "[green]✓[/green]" if changed else "[dim]=[/dim]"
+        seconds = time.monotonic() - started
+        self.console.print(f"  {mark} {name}: {self.summary(asset, partition)} ({seconds:.1f} s)", highlight=False)
+
+    def event(self, asset: str, partition: str | None = None) -> dg.AssetMaterialization | None:
+        records = self.instance.fetch_materializations(
+            dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None), limit=1
+        ).records
+        return records[0].asset_materialization if records else None
+
+    def version(self, asset: str, partition: str | None) -> str | None:
+        event = self.event(asset, partition)
+        return (event.tags or {}).get("dagster/data_version") if event else None
+
+    def numbers(self, asset: str, partition: str | None = None) -> dict[str, object]:
+        event = self.event(asset, partition)
+        return {key: value.value for key, value in event.metadata.items()} if event else {}
+
+    def summary(self, asset: str, partition: str | None) -> str:
+        plain = [
+            f"{key.removeprefix('dagster/').replace('_', ' ')} {value:,}"
+            for key, value in self.numbers(asset, partition).items()
+            if isinstance(value, int | float) and not isinstance(value, bool)
+        ]
+        return ", ".join(plain[:5]) or "done"
+
+
+def flow(house: House, recipes: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
+    """(stage, asset, partition) in flow order. The import partition is walked only where there is something in it."""
+    imports = house.settings.imports_dir.is_dir() and any(house.settings.imports_dir.rglob("*.*"))
+    boards = [
+        (source, board)
+        for source in FORUMS
+        for board in house.sources.partitions(source)
+        if board != IMPORT_BOARD or imports
+    ]
+    for source, board in boards:
+        yield "Scraping", f"{source}_raw", board
+    yield from (("Scraping", asset, None) for asset in ("notes_raw", "capybara_raw"))
+    for source, board in boards:
+        yield "Cleaning", f"{source}_posts", board
+    yield from (("Cleaning", asset, None) for asset in ("notes", "posts"))
+    for asset in ("personas_config", "dialogues", "capybara_dialogues", "split"):
+        yield "Building dialogues", asset, None
+    for recipe in recipes:
+        for asset in BY_RECIPE:
+            yield f"Recipe {recipe}", asset, recipe
+    yield "Comparing", "iteration_report", None
+
+
+def run(settings: Settings, recipes: tuple[str, ...], instance: dg.DagsterInstance) -> Pass:
+    """Walks the whole flow once, and prints what came out."""
+    house = House.open(settings)
+    walk = Pass(build_defs(settings), instance, Console(soft_wrap=True))
+    started, stage = time.monotonic(), ""
+    for title, asset, partition in flow(house, recipes):
+        if title != stage:
+            walk.console.rule(f"[bold]{title}[/bold]", align="left")
+            stage = title
+        walk.step(asset, partition)
+    _print_result(walk, recipes, time.monotonic() - started)
+    return walk
+
+
+def _print_result(walk: Pass, recipes: tuple[str, ...], seconds: float) -> None:
+    console = walk.console
+    console.rule("[bold]Made[/bold]", align="left")
+    corpus = walk.numbers("posts")
+    table = Table(show_header=True, header_style="bold")
+    for column in (
+        "recipe",
+        "train rows",
+        "test rows",
+        "test loss before → after",
+        "BERTScore F1 base → adapter",
+        "fidelity base → adapter",
+        "verdict",
+    ):
+        table.add_column(column)
+    for recipe in recipes:
+        mix, report = walk.numbers("mix", recipe), walk.numbers("eval_report", recipe)
+        table.add_row(
+            recipe,
+            _cell(mix.get("train_rows")),
+            _cell(mix.get("test_rows")),
+            f"{_cell(report.get('loss_base'))} → {_cell(report.get('loss_adapter'))}",
+            f"{_cell(report.get('bertscore_f1_base'))} → {_cell(report.get('bertscore_f1_adapter'))}",
+            f"{_cell(report.get('fidelity_base'))} → {_cell(report.get('fidelity_adapter'))}",
+            _cell(report.get("verdict")),
+        )
+    console.print(
+        f"  posts scraped: {_cell(corpus.get('posts'))} · rows cleaned: {_cell(corpus.get('dagster/row_count'))} · "
+        f"usable: {_cell(corpus.get('usable_rows'))} · duplicates: {_cell(corpus.get('duplicates'))}",
+        highlight=False,
+    )
+    console.print(table)
+    for recipe in recipes:
+        if path := walk.numbers("eval_report", recipe).get("report"):
+            console.print(f"  report of {recipe}: {path}", highlight=False)
+    if path := walk.numbers("iteration_report").get("report"):
+        console.print(f"  versions side by side: {path}", highlight=False)
+    if walk.changed:
+        console.print(f"  {len(walk.changed)} of {len(walk.ran)} materialised parts changed, in {seconds:.0f} s.")
+    else:
+        console.print(f"  [bold]Nothing changed[/bold]: nothing was cleaned, mixed or trained again ({seconds:.0f} s).")
+    console.print("  Next: make ui (the same run in Dagster), make chat (talk to it), make demo-all (V1 beside V2).")
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    return f"{value:,}" if isinstance(value, int) else str(value if value is not None else "–")
+
+
+def main() -> None:
+    recipes = tuple(sys.argv[1:]) or ("persona_v2",)
+    if unknown := set(recipes) - set(RECIPES):
+        raise SystemExit(f"no recipe named {', '.join(sorted(unknown))}; known: {', '.join(RECIPES)}")
+    with dg.DagsterInstance.get() as instance:
+        run(Settings(), recipes, instance)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,190 @@
+"""Dialogue assets: who answers whom in which voice, what the test set holds, and one mix a recipe."""
+
+import dagster as dg
+import polars as pl
+
+from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.split import load_split
+from persona_dagster.corpus.quality import usable
+from persona_dagster.defs.automation import only_if_data_changed
+from persona_dagster.defs.corpus import Frame, versioned
+from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
+from persona_dagster.defs.resources import House
+from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
+from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
+from persona_dagster.dialogue.mix import MIX_VERSION, write_mix
+from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
+from persona_dagster.digest import json_digest
+
+DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
+SPLIT_MEANING = ("pair_id", "component", "split")
+LEDGER = "split_ledger.parquet"
+
+
+def build_dialogue_assets(house: House) -> list[dg.AssetsDefinition]:
+    return [
+        _personas_config(house),
+        _recipe_config(house),
+        _dialogues(house),
+        _capybara_dialogues(house),
+        _split(house),
+        _mix(house),
+    ]
+
+
+def _personas_config(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="config",
+        description="personas.yaml as an input of the graph: editing it rebuilds the dialogues, and nothing before.",
+        kinds={"yaml"},
+        owners=["team:ml"],
+    )
+    def personas_config() -> dg.MaterializeResult:
+        personas = house.personas()
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(json_digest(personas.model_dump(mode="json"))),
+            metadata={"personas": [persona.tag for persona in personas.personas.values()]},
+        )
+
+    return personas_config
+
+
+def _recipe_config(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="config",
+        description="A recipe as it will run here, with the overlays of hardware and profile laid on. Editing one "
+        f"makes that one partition stale. Recipes: {', '.join(RECIPES)}.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        kinds={"yaml"},
+        owners=["team:ml"],
+    )
+    def recipe_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        recipe = house.recipe(context.partition_key).model_dump(mode="json")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(json_digest(recipe)),
+            metadata={
+                "title": recipe["title"],
+                "base_model": recipe["base"]["model"],
+                "backend": recipe["backend"],
+                "epochs": recipe["training"]["epochs"],
+                "recipe": dg.MetadataValue.json(recipe),
+            },
+        )
+
+    return recipe_config
+
+
+def _dialogues(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="dialogue",
+        description="Question and answer pairs, each with a persona, the score of its voice, and the posts it was "
+        "made of. Built from usable rows; duplicates follow the row that is kept.",
+        deps=["personas_config"],
+        kinds={"duckdb", "polars"},
+        owners=["team:ml"],
+        pool="duckdb",
+        code_version=BUILDERS_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def dialogues(posts: pl.DataFrame, notes: pl.DataFrame) -> Frame:
+        corpus = pl.concat([posts, notes])
+        built = build_dialogues(corpus, house.personas(), usable())
+        by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
+        return versioned(
+            built.frame,
+            DIALOGUE_MEANING,
+            {"dialogues_by_persona": by_persona, "yield": dg.MetadataValue.md(built.report.markdown())},
+        )
+
+    return dialogues
+
+
+def _capybara_dialogues(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="dialogue",
+        description="Capybara's multi-turn dialogues. Its test rows stay test rows.",
+        deps=["capybara_raw"],
+        kinds={"duckdb", "polars"},
+        owners=["team:ml"],
+        pool="duckdb",
+        code_version=BUILDERS_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def capybara_dialogues() -> Frame:
+        archive = house.archive()
+        captures = (capture for board in archive.boards("capybara") for capture in archive.latest("capybara", board))
+        return versioned(read_capybara(captures), DIALOGUE_MEANING)
+
+    return capybara_dialogues
+
+
+def _split(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="dialogue",
+        description="Train or test, by connected component (thread or near-duplicate), before any recipe or weight. "
+        "The ledger keeps every assignment: what was in test stays in test, and what bridges both is quarantined.",
+        kinds={"duckdb", "polars"},
+        owners=["team:ml"],
+        pool="duckdb",
+        code_version=SPLIT_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def split(dialogues: pl.DataFrame, capybara_dialogues: pl.DataFrame) -> Frame:
+        path = house.settings.exports_dir / LEDGER
+        everything = pl.concat([dialogues, capybara_dialogues])
+        result = split_dialogues(everything, read_ledger(path), load_split(house.settings.config_dir))
+        write_ledger(result.ledger, path)
+        return versioned(
+            result.frame,
+            SPLIT_MEANING,
+            {
+                "rows_by_split": dict(result.frame.group_by("split").len().sort("split").iter_rows()),
+                "largest_jaccard_across": result.report.largest_jaccard,
+                "largest_component_share": result.report.largest_component_share,
+                "quarantined": result.report.quarantined,
+                "ledger": dg.MetadataValue.path(str(path)),
+            },
+        )
+
+    return split
+
+
+def _mix(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="dialogue",
+        description="What one recipe trains on and is tested on: chat JSONL, scarce voices oversampled, with the "
+        "provenance of every row and a data card.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        deps=["recipe_config", "personas_config"],
+        kinds={"jsonl", "polars"},
+        owners=["team:ml"],
+        code_version=MIX_VERSION,
+        automation_condition=only_if_data_changed(),
+    )
+    def mix(
+        context: dg.AssetExecutionContext,
+        dialogues: pl.DataFrame,
+        capybara_dialogues: pl.DataFrame,
+        split: pl.DataFrame,
+    ) -> dg.MaterializeResult:
+        recipe = house.recipe(context.partition_key)
+        everything = pl.concat([dialogues, capybara_dialogues])
+        manifest = write_mix(everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(manifest.digest),
+            metadata={
+                "train_rows": manifest.train_rows,
+                "test_rows": manifest.test_rows,
+                "train_rows_by_persona": manifest.train_by_persona,
+                "folder": dg.MetadataValue.path(str(manifest.folder)),
+                "data_card": dg.MetadataValue.path(str(manifest.folder / "data_card.html")),
+                "weights": dg.MetadataValue.md(manifest.weights_markdown()),
+            },
+        )
+
+    return mix

@@ -1,0 +1,80 @@
+"""Where heavy programs run: their own process on this machine, or a job on a Ray cluster.
+
+Both speak Dagster Pipes, so assets see one call; PERSONA_ENGINE alone decides.
+"""
+
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+import dagster as dg
+
+from persona_dagster.settings import Settings
+from persona_dagster.training.isolation import run_isolated
+
+GRACE_SECONDS = 60  # how long a program may take to write its checkpoint after SIGINT
+
+
+class Engine(Protocol):
+    def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
+        """Runs `python -m module job` to its end; what it reported over Pipes is the result."""
+        ...
+
+
+class LocalEngine:
+    """A process group of its own: an interrupt lets it write a checkpoint, and nothing of it stays behind."""
+
+    def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        ) as session:
+            env = {**os.environ, **session.get_bootstrap_env_vars()}
+            run_isolated([sys.executable, "-m", module, str(job)], env=env, grace_s=GRACE_SECONDS)
+        return _one_result(session.get_results())
+
+
+class RayEngine:
+    """The same program as a job of a Ray cluster (PERSONA_RAY_ADDRESS), which finds it a GPU."""
+
+    def __init__(self, address: str | None) -> None:
+        self.address = address or "http://127.0.0.1:8265"
+
+    def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
+        from dagster_ray import PipesRayJobClient
+        from ray.job_submission import JobSubmissionClient
+
+        gpus = 1 if _wants_gpu(job) else 0
+        client = PipesRayJobClient(client=JobSubmissionClient(self.address), forward_termination=True)
+        invocation = client.run(
+            context=context,
+            submit_job_params={
+                "entrypoint": f"{sys.executable} -m {module} {job}",
+                "entrypoint_num_gpus": gpus,
+                "entrypoint_num_cpus": 1,
+            },
+        )
+        return _one_result(invocation.get_results())
+
+
+def build_engine(settings: Settings) -> Engine:
+    """The engine of PERSONA_ENGINE. `k8s` runs whole steps in pods (deploy/k8s), so inside one it is local."""
+    return RayEngine(settings.ray_address) if settings.engine == "ray" else LocalEngine()
+
+
+def _wants_gpu(job: Path) -> bool:
+    import orjson
+
+    return bool(orjson.loads(job.read_bytes()).get("recipe", {}).get("requires_cuda"))
+
+
+def _one_result(results: Sequence[dg.PipesExecutionResult]) -> dg.MaterializeResult:
+    materialized = [result for result in results if isinstance(result, dg.MaterializeResult)]
+    if not materialized:
+        raise dg.Failure(
+            "the program ended without reporting a result; its own log above says why", allow_retries=False
+        )
+    return materialized[0]

@@ -1,0 +1,36 @@
+"""Jobs, named for what people want. A job's assets share one kind of partition, so re-scraping is a job a site."""
+
+import dagster as dg
+
+from persona_dagster.records import FORUMS
+
+Selection = dg.AssetSelection
+
+
+def build_jobs():  # type: ignore[no-untyped-def]  # the type of an unresolved job is private to Dagster
+    return [
+        *(
+            dg.define_asset_job(
+                f"rescrape_{source}",
+                selection=Selection.assets(f"{source}_raw", f"{source}_posts"),
+                description=f"Ask {source} for what is new on a board, and clean it.",
+            )
+            for source in FORUMS
+        ),
+        dg.define_asset_job(
+            "rebuild_corpus",
+            selection=Selection.assets("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "posts")
+            | Selection.assets("personas_config", "dialogues", "split"),
+            description="Read notes and Capybara again, then corpus, dialogues and split. Asks no forum for anything.",
+        ),
+        dg.define_asset_job(
+            "retrain",
+            selection=Selection.assets("recipe_config", "mix", "lora_adapter"),
+            description="Mix and adapter of one recipe. Returns at once where neither data nor recipe changed.",
+        ),
+        dg.define_asset_job(
+            "evaluate",
+            selection=Selection.assets("generations", "eval_report"),
+            description="Generate with base and adapter, and write the report.",
+        ),
+    ]

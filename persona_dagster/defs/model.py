@@ -1,0 +1,161 @@
+"""Model assets, a partition a recipe: the adapter, what it says, and what that is worth."""
+
+from pathlib import Path
+
+import dagster as dg
+import polars as pl
+from pydantic import BaseModel
+
+from persona_dagster.config.recipes import RECIPES
+from persona_dagster.defs.automation import only_if_data_changed
+from persona_dagster.defs.engines import Engine
+from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
+from persona_dagster.defs.resources import House
+from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
+from persona_dagster.evaluation.judge import write_judge_rows
+from persona_dagster.training.job import TRAINING_VERSION, TrainJob
+
+
+def build_model_assets(house: House, engine: Engine) -> list[dg.AssetsDefinition]:
+    return [
+        _lora_adapter(house, engine),
+        _generations(house, engine),
+        _eval_report(house, engine),
+        _iteration_report(house),
+    ]
+
+
+def latest(folder: Path) -> Path:
+    """Where the `latest` pointer of a recipe's folder leads."""
+    pointer = folder / "latest"
+    if not pointer.exists():
+        raise dg.Failure(f"{folder}: nothing published yet; materialise the asset before", allow_retries=False)
+    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else pointer.resolve()
+
+
+def save_job(house: House, name: str, job: BaseModel) -> Path:
+    """A program's job file. It stays, so that the program can be run again by hand, without Dagster."""
+    path = house.settings.home / "jobs" / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(job.model_dump_json(indent=2), encoding="utf-8")
+    return path
+
+
+def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="model",
+        description="The LoRA adapter of a recipe, trained in its own process. Content-addressed: the same mix and "
+        "recipe return the adapter that is there. A cancelled run goes on from its last checkpoint.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        deps=["mix", "recipe_config"],
+        kinds={"pytorch", "huggingface"},
+        owners=["team:ml"],
+        pool="gpu",
+        code_version=TRAINING_VERSION,
+    )
+    def lora_adapter(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        settings, recipe = house.settings, house.recipe(context.partition_key)
+        job = TrainJob(
+            recipe=recipe,
+            mix_dir=latest(settings.mix_dir / recipe.name),
+            out_dir=settings.adapters_dir / recipe.name,
+            models_dir=settings.models_dir,
+            checkpoints_dir=settings.home / "checkpoints" / recipe.name,
+        )
+        return engine.run(context, "persona_dagster.training.train", save_job(house, f"train-{recipe.name}", job))
+
+    return lora_adapter
+
+
+def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="evaluation",
+        description="Answers of the base model and of the adapter, side by side, to the test split and the probes.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        deps=["lora_adapter", "mix", "recipe_config"],
+        kinds={"pytorch", "parquet"},
+        owners=["team:ml"],
+        pool="gpu",
+        code_version=EVALUATION_VERSION,
+        automation_condition=only_if_data_changed(),
+    )
+    def generations(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        settings, recipe = house.settings, house.recipe(context.partition_key)
+        job = GenerateJob(
+            recipe=recipe,
+            personas=house.personas(),
+            mix_dir=latest(settings.mix_dir / recipe.name),
+            adapter_dir=latest(settings.adapters_dir / recipe.name),
+            models_dir=settings.models_dir,
+            out_dir=settings.generations_dir,
+        )
+        path = save_job(house, f"generate-{recipe.name}", job)
+        return engine.run(context, "persona_dagster.evaluation.generate", path)
+
+    return generations
+
+
+def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="evaluation",
+        description="Whether the model has the three voices and knows when to use which, what it memorised and what it "
+        "lost, against its own base model, with intervals: one HTML page and metrics.json.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        deps=["generations", "lora_adapter", "mix", "recipe_config"],
+        kinds={"scikitlearn", "html"},
+        owners=["team:ml"],
+        pool="gpu",
+        code_version=EVALUATION_VERSION,
+        automation_condition=only_if_data_changed(),
+    )
+    def eval_report(
+        context: dg.AssetExecutionContext, dialogues: pl.DataFrame, split: pl.DataFrame
+    ) -> dg.MaterializeResult:
+        settings, recipe = house.settings, house.recipe(context.partition_key)
+        job = EvaluateJob(
+            recipe=recipe,
+            personas=house.personas(),
+            mix_dir=latest(settings.mix_dir / recipe.name),
+            adapter_dir=latest(settings.adapters_dir / recipe.name),
+            generations_dir=latest(settings.generations_dir / recipe.name),
+            models_dir=settings.models_dir,
+            out_dir=settings.reports_dir,
+            judge_rows=write_judge_rows(dialogues, split, settings.home / "judge" / "rows.jsonl"),
+        )
+        path = save_job(house, f"evaluate-{recipe.name}", job)
+        return engine.run(context, "persona_dagster.evaluation.evaluate", path)
+
+    return eval_report
+
+
+def _iteration_report(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="evaluation",
+        description="Version 1.0 beside Version 2.0, and any other recipe that was evaluated: epochs, data, loss, "
+        "collapse, peak memory, and samples of both, as measured.",
+        deps=["eval_report"],
+        kinds={"html"},
+        owners=["team:ml"],
+        code_version=EVALUATION_VERSION,
+        automation_condition=only_if_data_changed(join=True),
+    )
+    def iteration_report() -> dg.MaterializeResult:
+        from persona_dagster.evaluation.iteration import write_iteration_report
+
+        reports = house.settings.reports_dir
+        folders = {name: latest(reports / name) for name in RECIPES if (reports / name / "latest").exists()}
+        written = write_iteration_report(folders, reports / "iteration")
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(written.digest),
+            metadata={
+                "recipes_compared": sorted(folders),
+                "recipes_absent": sorted(set(RECIPES) - set(folders)),
+                "report": dg.MetadataValue.path(str(written.path)),
+                "table": dg.MetadataValue.md(written.markdown),
+            },
+        )
+
+    return iteration_report

@@ -1,0 +1,153 @@
+"""Raw assets: what the sites sent, archived byte for byte, a partition a board."""
+
+from collections.abc import Iterable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import dagster as dg
+
+from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.defs.automation import on_polite_hours
+from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
+from persona_dagster.defs.resources import House
+from persona_dagster.digest import combine
+from persona_dagster.records import FORUMS, Capture, Source
+from persona_dagster.scraping.archive import Archive
+from persona_dagster.scraping.crawl import crawl_board, summary
+from persona_dagster.scraping.crawling import CrawlReport
+
+DESCRIPTIONS = {
+    "ptt": "PTT boards (www.ptt.cc) as served. Chromium passes the over18 gate once; articles come by plain HTTP.",
+    "dcard": "Dcard forums (www.dcard.tw) through a real Chromium: the JSON that the site sends to its own page.",
+    "threads": "Threads keywords, tags and accounts: the official API in live, the captured page data in the sample.",
+}
+
+
+class CrawlConfig(dg.Config):
+    """How deep one pass goes. The default walks from the board's watermark to now, and revisits what is due."""
+
+    since_days: int | None = None  # also walk back to posts of this many days ago, though they were seen before
+
+
+def build_raw_assets(house: House) -> list[dg.AssetsDefinition]:
+    return [*(_forum_raw(house, source) for source in FORUMS), _notes_raw(house), _capybara_raw(house)]
+
+
+def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
+    @dg.asset(
+        name=f"{source}_raw",
+        group_name="raw",
+        description=DESCRIPTIONS[source]
+        + f"\n\nThe partition `{IMPORT_BOARD}` takes in the dumps found under `$PERSONA_HOME/imports` (JSONL, also "
+        ".gz and .zst, in the import schema). The archive is immutable but for forgetting.",
+        partitions_def=board_partitions(house.sources, source),
+        backfill_policy=ONE_RUN_A_PARTITION,
+        kinds={"parquet", "playwright"},
+        owners=["team:data"],
+        pool=f"host_{source}",
+        automation_condition=on_polite_hours(house, source),
+    )
+    def forum_raw(context: dg.AssetExecutionContext, config: CrawlConfig) -> dg.MaterializeResult:
+        archive, board = house.archive(), context.partition_key
+        if board == IMPORT_BOARD:
+            return _import(house, archive, source, context)
+        since = datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days else None
+        with house.transport() as transport:
+            report = crawl_board(
+                source, board, house.sources, archive, transport=transport, since=since, log=context.log.info
+            )
+        return _crawled(report)
+
+    return forum_raw
+
+
+def _crawled(report: CrawlReport) -> dg.MaterializeResult:
+    """The result of one pass. One that got nothing fails, and what was stored stays: a busy server is asked again
+    soon, a login wall or a block is left for a person."""
+    if report.refused and report.retryable:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=30) from RuntimeError(summary(report))
+    if report.refused:
+        raise dg.Failure(summary(report), metadata={"problems": report.problems}, allow_retries=False)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(report.digest),
+        metadata={
+            "posts_new": report.new,
+            "posts_changed": report.changed,
+            "posts_gone": report.gone,
+            "posts_unchanged": report.unchanged,
+            "requests": report.requests,
+            "megabytes": round(report.bytes / 1e6, 3),
+            "seconds": round(report.seconds, 1),
+            "left_for_the_next_pass": report.due,
+            "outcomes": dict(report.outcomes),
+            "problems": report.problems,
+            "stopped": report.stopped or "walked to the end",
+            "known_up_to": report.watermark or "nothing yet",
+        },
+    )
+
+
+def _import(house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    from persona_dagster.scraping.importing import read_dump
+
+    folder = house.settings.imports_dir
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
+    stored = 0
+    for path in files:
+        stored += archive.append(read_dump(path, source))
+        context.log.info("%s: read", path.name)
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
+        metadata={"files": len(files), "rows_read": stored, "folder": dg.MetadataValue.path(str(folder))},
+    )
+
+
+def _notes_raw(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="raw",
+        description="NLP notes in Markdown or JSONL from `$PERSONA_HOME/notes`; the packaged primer where that "
+        "folder is empty (tiny and sample).",
+        kinds={"parquet", "markdown"},
+        owners=["team:data"],
+    )
+    def notes_raw() -> dg.MaterializeResult:
+        from persona_dagster.sample.content import PACKAGED
+        from persona_dagster.scraping.notes import read_notes
+
+        own = house.settings.notes_dir
+        folder = (
+            own if (own.is_dir() and any(own.rglob("*.*"))) or house.settings.profile == "live" else PACKAGED / "notes"
+        )
+        return _read_in(house.archive(), "notes", read_notes(folder), folder)
+
+    return notes_raw
+
+
+def _capybara_raw(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="raw",
+        description="Multi-turn dialogues of [trl-lib/Capybara](https://huggingface.co/datasets/trl-lib/Capybara), or "
+        "`$PERSONA_HOME/imports/capybara*.jsonl` in its columns; tiny and sample bring dialogues of their own.",
+        kinds={"parquet", "huggingface"},
+        owners=["team:data"],
+    )
+    def capybara_raw() -> dg.MaterializeResult:
+        from persona_dagster.scraping.capybara import PACKAGED, read_dialogues
+
+        own = sorted(house.settings.imports_dir.glob("capybara*.jsonl*"))
+        live = house.settings.profile == "live"
+        path = own[0] if own else None if live else PACKAGED
+        captures = read_dialogues(path, hub=live and not own)
+        return _read_in(house.archive(), "capybara", captures, path or Path("trl-lib/Capybara"))
+
+    return capybara_raw
+
+
+def _read_in(archive: Archive, source: Source, captures: Iterable[Capture], origin: Path) -> dg.MaterializeResult:
+    read = archive.append(captures)
+    boards = archive.boards(source)
+    digests = [archive.digest(source, board) for board in boards]
+    return dg.MaterializeResult(
+        data_version=dg.DataVersion(combine(digests)),
+        metadata={"captures_read": read, "boards": len(boards), "read_from": str(origin)},
+    )

@@ -1,0 +1,69 @@
+"""When an adapter follows its mix by itself: the recipe's policy, weighed against what the adapter was made of."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+import polars as pl
+
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.defs.resources import House
+from persona_dagster.training.job import recipe_digest
+
+FORGOTTEN = "forgotten.json"  # lineage writes it into an adapter that saw what was forgotten
+
+
+@dataclass(frozen=True)
+class Decision:
+    """Whether to train now, why, and a key that is the same for the same reason."""
+
+    train: bool
+    reason: str
+    key: str = ""
+
+
+def decide(house: House, name: str, now: datetime | None = None) -> Decision:
+    """The policy's answer for one recipe. A recipe that was never trained waits for a person."""
+    mix = _latest(house.settings.mix_dir / name)
+    adapter = _latest(house.settings.adapters_dir / name)
+    if mix is None:
+        return Decision(False, "no mix yet")
+    if adapter is None:
+        return Decision(False, "never trained: materialise lora_adapter once")
+    recipe = house.recipe(name)
+    card = orjson.loads((adapter / "run_card.json").read_bytes())
+    key = f"{mix.name}:{recipe_digest(recipe)}:{adapter.name}"
+    if (adapter / FORGOTTEN).exists():
+        return Decision(True, "the adapter saw rows that were forgotten", key)
+    if card["recipe_digest"] != recipe_digest(recipe):
+        return Decision(True, "the recipe was edited", key)
+    if card["mix_digest"] == mix.name:
+        return Decision(False, "trained on the present mix")
+    return _by_window(recipe, card, changed_share(mix, mix.parent / card["mix_digest"]), key, now or datetime.now(UTC))
+
+
+def _by_window(recipe: Recipe, card: dict[str, str], changed: float, key: str, now: datetime) -> Decision:
+    policy = recipe.retrain
+    due = datetime.fromisoformat(card["finished_at"]) + timedelta(days=policy.window_days)
+    if changed < policy.min_changed_share:
+        return Decision(False, f"{changed:.1%} of train rows changed, under {policy.min_changed_share:.0%}")
+    if now < due:
+        return Decision(False, f"{changed:.1%} of train rows changed; the window opens {due:%Y-%m-%d}")
+    return Decision(True, f"{changed:.1%} of train rows changed, and the window has passed", key)
+
+
+def changed_share(new: Path, old: Path) -> float:
+    """Share of train dialogues that stand in only one of two mixes; 1 where the old mix is gone."""
+    if not (old / "provenance.parquet").is_file():
+        return 1.0
+    before, after = (
+        set(pl.read_parquet(folder / "provenance.parquet").filter(pl.col("split") == "train")["pair_id"])
+        for folder in (old, new)
+    )
+    return len(before ^ after) / max(1, len(before | after))
+
+
+def _latest(folder: Path) -> Path | None:
+    pointer = folder / "latest"
+    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None

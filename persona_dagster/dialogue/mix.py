@@ -1,0 +1,282 @@
+"""Writes a mix: train.jsonl, test.jsonl, provenance.parquet, manifest.json and the data card, in a folder named
+by content; then `latest` moves.
+
+Text streams through in chunks: rows go to buckets by their place, each bucket is sorted and appended. Memory
+is bounded by a chunk and a bucket, whatever the mix's size, and the bytes depend on neither.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from persona_dagster.config.personas import Personas
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.config.split import SplitSpec
+from persona_dagster.dialogue.card import write_card
+from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
+from persona_dagster.dialogue.leaks import largest_jaccard, spoken
+from persona_dagster.dialogue.plan import MixError, Plan, plan_mix
+from persona_dagster.digest import combine, json_digest, text_digest
+from persona_dagster.records import PROVENANCE_SCHEMA
+
+MIX_VERSION = "1"
+
+CHUNK = 50_000  # dialogues held as text at a time
+BUCKET = 100_000  # rows sorted at a time
+ROW_GROUP = 100_000  # of provenance.parquet: part of its bytes
+
+_OPEN = '{"messages":['
+
+
+@dataclass(frozen=True, slots=True)
+class MixManifest:
+    """What a mix holds: manifest.json without its folder. `weights`: a row a persona."""
+
+    digest: str
+    recipe: str
+    train_rows: int
+    test_rows: int
+    train_by_persona: dict[str, int]
+    test_by_persona: dict[str, int]
+    tagged: dict[str, int]  # rows by split
+    by_source: dict[str, int]  # train rows
+    by_builder: dict[str, int]  # train rows
+    weights: list[dict[str, Any]]
+    warnings: list[str]
+    largest_jaccard: float  # between any train row and any test row, prompt and answer
+    chars: dict[str, int]  # by split
+    files: dict[str, dict[str, Any]]
+    config: dict[str, Any]  # the recipe's mix and a digest of the personas
+    folder: Path
+
+    def weights_markdown(self) -> str:
+        head = "| persona | dialogues | asked | feasible | reached | copies | effective epochs | |\n" + "|---" * 8 + "|"
+        lines = [
+            f"| {w['persona']} | {w['dialogues']} | {w['asked']:.1%} | {w['feasible']:.1%} | {w['reached']:.1%} "
+            f"| {w['rows'] / w['dialogues']:.2f} | {w['effective_epochs']:.1f} | {w['note']} |"
+            for w in self.weights
+        ]
+        return "\n".join([head, *lines])
+
+
+def write_mix(
+    dialogues: pl.DataFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas, folder: Path
+) -> MixManifest:
+    """Writes folder/<digest>/ and points folder/latest at it; the same inputs give the same bytes.
+
+    `dialogues` (DIALOGUE_SCHEMA) may hold personas that the recipe leaves out. Raises `MixError` or
+    `WeightError` before anything is written.
+    """
+    _check(dialogues)
+    plan = plan_mix(dialogues, split, recipe, personas)
+    folder.mkdir(parents=True, exist_ok=True)
+    fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+    try:
+        manifest = _write(dialogues, plan, recipe, personas, fresh)
+        return _publish(manifest, fresh, folder)
+    finally:
+        shutil.rmtree(fresh, ignore_errors=True)
+
+
+def latest_mix(folder: Path) -> Path:
+    """The newest mix under `folder`; FileNotFoundError where none was written."""
+    return folder / (folder / "latest").read_text(encoding="utf-8").strip()
+
+
+def read_manifest(mix: Path) -> MixManifest:
+    """The manifest of the mix in the directory `mix`."""
+    return MixManifest(**orjson.loads((mix / "manifest.json").read_bytes()), folder=mix)
+
+
+def _check(dialogues: pl.DataFrame) -> None:
+    """Every dialogue asks and answers in turn, with something said in each turn."""
+    content, role = (pl.element().struct.field(name) for name in ("content", "role"))
+    for column in ("messages", "messages_raw"):
+        turns = pl.col(column).list.len()
+        wrong = dialogues.filter(
+            pl.col(column).is_null()
+            | (turns < 2)
+            | (turns % 2 == 1)
+            | pl.col(column).list.eval(content.is_null() | (content.str.strip_chars() == "")).list.any()
+            | (
+                pl.col(column).list.eval(role).list.join(" ")
+                != pl.lit("user assistant ").repeat_by(turns // 2).list.join("").str.strip_chars()
+            )
+        )
+        if wrong.height:
+            raise MixError(
+                f"{wrong.height} dialogues are malformed in {column}, the first is {wrong['pair_id'][0]} "
+                f"({wrong['builder'][0]}): turns must be user and assistant in turn, none empty"
+            )
+
+
+def _write(dialogues: pl.DataFrame, plan: Plan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
+    rows = plan.rows
+    digests: list[str] = []
+    files, chars = {}, {}
+    for split in ("train", "test"):
+        text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
+        part = rows.filter(pl.col("split") == split)
+        files[f"{split}.jsonl"], chars[split] = _write_rows(
+            dialogues.select("pair_id", messages=text), part, personas, fresh / f"{split}.jsonl", digests
+        )
+    files["provenance.parquet"] = _write_provenance(rows, fresh / "provenance.parquet")
+    train, test = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
+    manifest = MixManifest(
+        digest=combine(digests),
+        recipe=recipe.name,
+        train_rows=train.height,
+        test_rows=test.height,
+        train_by_persona=_counts(train, "persona"),
+        test_by_persona=_counts(test, "persona"),
+        tagged=_counts(rows.filter("tagged"), "split"),
+        by_source=_counts(train, "source"),
+        by_builder=_counts(train, "builder"),
+        weights=plan.weights,
+        warnings=plan.warnings,
+        largest_jaccard=_proof(dialogues, rows, recipe),
+        chars=chars,
+        files=files,
+        config={
+            "mix": recipe.mix.model_dump(mode="json"),
+            "personas": json_digest(personas.model_dump(mode="json")),
+            "version": MIX_VERSION,
+        },
+        folder=fresh,
+    )
+    write_card(manifest, personas, fresh)
+    value = {key: item for key, item in asdict(manifest).items() if key != "folder"}
+    (fresh / "manifest.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    return manifest
+
+
+def _write_rows(
+    texts: pl.DataFrame, rows: pl.DataFrame, personas: Personas, path: Path, digests: list[str]
+) -> tuple[dict[str, Any], int]:
+    """The rows as JSON lines in the order of their place; appends each row's digest to `digests`."""
+    count = max(1, -(-rows.height // BUCKET))
+    buckets = [path.with_name(f".{path.name}.{number}") for number in range(count)]
+    places = rows.select(
+        "pair_id", "row_id", "persona", "tagged", "place", bucket=(pl.col("place") * count).cast(pl.Int64)
+    )
+    split, chars = path.stem, 0
+    for number in buckets:
+        number.mkdir()
+    for serial, lines in enumerate(_lines(texts, places, personas)):
+        chars += int(lines["chars"].sum())
+        digests.extend(
+            text_digest(row, persona, split, messages)
+            for row, persona, messages in lines.select("row_id", "persona", "messages").iter_rows()
+        )
+        for (number,), part in lines.partition_by("bucket", as_dict=True).items():
+            part.select("place", "row_id", "line").write_ipc(buckets[int(number)] / f"{serial}.arrow")
+    sha, size = hashlib.sha256(), 0
+    with path.open("wb") as file:
+        for bucket in buckets:
+            parts = [pl.read_ipc(part) for part in sorted(bucket.iterdir())]
+            if parts:
+                data = ("\n".join(pl.concat(parts).sort("place", "row_id")["line"]) + "\n").encode()
+                sha.update(data)
+                size += file.write(data)
+            shutil.rmtree(bucket)
+        file.flush()
+        os.fsync(file.fileno())
+    return {"sha256": sha.hexdigest(), "bytes": size, "rows": rows.height}, chars
+
+
+def _lines(texts: pl.DataFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
+    """Chunks of `places` with `messages` (JSON), `line` and `chars`."""
+    heads = pl.DataFrame(
+        {
+            "persona": list(personas.personas),
+            "head": [
+                orjson.dumps({"role": "system", "content": system_message(persona)}).decode() + ","
+                for persona in personas.personas.values()
+            ],
+        }
+    )
+    head = pl.when("tagged").then(pl.col("head").fill_null("")).otherwise(pl.lit(""))
+    turns = pl.struct("messages").struct.json_encode().str.strip_prefix(_OPEN).str.strip_suffix("]}")
+    for start in range(0, texts.height, CHUNK):
+        chunk = texts.slice(start, CHUNK).join(places.select("pair_id").unique(), on="pair_id", how="semi")
+        if chunk.is_empty():
+            continue
+        chunk = _neutral(chunk).select(
+            "pair_id",
+            turns=turns,
+            chars=pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum(),
+        )
+        lines = chunk.join(places, on="pair_id", how="inner").join(heads, on="persona", how="left")
+        lines = lines.with_columns(messages=pl.concat_str(pl.lit("["), head, "turns", pl.lit("]")))
+        row_id, persona, closing = pl.lit('{"row_id":"'), pl.lit('","persona":"'), pl.lit('","messages":')
+        yield lines.with_columns(
+            line=pl.concat_str(row_id, "row_id", persona, "persona", closing, "messages", pl.lit("}"))
+        )
+
+
+def _neutral(chunk: pl.DataFrame) -> pl.DataFrame:
+    """Template tokens made text. Hardly any row has one, so Python sees only those that match."""
+    content = pl.col("messages").list.eval(pl.element().struct.field("content")).list.join("\n")
+    marked = chunk.select(content.str.contains(MARKERS)).to_series()
+    if not marked.any():
+        return chunk
+    told = [
+        [{"role": turn["role"], "content": neutralise(turn["content"])} for turn in messages]
+        for messages in chunk.filter(marked)["messages"].to_list()
+    ]
+    return pl.concat(
+        [
+            chunk.filter(~marked),
+            chunk.filter(marked).with_columns(pl.Series("messages", told, chunk.schema["messages"])),
+        ]
+    )
+
+
+def _write_provenance(rows: pl.DataFrame, path: Path) -> dict[str, Any]:
+    frame = rows.select(pl.col(name).cast(dtype) for name, dtype in PROVENANCE_SCHEMA.items()).sort("row_id")
+    with path.open("wb") as file:
+        frame.write_parquet(file, row_group_size=ROW_GROUP)
+        file.flush()
+        os.fsync(file.fileno())
+    data = path.read_bytes()
+    return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": frame.height}
+
+
+def _proof(dialogues: pl.DataFrame, rows: pl.DataFrame, recipe: Recipe) -> float:
+    """How near the written train rows come to the written test rows, each in the text that was written."""
+    spec = SplitSpec()
+    said = []
+    for split in ("train", "test"):
+        text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
+        pairs = rows.filter(pl.col("split") == split).select("pair_id").unique()
+        said.append(spoken(dialogues.select("pair_id", messages=text).join(pairs, on="pair_id", how="semi")))
+    return largest_jaccard(said[0], said[1], spec.min_chars)
+
+
+def _counts(rows: pl.DataFrame, column: str) -> dict[str, int]:
+    return dict(rows.group_by(column).len().sort(column).iter_rows())
+
+
+def _publish(manifest: MixManifest, fresh: Path, folder: Path) -> MixManifest:
+    """Moves the finished directory to its name, then `latest`. A mix of that name is complete already: it stays."""
+    home = folder / manifest.digest
+    if not (home / "manifest.json").is_file():
+        shutil.rmtree(home, ignore_errors=True)
+        fresh.rename(home)
+    pointer = folder / f".latest.{os.getpid()}"
+    with pointer.open("w", encoding="utf-8") as file:
+        file.write(f"{manifest.digest}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    pointer.replace(folder / "latest")
+    return read_manifest(home)

@@ -1,0 +1,92 @@
+"""The verdict: each gate of a recipe against what was measured. Green, amber, red.
+
+Green passes. Red fails. Amber is a number that proves nothing: too few samples, or an interval that holds the
+threshold. A report is as good as its worst gate; only `hub_release` acts on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from persona_dagster.config.recipes import Gates
+from persona_dagster.evaluation.bootstrap import Interval
+
+Verdict = Literal["green", "amber", "red"]
+Bound = Literal["at least", "at most", "above"]
+ORDER: tuple[Verdict, ...] = ("green", "amber", "red")
+
+# Field of the recipe's gates: title in the report, and on which side of the threshold green lies. Measured numbers
+# carry the same names.
+GATES: dict[str, tuple[str, Bound]] = {
+    "min_fidelity_gain": ("Speaks in the asked voice more often than the base", "above"),
+    "min_loss_gain": ("Finds human answers likelier than the base does", "above"),
+    "max_train_test_gap": ("Test loss stays near train loss", "at most"),
+    "min_train_loss": ("Train loss is not suspiciously low", "at least"),
+    "max_verbatim": ("Does not recite the training text", "at most"),
+    "max_residue": ("No forum residue, tags or personal data", "at most"),
+    "max_repetition": ("Does not repeat itself", "at most"),
+    "max_broken": ("Answers are whole", "at most"),
+    "max_identical_openings": ("Answers do not all begin alike", "at most"),
+    "max_forgetting": ("Still knows what the base knew", "at most"),
+}
+
+
+@dataclass(frozen=True)
+class Gate:
+    """One judged number: `value`, its interval, the recipe's `threshold`, and why the verdict is what it is."""
+
+    name: str
+    title: str
+    verdict: Verdict
+    why: str
+    bound: Bound
+    threshold: float
+    value: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+    def as_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def judge(measured: Interval, threshold: float, bound: Bound) -> tuple[Verdict, str]:
+    """The verdict on one number.
+
+    `above` wants the whole interval over the threshold: a gain that may be nothing is amber. The others judge
+    the value, since their thresholds leave room.
+    """
+    if measured.value is None:
+        return "amber", "not measured"
+    missed = {
+        "at most": measured.value > threshold,
+        "at least": measured.value < threshold,
+        "above": measured.value <= threshold,
+    }[bound]
+    if not measured.enough:
+        return "amber", f"{'missed' if missed else 'held'}, but on too few samples"
+    if missed:
+        return "red", {"at most": "over the limit", "at least": "under the limit", "above": "no gain"}[bound]
+    if bound == "above" and (measured.low is None or measured.low <= threshold):
+        return "amber", "the interval holds the threshold"
+    return "green", "the whole interval lies above" if bound == "above" else "within the limit"
+
+
+def judge_gates(measured: Mapping[str, Interval], gates: Gates) -> list[Gate]:
+    """Every gate for which the recipe has a threshold."""
+    judged = []
+    for name, threshold in gates.model_dump().items():
+        if threshold is None:
+            continue
+        title, bound = GATES[name]
+        one = measured[name]
+        colour, why = judge(one, threshold, bound)
+        judged.append(Gate(name, title, colour, why, bound, threshold, one.value, one.low, one.high, one.n))
+    return judged
+
+
+def verdict(gates: list[Gate]) -> Verdict:
+    """The worst of the gates; green without any."""
+    return max((gate.verdict for gate in gates), key=ORDER.index, default="green")

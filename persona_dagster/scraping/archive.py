@@ -1,0 +1,435 @@
+"""The raw archive: immutable zstd Parquet parts, each written whole or not at all, verified when read.
+
+The parts are the only state. What was seen, when it changed and what is forgotten all follow from them and from
+the tombstones beside them, so nothing can disagree with them after a crash.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import uuid
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import fsspec
+import orjson
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+from fsspec.implementations.local import LocalFileSystem
+
+from persona_dagster.digest import sha256, text_digest
+from persona_dagster.records import Capture, Outcome, Source
+
+PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
+OPEN_PARTS = 4  # whose bodies are held while reading
+GONE_TWICE = 2  # a 404 must be seen again before it counts
+WALK = "walk"  # a crawl's own record of how far it knows the board, kept like any capture
+LISTS = frozenset(["listing", "list", WALK])  # what names posts; it changes without any post changing
+# Never stored: what would let somebody act as the operator.
+KEPT_HEADERS = frozenset(["content-type", "date", "last-modified", "etag", "cache-control", "retry-after", "server"])
+SECRETS = re.compile(r"([?&](?:access_token|token|client_secret|key)=)[^&#]*")
+
+COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "kind": pl.String,
+    "key": pl.String,
+    "url": pl.String,
+    "fetched_at": pl.Datetime("us", "UTC"),
+    "status": pl.Int32,
+    "outcome": pl.String,
+    "headers": pl.String,
+    "sha256": pl.String,
+    "stored": pl.Boolean,  # false: the same bytes stand in an earlier row
+    "body": pl.Binary,
+}
+INDEX = [name for name in COLUMNS if name != "body"]
+
+
+class ArchiveDamagedError(RuntimeError):
+    """A part whose bytes are not what was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sighting:
+    """One row of the index: a capture without its body, and where the row is."""
+
+    kind: str
+    key: str
+    url: str
+    fetched_at: datetime
+    status: int
+    outcome: str
+    headers: str
+    sha256: str
+    stored: bool
+    part: str
+    row: int
+
+
+@dataclass(slots=True)
+class History:
+    """All sightings of one (kind, key), oldest first."""
+
+    sightings: list[Sighting] = field(default_factory=list)
+
+    @property
+    def newest(self) -> Sighting:
+        return self.sightings[-1]
+
+    @property
+    def whole(self) -> Sighting | None:
+        return next((seen for seen in reversed(self.sightings) if seen.outcome == Outcome.OK), None)
+
+    @property
+    def gone(self) -> bool:
+        """Not there at the two newest sightings."""
+        last = [seen.outcome for seen in self.sightings[-GONE_TWICE:]]
+        return last == [Outcome.GONE] * GONE_TWICE
+
+    @property
+    def changed_at(self) -> datetime:
+        """When the newest content was first seen."""
+        at, current = self.newest.fetched_at, self.newest.sha256
+        for seen in reversed(self.sightings):
+            if seen.sha256 != current:
+                break
+            at = seen.fetched_at
+        return at
+
+
+class Archive:
+    """Captures of all sites under one root: a path, or any fsspec URL (`s3://…`, `memory://…`)."""
+
+    def __init__(self, root: str | Path):
+        self.fs, self.root = fsspec.core.url_to_fs(str(root))
+        # Parts never change, so what was read of them may be kept.
+        self._indexes: dict[str, list[Sighting]] = {}
+        self._stored: dict[str, tuple[set[str], set[str]]] = {}  # by board: parts looked at, sha256 of their bodies
+        self._tables: dict[str, pa.Table] = {}
+
+    # Writing
+
+    def append(self, captures: Iterable[Capture]) -> int:
+        """Store captures in parts; returns the number stored. Bodies already there are stored as a reference.
+
+        What was forgotten stays forgotten. Order within a call is kept; a part is there whole once it has its name.
+        """
+        stored = 0
+        batches: dict[tuple[Source, str], list[Capture]] = {}
+        for capture in captures:
+            batch = batches.setdefault((capture.source, capture.board), [])
+            batch.append(capture)
+            if len(batch) >= PART_ROWS or sum(len(c.body) for c in batch) >= PART_BYTES:
+                stored += self._append_part(batch)
+                batch.clear()
+        for batch in filter(None, batches.values()):
+            stored += self._append_part(batch)
+        return stored
+
+    def _append_part(self, batch: list[Capture]) -> int:
+        source, board = batch[0].source, batch[0].board
+        forgotten = self.tombstones(source, board)
+        known = self._known(source, board)
+        rows = []
+        for capture in batch:
+            if capture.key in forgotten:
+                continue
+            if sha256(capture.body) != capture.sha256:
+                raise ValueError(f"{capture.url}: the body is not what its sha256 says; nothing was stored")
+            rows.append(_row(capture, capture.sha256 in known))
+            known.add(capture.sha256)
+        if rows:
+            self._write(source, board, rows)
+        return len(rows)
+
+    def _known(self, source: str, board: str) -> set[str]:
+        """sha256 of every body that the board's parts hold; reads only parts that are new since the last call."""
+        parts = set(self.parts(source, board))
+        looked_at, known = self._stored.get(f"{source}/{board}", (set(), set()))
+        if not looked_at <= parts:  # rewritten meanwhile
+            looked_at, known = set(), set()
+        for part in parts - looked_at:
+            known |= {seen.sha256 for seen in self._index(part) if seen.stored}
+        self._stored[f"{source}/{board}"] = (parts, known)
+        return known
+
+    def _write(self, source: str, board: str, rows: list[dict[str, Any]]) -> str:
+        newest = max(row["fetched_at"] for row in rows)
+        name = text_digest(*(f"{row['kind']}{row['key']}{row['sha256']}{row['fetched_at']}" for row in rows))[:16]
+        folder = f"{self._folder(source, board)}/date={newest:%Y-%m-%d}"
+        part = f"{folder}/{newest:%H%M%S}-{name}.parquet"
+        self._put(part, _parquet(rows))
+        return part
+
+    def _put(self, path: str, data: bytes) -> None:
+        """A file that is there whole or not at all, also after a power cut."""
+        if not isinstance(self.fs, LocalFileSystem):
+            self.fs.pipe_file(path, data)  # object stores publish an object when its upload is complete
+            return
+        target = Path(path)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.tmp")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(target)
+        descriptor = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    # Reading
+
+    def boards(self, source: Source) -> list[str]:
+        folder = f"{self.root}/{source}"
+        if not self.fs.exists(folder):
+            return []
+        self.fs.invalidate_cache(folder)
+        return sorted(path.rstrip("/").rsplit("/", 1)[1] for path in self.fs.ls(folder, detail=False))
+
+    def parts(self, source: str, board: str) -> list[str]:
+        folder = self._folder(source, board)
+        self.fs.invalidate_cache()
+        return sorted(
+            path for path in self.fs.glob(f"{folder}/date=*/*.parquet") if not path.rsplit("/", 1)[-1].startswith(".")
+        )
+
+    def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
+        """Everything ever seen of a board, without bodies."""
+        seen: dict[tuple[str, str], dict[tuple, Sighting]] = {}
+        for part in self.parts(source, board):
+            for sighting in self._index(part):
+                # A row that stands in two parts (compaction was cut short) is one sighting; the one with bytes wins.
+                same = seen.setdefault((sighting.kind, sighting.key), {})
+                name = (sighting.fetched_at, sighting.sha256, sighting.outcome)
+                if name not in same or sighting.stored:
+                    same[name] = sighting
+        return {key: History(sorted(of.values(), key=lambda s: s.fetched_at)) for key, of in seen.items()}
+
+    def latest(self, source: Source, board: str) -> Iterator[Capture]:
+        """The newest whole capture of each (kind, key) that is neither gone nor forgotten; sha256 verified.
+
+        Ordered by part, so that memory holds one part's bodies at a time.
+        """
+        histories = self.histories(source, board)
+        holders = self._holders(histories)
+        forgotten = self.tombstones(source, board)
+        wanted: dict[str, list[tuple[Sighting, Sighting]]] = {}
+        for (_kind, key), history in histories.items():
+            whole = history.whole
+            if whole and not history.gone and key not in forgotten:
+                wanted.setdefault(holders[whole.sha256].part, []).append((whole, holders[whole.sha256]))
+        for part in sorted(wanted):
+            bodies = self._bodies(part, {holder.row for _, holder in wanted[part]})
+            for whole, holder in sorted(wanted[part], key=lambda pair: (pair[1].row, pair[0].key)):
+                yield self._capture(source, board, whole, bodies[holder.row])
+
+    def newest(self, source: Source, board: str, kind: str, key: str) -> Capture | None:
+        """The newest whole capture of one thing."""
+        histories = self.histories(source, board)
+        history = histories.get((kind, key))
+        if history is None or (whole := history.whole) is None:
+            return None
+        holder = self._holders(histories)[whole.sha256]
+        return self._capture(source, board, whole, self._bodies(holder.part, [holder.row])[holder.row])
+
+    def digest(self, source: Source, board: str) -> str:
+        """Over meaning: (kind, key, sha256 or gone) of every post; listings and times are left out."""
+        forgotten = self.tombstones(source, board)
+        meaning = sorted(
+            f"{kind}\0{key}\0{'gone' if history.gone else whole.sha256}"
+            for (kind, key), history in self.histories(source, board).items()
+            if (whole := history.whole) and kind not in LISTS and key not in forgotten
+        )
+        return text_digest(*meaning)
+
+    def verify(self, source: str, board: str) -> list[str]:
+        """Every body re-hashed; one line a fault, none when all is well."""
+        faults = []
+        histories = self.histories(source, board)
+        for part in self.parts(source, board):
+            try:
+                self._bodies(part, {seen.row for seen in self._index(part) if seen.stored})
+            except ArchiveDamagedError as error:
+                faults.append(str(error))
+        stored = {seen.sha256 for history in histories.values() for seen in history.sightings if seen.stored}
+        for (kind, key), history in histories.items():
+            faults += [f"{kind} {key}: no part holds {s.sha256}" for s in history.sightings if s.sha256 not in stored]
+        return faults
+
+    def _holders(self, histories: dict[tuple[str, str], History]) -> dict[str, Sighting]:
+        """For each body, a row that holds its bytes."""
+        sightings = (seen for history in histories.values() for seen in history.sightings)
+        holders = {seen.sha256: seen for seen in sightings if seen.stored}
+        for history in histories.values():
+            for seen in history.sightings:
+                if seen.sha256 not in holders:
+                    raise ArchiveDamagedError(
+                        f"{seen.part}: no part holds the body {seen.sha256} of {seen.key}; restore a backup"
+                    )
+        return holders
+
+    def _index(self, part: str) -> list[Sighting]:
+        if part not in self._indexes:
+            # By way of polars: pyarrow's own conversions import pandas, 0.3 s.
+            rows = pl.DataFrame(pl.from_arrow(self._read(part, INDEX))).to_dicts()
+            self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
+        return self._indexes[part]
+
+    def _read(self, part: str, columns: list[str]) -> pa.Table:
+        try:
+            file = pq.ParquetFile(pa.BufferReader(self.fs.cat_file(part)), page_checksum_verification=True)
+            return file.read(columns)
+        except (pa.ArrowException, OSError) as error:
+            raise ArchiveDamagedError(f"{part}: cannot be read ({error}); restore this part from a backup") from error
+
+    def _bodies(self, part: str, rows: Iterable[int]) -> dict[int, bytes]:
+        if part not in self._tables:
+            if len(self._tables) >= OPEN_PARTS:
+                self._tables.pop(next(iter(self._tables)))
+            self._tables[part] = self._read(part, ["key", "sha256", "body"])
+        table, found = self._tables[part], {}
+        for row in rows:
+            body = table["body"][row].as_py()
+            if body is None or sha256(body) != table["sha256"][row].as_py():
+                key = table["key"][row].as_py()
+                raise ArchiveDamagedError(f"{part} row {row} ({key}): the body fails its sha256; restore from a backup")
+            found[row] = body
+        return found
+
+    @staticmethod
+    def _capture(source: Source, board: str, seen: Sighting, body: bytes) -> Capture:
+        return Capture(
+            source=source,
+            board=board,
+            kind=seen.kind,
+            key=seen.key,
+            url=seen.url,
+            fetched_at=seen.fetched_at,
+            status=seen.status,
+            outcome=Outcome(seen.outcome),
+            headers=orjson.loads(seen.headers),
+            body=body,
+            sha256=seen.sha256,
+        )
+
+    # Forgetting and compaction
+
+    def tombstones(self, source: str, board: str) -> set[str]:
+        """Keys that must never be stored again."""
+        folder = f"{self._folder(source, board)}/tombstones"
+        self.fs.invalidate_cache()
+        keys: set[str] = set()
+        for path in self.fs.glob(f"{folder}/*.json"):
+            keys |= set(orjson.loads(self.fs.cat_file(path))["keys"])
+        return keys
+
+    def forget(self, source: Source, board: str, keys: Iterable[str], why: str) -> int:
+        """Write tombstones for keys, then rewrite the parts without them; returns the captures dropped."""
+        names = sorted(set(keys))
+        stone = {"keys": names, "why": why, "at": datetime.now(UTC).isoformat()}
+        self._put(f"{self._folder(source, board)}/tombstones/{text_digest(*names)[:16]}.json", orjson.dumps(stone))
+        return self.rewrite(source, board, lambda capture: capture.key in set(names))
+
+    def rewrite(self, source: Source, board: str, drop: Callable[[Capture], bool]) -> int:
+        """Rewrite the board's parts without the captures that `drop` names; returns their number.
+
+        The new parts stand before the old ones go, so a crash in between loses nothing, and is mended by a second
+        call.
+        """
+        dropped, kept = 0, []
+        for capture in self.every(source, board):
+            if drop(capture):
+                dropped += 1
+            else:
+                kept.append(capture)
+        if dropped:
+            self._replace(source, board, kept)
+        return dropped
+
+    def compact(self, source: Source, board: str) -> int:
+        """Merge a board's parts into few, sorted by (url, time) so that versions of a page lie side by side.
+
+        Sightings that brought nothing new are thinned to the first and last of each run. Returns the parts left.
+        """
+        if len(self.parts(source, board)) < 2:
+            return len(self.parts(source, board))
+        needed = {
+            (seen.kind, seen.key, seen.fetched_at)
+            for history in self.histories(source, board).values()
+            for n, seen in enumerate(history.sightings)
+            if not _in_the_middle(history.sightings, n)
+        }
+        self._replace(source, board, [c for c in self.every(source, board) if (c.kind, c.key, c.fetched_at) in needed])
+        return len(self.parts(source, board))
+
+    def every(self, source: Source, board: str) -> Iterator[Capture]:
+        """All captures with their bodies, oldest first."""
+        histories = self.histories(source, board)
+        holders = self._holders(histories)
+        everything = sorted(
+            (seen for history in histories.values() for seen in history.sightings), key=lambda seen: seen.fetched_at
+        )
+        for seen in everything:
+            holder = holders[seen.sha256]
+            body = self._bodies(holder.part, {holder.row})[holder.row]
+            yield self._capture(source, board, seen, body)
+
+    def _replace(self, source: str, board: str, captures: list[Capture]) -> None:
+        old = self.parts(source, board)
+        new = set()
+        captures.sort(key=lambda capture: (capture.url, capture.fetched_at))
+        known: set[str] = set()
+        for start in range(0, len(captures), PART_ROWS):
+            rows = []
+            for capture in captures[start : start + PART_ROWS]:
+                rows.append(_row(capture, capture.sha256 in known))
+                known.add(capture.sha256)
+            new.add(self._write(source, board, rows))
+        for part in old:
+            if part not in new:
+                self.fs.rm_file(part)
+                self._indexes.pop(part, None)
+                self._tables.pop(part, None)
+
+    def _folder(self, source: str, board: str) -> str:
+        # Board names may hold dots and any script: only what could leave the folder is refused.
+        if not board or "/" in board or "\\" in board or board.startswith("."):
+            raise ValueError(f"{board!r} cannot be a board's name in the archive")
+        return f"{self.root}/{source}/{board}"
+
+
+def _in_the_middle(sightings: list[Sighting], n: int) -> bool:
+    if not 0 < n < len(sightings) - 1:
+        return False
+    before, here, after = (sightings[n + step] for step in (-1, 0, 1))
+    return before.sha256 == here.sha256 == after.sha256 and before.outcome == here.outcome == after.outcome
+
+
+def _row(capture: Capture, known: bool) -> dict[str, Any]:
+    headers = {k.lower(): v for k, v in capture.headers.items() if k.lower() in KEPT_HEADERS}
+    return {
+        "kind": capture.kind,
+        "key": capture.key,
+        "url": SECRETS.sub(r"\1REDACTED", capture.url),
+        "fetched_at": capture.fetched_at.astimezone(UTC),
+        "status": capture.status,
+        "outcome": capture.outcome.value,
+        "headers": orjson.dumps(headers).decode(),
+        "sha256": capture.sha256,
+        "stored": not known,
+        "body": None if known else capture.body,
+    }
+
+
+def _parquet(rows: list[dict[str, Any]]) -> bytes:
+    sink = pa.BufferOutputStream()
+    table = pl.DataFrame(rows, COLUMNS).to_arrow()
+    pq.write_table(table, sink, compression="zstd", compression_level=9, write_page_checksum=True)
+    return sink.getvalue().to_pybytes()

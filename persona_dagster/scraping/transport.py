@@ -1,0 +1,51 @@
+"""How requests leave this machine: which browser, and whether canonical origins go to the replica instead.
+
+The one thing that differs between the live sites and the sample, so that every other module is the same for both.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+USER_AGENT = "persona_dagster/0.1 (+https://pypi.org/project/persona-dagster; research crawler, 1 request/s)"
+# Debian's builds; the headless shell costs 1.3-1.6 times less CPU and starts 0.5 s sooner than full Chromium.
+CHROMIUMS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
+
+
+@dataclass(frozen=True)
+class Transport:
+    """`rewrites` maps a canonical origin (`https://www.ptt.cc`) to where it is served (`http://127.0.0.1:8090`).
+
+    Records keep canonical URLs. Without rewrites only the sites' exact hosts are reached, with them only the
+    rewritten host and port.
+    """
+
+    rewrites: Mapping[str, str] = field(default_factory=dict)
+    chromium: Path | None = None  # None: the one found on PATH, else Playwright's own
+    cdp_url: str | None = None  # the operator's own browser, reached over the DevTools protocol
+    user_agent: str = USER_AGENT
+    headed: bool = False  # needs a display (Xvfb): sites that refuse headless browsers
+
+    def browser_path(self) -> Path | None:
+        """The Chromium to start; None leaves the choice to Playwright."""
+        if self.chromium:
+            return self.chromium
+        names = CHROMIUMS[1:] if self.headed else CHROMIUMS
+        return next((Path(found) for name in names if (found := shutil.which(name))), None)
+
+    def actual(self, url: str) -> str:
+        """Where a canonical URL is really asked."""
+        for canonical, origin in self.rewrites.items():
+            if url == canonical or url.startswith(canonical + "/"):
+                return origin + url[len(canonical) :]
+        return url
+
+    def canonical(self, url: str) -> str:
+        """The URL to store for one that was really asked."""
+        for canonical, origin in self.rewrites.items():
+            if url == origin or url.startswith(origin + "/"):
+                return canonical + url[len(origin) :]
+        return url

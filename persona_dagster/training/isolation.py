@@ -1,0 +1,127 @@
+"""Runs a heavy program so that nothing of it stays behind: own process group, death signal, a lock on the card.
+
+An interrupt reaches the whole group as SIGINT, so that the trainer can write its checkpoint; what is left after
+the grace gets SIGKILL. If this very process is killed, the kernel tells the program (PR_SET_PDEATHSIG).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+from filelock import FileLock, Timeout
+
+_PR_SET_PDEATHSIG = 1
+_POLL_SECONDS = 0.2
+
+
+class ProgramError(RuntimeError):
+    """The program ended with a status other than 0; its own output says why."""
+
+    def __init__(self, argv: Sequence[str], status: int) -> None:
+        how = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+        memory = "; most often the machine was out of memory" if status == -signal.SIGKILL else ""
+        super().__init__(f"{' '.join(argv)} {how}{memory}. Its own output says why.")
+        self.status = status
+
+
+def run_isolated(
+    argv: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    *,
+    grace_s: float = 60,
+    on_poll: Callable[[], None] | None = None,
+) -> None:
+    """Runs `argv` to its end, in a session of its own; whatever ends this call, no process of it is left.
+
+    Args:
+        grace_s: seconds between SIGINT and SIGKILL when this call is interrupted by any exception.
+        on_poll: called about five times a second; may raise to end the program.
+
+    Raises:
+        ProgramError: the program ended with a status other than 0.
+    """
+    if sys.platform != "linux":
+        raise RuntimeError(
+            f"isolated programs need Linux's process groups and death signal, not {sys.platform}: use WSL2"
+        )
+    libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
+
+    def die_with_parent() -> None:
+        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != parent:  # it died before the kernel knew
+            os._exit(1)
+
+    process = subprocess.Popen(argv, env=env, start_new_session=True, preexec_fn=die_with_parent)  # noqa: PLW1509
+    try:
+        while process.poll() is None:
+            if on_poll is not None:
+                on_poll()
+            try:
+                process.wait(_POLL_SECONDS)
+            except subprocess.TimeoutExpired:
+                continue
+    except BaseException:
+        _end_group(process, grace_s)
+        raise
+    _end_group(process, 0)  # the program is over: helpers that it forgot have nothing to save
+    if process.returncode:
+        raise ProgramError(argv, process.returncode)
+
+
+def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
+    """SIGINT to the group, SIGKILL to what is left of it after the grace, or at once on a second interrupt."""
+    try:
+        if grace_s and _signal_group(process.pid, signal.SIGINT):
+            ends = time.monotonic() + grace_s
+            while time.monotonic() < ends and _alive(process):
+                time.sleep(_POLL_SECONDS)
+    finally:
+        _signal_group(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _alive(process: subprocess.Popen[bytes]) -> bool:
+    """Whether any process of the group runs; one that is dead and not yet reaped does not."""
+    process.poll()
+    return any(_in_group(other, process.pid) for other in psutil.process_iter())
+
+
+def _in_group(process: psutil.Process, group: int) -> bool:
+    try:
+        return os.getpgid(process.pid) == group and process.status() != psutil.STATUS_ZOMBIE
+    except (ProcessLookupError, psutil.Error):
+        return False
+
+
+def _signal_group(group: int, number: signal.Signals) -> bool:
+    try:
+        os.killpg(group, number)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@contextmanager
+def card_lock(index: int, folder: Path | None = None, say: Callable[[str], None] = print) -> Iterator[None]:
+    """One program a card on this machine, across projects and homes. The kernel frees it however its holder ends."""
+    path = (folder or Path(tempfile.gettempdir())) / f"persona-dagster-card-{index}.lock"
+    lock = FileLock(path, mode=0o666)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        say(f"card {index} is in use by another training; waiting for {path}")
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()

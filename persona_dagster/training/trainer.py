@@ -1,0 +1,117 @@
+"""TRL's trainer, set up for one job: our own rows, masks and order; its loop, optimizer and checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.training.rows import Row, epoch_order
+
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from transformers import PreTrainedTokenizerBase, TrainerCallback
+    from trl import SFTTrainer
+
+
+class EpochOrder:
+    """A sampler whose order is a function of seed and epoch alone, so that a resumed run goes on in it."""
+
+    def __init__(self, rows: list[Row], window: int, seed: int) -> None:
+        self.pair_ids = [row.pair_id for row in rows]
+        self.window, self.seed, self.epoch = window, seed, 0
+
+    def __len__(self) -> int:
+        return len(self.pair_ids)
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(epoch_order(self.pair_ids, self.window, self.seed, self.epoch))
+
+
+def _dataset(rows: list[Row]) -> Dataset:
+    from datasets import Dataset
+
+    return Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
+
+
+def _config(recipe: Recipe, folder: Path, extra: dict[str, Any]) -> Any:
+    import torch
+    from trl import SFTConfig
+
+    training = recipe.training
+    cuda = torch.cuda.is_available()
+    half = recipe.quantisation.compute_dtype if recipe.quantisation.scheme == "nf4" else recipe.base.dtype
+    return SFTConfig(
+        output_dir=str(folder),
+        num_train_epochs=training.epochs,
+        max_steps=training.max_steps or -1,
+        per_device_train_batch_size=training.batch_size,
+        gradient_accumulation_steps=training.accumulation,
+        learning_rate=training.learning_rate,
+        lr_scheduler_type=training.scheduler,
+        warmup_steps=training.warmup_steps,
+        weight_decay=training.weight_decay,
+        max_grad_norm=training.max_grad_norm,
+        optim=training.optimizer,
+        seed=training.seed,
+        max_length=training.max_length,
+        packing=training.packing,
+        gradient_checkpointing=training.gradient_checkpointing,
+        # TRL's default is bf16 autocast: right on a card, 2x slower on a CPU whose weights are bf16 already.
+        bf16=cuda and half == "bfloat16",
+        fp16=cuda and half == "float16",
+        use_cpu=not cuda,
+        dataset_kwargs={"skip_prepare_dataset": True},
+        eval_strategy="no",  # callbacks.py evaluates: a mean over tokens, not over batches
+        save_strategy="steps",
+        save_steps=training.save_every,
+        save_total_limit=2,
+        logging_steps=training.log_every,
+        logging_nan_inf_filter=False,  # the watch wants to see them
+        report_to="none",
+        disable_tqdm=True,
+        dataloader_pin_memory=cuda,
+        **extra,
+    )
+
+
+def make_trainer(
+    recipe: Recipe,
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: list[Row],
+    folder: Path,
+    callbacks: list[TrainerCallback],
+    extra: dict[str, Any],
+) -> SFTTrainer:
+    """An SFTTrainer over `rows` (already tokenised and masked), with checkpoints under `folder`."""
+    from transformers import PrinterCallback, TrainerCallback
+    from trl import SFTTrainer
+
+    config = _config(recipe, folder, extra)
+    window = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
+    order = EpochOrder(rows, window, recipe.training.seed)
+
+    class OrderedTrainer(SFTTrainer):
+        def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+            return order
+
+        def create_model_card(self, *_: Any, **__: Any) -> None:
+            """The run card is ours, and a checkpoint needs none."""
+
+    class TellEpoch(TrainerCallback):
+        """accelerate does not carry `set_epoch` through its wrappers to a sampler of ours."""
+
+        def on_epoch_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+            order.epoch = int(state.epoch)
+
+    trainer = OrderedTrainer(
+        model=model,
+        args=config,
+        train_dataset=_dataset(rows),
+        processing_class=tokenizer,
+        callbacks=[TellEpoch(), *callbacks],
+    )
+    trainer.remove_callback(PrinterCallback)
+    return trainer

@@ -1,0 +1,89 @@
+"""Loading the definitions: light, silent, complete."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from persona_dagster.definitions import build_defs
+from persona_dagster.settings import Settings
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "transformers", "trl", "peft", "datasets", "bert_score", "playwright", "gradio", "ray", "sklearn")
+
+
+@pytest.fixture(scope="module")
+def defs(tmp_path_factory: pytest.TempPathFactory) -> dg.Definitions:
+    return build_defs(Settings(home=tmp_path_factory.mktemp("home"), profile="tiny"))
+
+
+def specs(defs: dg.Definitions) -> list[dg.AssetSpec]:
+    return list(defs.resolve_all_asset_specs())
+
+
+def test_importing_definitions_loads_no_heavy_library() -> None:
+    code = f"import sys, persona_dagster.definitions; print([m for m in {HEAVY!r} if m in sys.modules])"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT)
+    assert run.stdout.strip() == "[]"
+
+
+def test_importing_definitions_writes_nothing(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    env = {"PERSONA_HOME": str(home), "PATH": "/usr/bin:/bin", "PYTHONDONTWRITEBYTECODE": "1"}
+    subprocess.run([sys.executable, "-c", "import persona_dagster.definitions"], check=True, cwd=ROOT, env=env)
+    assert not home.exists()
+
+
+def test_every_asset_is_presentable(defs: dg.Definitions) -> None:
+    for spec in specs(defs):
+        name = spec.key.to_user_string()
+        assert spec.description and len(spec.description) > 40, name
+        assert spec.group_name and spec.group_name != "default", name
+        assert spec.kinds, name
+        assert spec.owners, name
+
+
+def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
+    upstream = {
+        spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps} for spec in specs(defs)
+    }
+    assert upstream["ptt_posts"] == {"ptt_raw"}
+    assert upstream["posts"] == {"ptt_posts", "dcard_posts", "threads_posts"}
+    assert upstream["dialogues"] == {"posts", "notes", "personas_config"}
+    assert upstream["split"] == {"dialogues", "capybara_dialogues"}
+    assert upstream["mix"] >= {"split", "recipe_config"}
+    assert upstream["lora_adapter"] == {"mix", "recipe_config"}
+    assert upstream["eval_report"] >= {"generations"}
+    assert upstream["iteration_report"] == {"eval_report"}
+
+
+def test_partitions_are_boards_and_recipes(defs: dg.Definitions) -> None:
+    by_name = {spec.key.to_user_string(): spec.partitions_def for spec in specs(defs)}
+    assert by_name["ptt_raw"] is not None and "Boy-Girl" in by_name["ptt_raw"].get_partition_keys()
+    assert by_name["mix"] is not None and by_name["mix"].get_partition_keys() == [
+        "persona_v1",
+        "persona_v2",
+        "capybara_qlora",
+    ]
+    assert by_name["posts"] is None
+
+
+def test_code_location_names_agree() -> None:
+    import tomllib
+
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    workspace = yaml.safe_load((ROOT / "workspace.yaml").read_text(encoding="utf-8"))
+    name = project["tool"]["dg"]["project"]["code_location_name"]
+    assert workspace["load_from"][0]["python_module"]["location_name"] == name
+
+
+def test_automation_is_on_in_the_sample_and_off_in_live(tmp_path: Path) -> None:
+    for profile, status in (("sample", "RUNNING"), ("live", "STOPPED")):
+        defs = build_defs(Settings(home=tmp_path, profile=profile))
+        sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or []}
+        assert {sensors[name] for name in ("automation", "new_files", "config_changes", "retrain_policy")} == {status}

@@ -1,0 +1,22 @@
+#!/usr/bin/env bash
+# Makes .venv, installs the pinned packages, and finds or gets a Chromium. Safe to run again.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+python=${PYTHON:-python3}
+
+"$python" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 12))' || {
+    echo "persona_dagster needs Python 3.11 or 3.12; $("$python" --version) was found. Try: make PYTHON=python3.12 demo" >&2
+    exit 1
+}
+if [ ! -x .venv/bin/python ]; then
+    echo "→ virtual environment in .venv"
+    "$python" -m venv .venv || { echo "no venv module: on Debian, apt-get install python3-venv" >&2; exit 1; }
+fi
+pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
+echo "→ packages (about 3 GB and 6 minutes the first time)"
+# torch first and alone: with it in place nothing else asks for a newer build.
+"${pip[@]}" install -c constraints.txt torch 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2)
+"${pip[@]}" install --compile -c constraints.txt -e ".[train,chat,dev]" 2> >(grep -v -e "is ignored: it is neither" >&2)
+echo "→ Chromium"
+scripts/chromium.sh
+touch .venv/.ready
