@@ -38,7 +38,7 @@ class Pass:
 
     def step(self, asset: str, partition: str | None = None) -> None:
         """Materialises one asset partition unless it is fresh, and prints a line either way."""
-        name = f"{asset}[{partition}]" if partition else asset
+        name = f"{asset} · {partition}" if partition else asset
         if asset not in ALWAYS and is_fresh(self.defs, self.instance, asset, partition):
             self.console.print(f"  [dim]= {name}: nothing changed[/dim]", highlight=False)
             return
