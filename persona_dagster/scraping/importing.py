@@ -27,7 +27,7 @@ from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import sha256, text_digest
 from persona_dagster.records import Capture, Outcome, Source
 from persona_dagster.scraping import dcard, ptt, threads
-from persona_dagster.scraping.import_rows import row_posts
+from persona_dagster.scraping.import_rows import flat_board, row_posts
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete
 
 KINDS = frozenset(["post", "comment", "title", "post_flat", "post_clean"])
@@ -61,7 +61,7 @@ class BadRow:
     """A row that was skipped."""
 
     path: Path
-    line: int  # from 1
+    line: int  # from 1; of a HAR, the entry
     why: str
 
     def __str__(self) -> str:
@@ -81,7 +81,7 @@ def read_dump(
     fetched_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     name = path.name.removesuffix(".gz").removesuffix(".zst").lower()
     if name.endswith(".har"):
-        yield from _read_har(path, source, fetched_at)
+        yield from _read_har(path, source, fetched_at, problems)
     elif name.endswith((".html", ".htm")) or (name.endswith(".json") and not _first_line_is_row(path)):
         yield from _read_saved(path, source, fetched_at)
     else:
@@ -197,12 +197,14 @@ def checked(line: bytes) -> dict[str, Any]:
         return _zeeschuimer(row)
     if isinstance(row.get("messages"), list):  # a dialogue: `capybara.read_dialogues` takes those
         return {"source": "capybara", "key": "", "url": ""}
-    if row.get("source") not in SOURCES or row.get("kind") not in KINDS or not isinstance(row.get("text"), str):
+    named = str(row.get("source")) in SOURCES and str(row.get("kind")) in KINDS
+    if not (named and isinstance(row.get("text"), str)):
         wrong = {name: row.get(name) for name in ("source", "kind")}
         raise ValueError(f"no row of the import schema: {wrong}, text is a {type(row.get('text')).__name__}")
     # Without an id the row's own bytes name it: the same row read again is the same row.
     row_id = row.get("id") or text_digest(line.strip().decode())[:20]
-    return {"source": row["source"], "board": row.get("board"), "key": f"{row['kind']}:{row_id}", "url": ""}
+    board = row.get("board") or flat_board(row["text"])
+    return {"source": row["source"], "board": str(board), "key": f"{row['kind']}:{row_id}", "url": ""}
 
 
 def _zeeschuimer(row: dict[str, Any]) -> dict[str, Any]:
@@ -211,7 +213,7 @@ def _zeeschuimer(row: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("a Zeeschuimer row without data")
     platform = str(row["source_platform"]).removeprefix("www.").split(".")[0]
     key = f"zeeschuimer:{row.get('item_id') or data.get('pk')}"
-    return {"source": platform, "board": None, "key": key, "url": row.get("source_platform_url") or ""}
+    return {"source": platform, "board": "", "key": key, "url": row.get("source_platform_url") or ""}
 
 
 def _capture(source: Source, key: str, url: str, body: bytes, fetched_at: datetime) -> Capture:
@@ -261,28 +263,33 @@ def saved_url(body: bytes) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
-def _read_har(path: Path, source: Source, fetched_at: datetime) -> Iterator[Capture]:
+def _read_har(path: Path, source: Source, fetched_at: datetime, problems: list[BadRow]) -> Iterator[Capture]:
     """The answers of the site in a browser's recording; nothing but address, time and body is taken."""
     with open_dump(path) as file:
         try:
             entries = orjson.loads(file.read())["log"]["entries"]
         except (ValueError, KeyError, TypeError) as error:
             raise DumpError(f"{path}: is no HAR: {error}; export it again from the browser's network panel") from error
-    for entry in entries:
-        url, content = entry["request"]["url"], entry["response"].get("content", {})
-        text = content.get("text") or ""
-        wanted = HOSTS.get(urlsplit(url).hostname or "") == source and entry["response"].get("status") == 200
-        if not (wanted and text and re.search("html|json", content.get("mimeType", ""))):
-            continue
-        body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode()
-        at = entry.get("startedDateTime")
-        yield _capture(
-            source,
-            f"saved:har:{sha256(body)[:12]}",
-            url.split("?", 1)[0],  # the query may carry a session
-            body,
-            datetime.fromisoformat(at).astimezone(UTC) if at else fetched_at,
-        )
+    for number, entry in enumerate(entries, 1):
+        try:
+            if found := _har_answer(entry, source, fetched_at):
+                yield found
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            problems.append(BadRow(path, number, f"an entry without {error}"))
+
+
+def _har_answer(entry: dict[str, Any], source: Source, fetched_at: datetime) -> Capture | None:
+    """The answer of one entry, if it is a page or payload of the site."""
+    url, content = entry["request"]["url"], entry["response"].get("content", {})
+    text = content.get("text") or ""
+    wanted = HOSTS.get(urlsplit(url).hostname or "") == source and entry["response"].get("status") == 200
+    if not (wanted and text and re.search("html|json", content.get("mimeType", ""))):
+        return None
+    body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode()
+    at = entry.get("startedDateTime")
+    when = datetime.fromisoformat(at).astimezone(UTC) if at else fetched_at
+    # The query may carry a session; the body says by itself what it is.
+    return _capture(source, f"saved:har:{sha256(body)[:12]}", url.split("?", 1)[0], body, when)
 
 
 def parse_import(capture: Capture, author_key: AuthorKey) -> Parsed:

@@ -1,5 +1,7 @@
 import gzip
+import json
 import os
+import random
 import time
 from collections import Counter
 from datetime import UTC, datetime
@@ -11,12 +13,13 @@ import pytest
 import zstandard
 
 from persona_dagster.digest import author_key
-from persona_dagster.records import Capture, Post
+from persona_dagster.records import Capture, Post, posts_frame
 from persona_dagster.sample.replica import serve
 from persona_dagster.scraping.import_rows import moment, split_pushes
 from persona_dagster.scraping.importing import BadRow, DumpError, parse_import, read_dump
 from persona_dagster.scraping.parsing import parse_board, parse_capture
 
+KINDS = ("post", "comment", "title", "post_flat", "post_clean")
 KEY = partial(author_key, b"secret", "ptt")
 ROW = {"source": "ptt", "kind": "post", "text": "第一行\n第二行", "id": "M.1600000000.A.ABC", "board": "Hate"}
 
@@ -54,6 +57,7 @@ def test_every_packing_gives_the_same_captures(tmp_path: Path, name: str) -> Non
 
 def test_rows_of_others_and_of_denied_boards_are_passed_over(tmp_path: Path) -> None:
     rows = [ROW, ROW | {"source": "dcard"}, ROW | {"board": "sex", "id": "x"}, {"messages": [{"role": "user"}]}]
+    rows.append({"source": "ptt", "kind": "post_flat", "text": FLAT.replace("看板Hate", "看板sex")})
     problems: list[BadRow] = []
     path = dump(tmp_path, rows)
     assert len(list(read_dump(path, "ptt", problems=problems, denied=["sex"]))) == 1
@@ -127,6 +131,9 @@ def test_a_ptt_push_takes_its_year_from_the_article(tmp_path: Path) -> None:
         ("2017/10/26", "2017-10-25T16:00:00+00:00"),
         ("Mon Oct 29 12:34:46 2018", "2018-10-29T04:34:46+00:00"),
         ("Sat Feb  3 01:37:44 2024", "2024-02-02T17:37:44+00:00"),
+        ("1600000000", "2020-09-13T12:26:40+00:00"),
+        ("1600000000123", "2020-09-13T12:26:40.123000+00:00"),
+        ("99999999999999999999", None),
         ("10/01", None),
         ("02/30 10:00", None),
         ("昨天", None),
@@ -252,9 +259,59 @@ def test_a_browser_recording_and_saved_pages(tmp_path: Path) -> None:
     (from_page,) = read_dump(saved, "threads")
     assert [p.post_id for p in parse_import(from_page, KEY).posts] == [p.post_id for p in parsed.posts]
     assert list(read_dump(saved, "ptt")) == []
+    har.write_bytes(orjson.dumps({"log": {"entries": [{}, {"request": 1}, entries[0]]}}))
+    problems: list[BadRow] = []
+    assert len(list(read_dump(har, "threads", problems=problems))) == 1 and [p.line for p in problems] == [1, 2]
     with pytest.raises(DumpError, match="is no HAR"):
         (tmp_path / "not.har").write_text("{}", encoding="utf-8")
         list(read_dump(tmp_path / "not.har", "ptt"))
+
+
+FIELDS = ("id", "parent_id", "board", "title", "author", "created_at", "score", "tag", "floor", "text", "kind", "data")
+ODD: tuple[object, ...] = (
+    None,
+    "",
+    0,
+    -1,
+    2.5,
+    10**25,
+    True,
+    [],
+    ["x"],
+    {},
+    {"a": 1},
+    "\ud83d".encode("utf-16", "surrogatepass").hex(),
+    "M.1.A",
+    "\x00",
+)
+
+
+@pytest.mark.parametrize("rounds", [300, pytest.param(5000, marks=pytest.mark.soak)])
+def test_whatever_a_row_holds_it_is_read_whole_or_refused_by_type(tmp_path: Path, rounds: int) -> None:
+    """Fields of a wrong type, truncation and noise: posts of the right types, a bad row, or `parse_incomplete`."""
+    draw = random.Random(7)
+    for _ in range(rounds):
+        row: dict[str, object] = ROW | {"source": draw.choice(["ptt", "dcard", "threads"]), "kind": draw.choice(KINDS)}
+        for name in draw.sample(FIELDS, draw.randint(1, 3)):
+            row[name] = draw.choice(ODD)
+        line = bytearray(
+            orjson.dumps(row, option=orjson.OPT_PASSTHROUGH_SUBCLASS)
+            if 10**25 not in row.values()
+            else json.dumps(row).encode()
+        )
+        if draw.random() < 0.3:
+            line[draw.randrange(len(line))] = draw.randrange(256)
+        if draw.random() < 0.2:
+            del line[draw.randrange(len(line)) :]
+        path = dump(tmp_path, [ROW, bytes(line).replace(b"\n", b" ")])
+        problems: list[BadRow] = []
+        captures = [c for source in ("ptt", "dcard", "threads") for c in read_dump(path, source, problems=problems)]  # type: ignore[arg-type]
+        assert len(captures) >= 1
+        for capture in captures:
+            parsed = parse_import(capture, KEY)
+            assert parsed.outcome in ("ok", "parse_incomplete")
+            assert parsed.complete is bool(parsed.posts)
+            posts_frame(parsed.posts)  # polars checks every column's type
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b'{"source":"ptt"}', b'{"source":"mars","kind":"post","text":"x"}'])
