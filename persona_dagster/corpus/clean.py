@@ -1,0 +1,139 @@
+"""Parsed posts in, posts that an expert would train on out: the order of the steps.
+
+mask `text_raw` -> take PTT articles apart -> rules until nothing moves -> Simplified to Taiwanese -> mask what
+came to light -> flags. Rows are flagged, never dropped; only denied boards leave, and are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import Literal
+
+import polars as pl
+
+from persona_dagster.config.sources import Sources
+from persona_dagster.corpus import language, privacy, structure
+from persona_dagster.corpus.engine import apply_rules
+from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.labels import standardise_board
+from persona_dagster.corpus.quality import quality_flags, usable
+from persona_dagster.corpus.rules import FORUM, KINDS, rules_for
+from persona_dagster.records import POST_SCHEMA
+
+Simplified = Literal["convert", "flag"]
+
+
+@dataclass
+class Cleaned:
+    frame: pl.DataFrame  # records.POST_SCHEMA, rows in their order
+    funnel: Funnel
+
+
+def _mask(frame: pl.DataFrame, column: str, counts: Counter[str]) -> pl.DataFrame:
+    masked, found = privacy.mask_series(frame[column])
+    counts.update(found)
+    return frame.with_columns(masked.alias(column))
+
+
+def _deny(frame: pl.DataFrame, sources: Sources, funnel: Funnel) -> pl.DataFrame:
+    denied = [board.casefold() for board in sources.denied_boards]
+    kept = frame.filter(~pl.col("board").fill_null("").str.to_lowercase().is_in(denied))
+    if len(kept) < len(frame):
+        funnel.removed["denied_board"] += len(frame) - len(kept)
+    return kept
+
+
+def _take_apart(frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
+    """PTT articles: `text` gets the author's own words, `quoted` the others'."""
+    candidates = (
+        (pl.col("source") == "ptt")
+        & pl.col("kind").replace_strict(KINDS, default="post").eq("post")
+        & pl.col("text").str.contains(structure.GATE)
+    )
+    rows = frame.select(candidates.arg_true()).to_series()
+    if not len(rows):
+        return frame
+    own, quoted, flattened = [], [], []
+    for text, known in frame[rows].select("text", "quoted").iter_rows():
+        article = structure.take_apart(text)
+        for step in article.steps:
+            funnel.trace.note_row(f"structure.{step}", text, article.own)
+        own.append(article.own)
+        quoted.append(article.quoted or known)
+        flattened.append(["flattened"] if article.flattened else [])
+    marked = [index for index, flag in zip(rows, flattened, strict=True) if flag]
+    frame = frame.with_columns(
+        frame["text"].clone().scatter(rows, pl.Series(own, dtype=pl.String)),
+        frame["quoted"].clone().scatter(rows, pl.Series(quoted, dtype=pl.String)),
+    )
+    return _flag(frame, pl.Series(marked, dtype=pl.UInt32), "flattened")
+
+
+def _flag(frame: pl.DataFrame, rows: pl.Series, flag: str) -> pl.DataFrame:
+    if not len(rows):
+        return frame
+    here = pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(frame)).scatter(rows, True)
+    return frame.with_columns(
+        pl.when(here).then(pl.col("flags").list.concat(pl.lit([flag]))).otherwise(pl.col("flags")).alias("flags")
+    )
+
+
+def _run_rules(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:
+    """`text` by the rules of each row's kind, `title` by those of titles, `quoted` by those of posts."""
+    kinds = frame["kind"].replace_strict(KINDS, default="post", return_dtype=pl.String)
+    for kind in kinds.unique().sort():
+        rows = (kinds == kind).arg_true()
+        cleaned, unsettled = apply_rules(frame["text"].gather(rows), rules_for(source, kind), funnel.trace)
+        frame = frame.with_columns(frame["text"].clone().scatter(rows, cleaned))
+        frame = _flag(frame, rows.filter(unsettled), "unstable")
+    for column, kind in (("title", "title"), ("quoted", "post")):
+        rows = frame[column].is_not_null().arg_true()
+        if len(rows):
+            cleaned, _ = apply_rules(frame[column].gather(rows), rules_for(source, kind), funnel.trace)
+            frame = frame.with_columns(frame[column].clone().scatter(rows, cleaned))
+    return frame
+
+
+def _languages(frame: pl.DataFrame, simplified: Simplified) -> pl.DataFrame:
+    frame = frame.with_columns(language.language(pl.col("text")).alias("lang"))
+    rows = (frame["lang"] == "zh-Hans").arg_true()
+    if not len(rows):
+        return frame
+    if simplified == "flag":
+        return _flag(frame, rows, "simplified")
+    converted = language.convert(frame["text"].gather(rows))
+    return _flag(frame.with_columns(frame["text"].clone().scatter(rows, converted)), rows, "converted")
+
+
+def clean_posts(frame: pl.DataFrame, source: str, sources: Sources, *, simplified: Simplified = "convert") -> Cleaned:
+    """Posts of one source as parsed (`records.POST_SCHEMA`) with `text` at the clean level.
+
+    `text_raw`, `text`, `title` and `quoted` come out with personal data masked; `lang` and `flags` are set;
+    `dup_of` is left to `mark_duplicates`. Rows keep their order.
+    """
+    funnel = Funnel(rows_in=len(frame))
+    frame = frame.select(list(POST_SCHEMA)).cast(POST_SCHEMA)
+    frame = _deny(frame, sources, funnel)
+    frame = frame.with_columns(pl.col("flags").fill_null([]), pl.col("text_raw").fill_null(""))
+    if source in FORUM:
+        known = sources.site(source).boards  # type: ignore[arg-type]
+        spelt = {board: standardise_board(board, known) for board in frame["board"].drop_nulls().unique()}
+        frame = frame.with_columns(pl.col("board").replace(spelt))
+        for column in ("text_raw", "title", "quoted"):
+            frame = _mask(frame, column, funnel.personal_data)
+    frame = frame.with_columns(pl.col("text_raw").alias("text"))
+    if source == "ptt":
+        frame = _take_apart(frame, funnel)
+    frame = _run_rules(frame, source, funnel)
+    if source in FORUM:
+        frame = _languages(frame, simplified)
+        frame = _mask(frame, "text", funnel.personal_data)
+        frame = quality_flags(frame)
+    else:
+        frame = frame.with_columns(language.language(pl.col("text")).alias("lang"))
+    funnel.rows_out = len(frame)
+    funnel.usable = frame.select(usable().sum()).item()
+    funnel.flags.update(frame["flags"].explode().drop_nulls().to_list())
+    funnel.languages.update(frame["lang"].to_list())
+    return Cleaned(frame, funnel)

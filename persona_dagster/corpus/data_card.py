@@ -1,0 +1,202 @@
+"""One page that says what is in a corpus: HTML that needs no network, Markdown, and the numbers as JSON.
+
+Counts come from SQL over the cleaned frame; examples are masked text, fenced or escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.quality import usable
+
+Bars = list[tuple[str, float]]
+# Qwen and Llama 3 spend about 0.8 tokens on a Han character and 1.3 on an English word (4.5 letters).
+TOKENS_PER_HAN, LETTERS_PER_TOKEN = 0.8, 4.0
+
+
+def _numbers(frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None) -> dict[str, Any]:
+    text = pl.col("text")
+    han = text.str.count_matches(r"\p{Han}")
+    shape = frame.select(
+        "source", "board", "kind", "created_at", "lang",
+        text.str.len_chars().alias("chars"),
+        (han * TOKENS_PER_HAN + (text.str.len_chars() - han) / LETTERS_PER_TOKEN).alias("tokens"),
+        usable().alias("usable"),
+        pl.col("dup_of").is_not_null().alias("copy"),
+    )  # fmt: skip
+    boards = (
+        shape.group_by("source", "board")
+        .agg(
+            pl.len().alias("rows"),
+            pl.sum("usable"),
+            pl.sum("copy").alias("copies"),
+            pl.col("tokens").sum().round().cast(pl.Int64),
+        )
+        .sort("rows", descending=True)
+    )
+    used = shape.filter("usable")
+    lengths = [0, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560]
+    bins = used.select(pl.col("chars").cut(lengths, labels=None).alias("bin")).group_by("bin").len().sort("bin")
+    months = shape.drop_nulls("created_at").group_by(pl.col("created_at").dt.strftime("%Y")).len().sort("created_at")
+    return {
+        "funnel": funnel.to_dict(),
+        "rows": len(frame),
+        "usable": int(shape["usable"].sum()),
+        "tokens_usable_estimate": int(used["tokens"].sum() or 0),
+        "boards": boards.to_dicts(),
+        "lengths": [(str(row["bin"]), row["len"]) for row in bins.to_dicts()],
+        "years": [(row["created_at"], row["len"]) for row in months.to_dicts()],
+        "duplicates": []
+        if matches is None
+        else [tuple(r.values()) for r in matches.group_by("cause").len().sort("cause").to_dicts()],
+    }
+
+
+def plot(bars: Bars, title: str) -> bytes:
+    """A bar chart as PNG, small enough (<100 KB) for an asset's metadata."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 2.6), dpi=110, layout="constrained")
+    FigureCanvasAgg(figure)
+    axes = figure.add_subplot()
+    axes.bar([name for name, _ in bars], [value for _, value in bars], color="#2563eb")
+    axes.set_title(title, fontsize=9)
+    axes.tick_params(labelsize=7)
+    axes.spines[["top", "right"]].set_visible(False)
+    for label in axes.get_xticklabels():
+        label.set_rotation(40)
+        label.set_horizontalalignment("right")
+    target = io.BytesIO()
+    figure.savefig(target, format="png")
+    return target.getvalue()
+
+
+def _fenced(text: str) -> str:
+    return "`" + text.replace("`", "ˋ").replace("|", "¦").replace("\n", "⏎") + "`"
+
+
+def _markdown(numbers: dict[str, Any], funnel: Funnel, title: str) -> str:
+    lines = [
+        f"# Data card: {title}",
+        "",
+        f"About {numbers['tokens_usable_estimate']:,} tokens of usable text.",
+        "",
+        funnel.markdown(),
+    ]
+    if numbers["duplicates"]:
+        lines += [
+            "",
+            "| copies, by cause | rows |",
+            "|---|--:|",
+            *(f"| {cause} | {count:,} |" for cause, count in numbers["duplicates"]),
+        ]
+    lines += ["", "| source | board | rows | usable | copies | tokens |", "|---|---|--:|--:|--:|--:|"]
+    lines += [
+        f"| {b['source']} | {_cell(b['board'])} | {b['rows']:,} | {b['usable']:,} | {b['copies']:,} | {b['tokens']:,} |"
+        for b in numbers["boards"][:40]
+    ]
+    lines += ["", "## What each rule did", ""]
+    for name, count in funnel.trace.rules.items():
+        lines += [f"- **{name}** ({count.rows:,} rows)"]
+        lines += [f"  - {_fenced(before)} → {_fenced(after)}" for before, after in count.examples]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(value: Any) -> str:
+    return str(value).replace("|", "¦")
+
+
+def _table(header: list[str], rows: list[list[Any]]) -> str:
+    def cells(tag: str, values: list[Any]) -> str:
+        return "".join(f"<{tag}>{html.escape(f'{v:,}' if isinstance(v, int) else str(v))}</{tag}>" for v in values)
+
+    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
+    return f"<table><tr>{cells('th', header)}</tr>{body}</table>"
+
+
+STYLE = """
+body{font:15px/1.5 system-ui,'Noto Sans TC',sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#111}
+table{border-collapse:collapse;margin:.8em 0}td,th{border-bottom:1px solid #ddd;padding:.2em .7em;text-align:left}
+td:nth-child(n+2){font-variant-numeric:tabular-nums}details{margin:.3em 0}h1,h2{font-weight:600}
+code{background:#f4f4f5;padding:.1em .3em;white-space:pre-wrap}img{max-width:100%}
+"""
+
+
+def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], title: str) -> str:
+    images = "".join(
+        f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+        for name, png in plots.items()
+    )
+    rules = "".join(
+        f"<details><summary>{html.escape(name)}: {c.rows:,} rows, {c.bytes_removed:,} bytes removed</summary><ul>"
+        + "".join(f"<li><code>{html.escape(b)}</code><br>→ <code>{html.escape(a)}</code></li>" for b, a in c.examples)
+        + "</ul></details>"
+        for name, c in funnel.trace.rules.items()
+    )
+    counts = "".join(
+        f"<h2>{heading}</h2>" + _table(["", "rows"], [[k, v] for k, v in values.most_common()])
+        for heading, values in (
+            ("Removed", funnel.removed),
+            ("Flags", funnel.flags),
+            ("Languages", funnel.languages),
+            ("Personal data masked", funnel.personal_data),
+        )
+        if values
+    )
+    copies = (
+        _table(["cause", "rows"], [list(row) for row in numbers["duplicates"]])
+        if numbers["duplicates"]
+        else "<p>none</p>"
+    )
+    boards = _table(
+        ["source", "board", "rows", "usable", "copies", "tokens"],
+        [[b[k] for k in ("source", "board", "rows", "usable", "copies", "tokens")] for b in numbers["boards"]],
+    )
+    size = f"{funnel.rows_in:,} rows in, {numbers['rows']:,} out, {numbers['usable']:,} usable"
+    return (
+        f'<!doctype html><html lang="zh-Hant"><meta charset="utf-8"><title>Data card: {html.escape(title)}</title>'
+        f"<style>{STYLE}</style><h1>Data card: {html.escape(title)}</h1>"
+        f"<p>{size}, about {numbers['tokens_usable_estimate']:,} tokens.</p>{images}{counts}"
+        f"<h2>Copies</h2>{copies}<h2>By board</h2>{boards}<h2>What each rule did</h2>{rules}</html>"
+    )
+
+
+def write_data_card(
+    frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None, folder: Path, title: str = "corpus"
+) -> Path:
+    """`data_card.html`, `.md` and `.json` in `folder`, each put in place whole. Returns the folder."""
+    numbers = _numbers(frame, funnel, matches)
+    plots = {
+        name: plot(bars, name)
+        for name, bars in (
+            ("characters of usable rows", [(label, float(count)) for label, count in numbers["lengths"]]),
+            ("rows by year", [(label, float(count)) for label, count in numbers["years"]]),
+            ("rows by flag", [(flag, float(count)) for flag, count in funnel.flags.most_common(12)]),
+            ("personal data by kind", [(kind, float(count)) for kind, count in funnel.personal_data.most_common()]),
+        )
+        if bars
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "data_card.json", json.dumps(numbers, ensure_ascii=False, indent=2, default=str))
+    _write(folder / "data_card.md", _markdown(numbers, funnel, title))
+    _write(folder / "data_card.html", _html(numbers, funnel, plots, title))
+    return folder
+
+
+def _write(path: Path, text: str) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with temporary.open("w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

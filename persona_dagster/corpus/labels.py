@@ -1,0 +1,48 @@
+"""Names in their canonical form: persona tags, sources and boards, and a report of the unknown ones."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+from collections.abc import Mapping
+from typing import Any
+
+SPELLINGS = {
+    "ptt": ("ptt", "批踢踢", "ptt.cc", "www.ptt.cc"),
+    "dcard": ("dcard", "狄卡", "d卡", "dcard.tw", "www.dcard.tw"),
+    "threads": ("threads", "脆", "threads.net", "threads.com", "www.threads.net", "www.threads.com"),
+    "notes": ("notes", "筆記"),
+    "capybara": ("capybara", "水豚"),
+}
+
+
+def label_key(label: str) -> str:
+    """What is compared: width, case, brackets, spaces and the word 人格 do not tell labels apart."""
+    plain = unicodedata.normalize("NFKC", label).casefold()
+    plain = re.sub(r"[\[\]【】〔〕()「」『』《》<>\s_\-]+", "", plain)
+    return re.sub(r"^(?:人格|persona|角色)[::]?", "", plain)
+
+
+def standardise_label(text: str, personas: Mapping[str, Any]) -> str | None:
+    """The canonical tag (`[NLP 技術助教]`) of a persona label in any spelling; None for an unknown one.
+
+    `personas` maps a key to a persona with `.tag` and `.aliases` (config.personas).
+    """
+    wanted = label_key(text)
+    for key, persona in personas.items():
+        if wanted in {label_key(name) for name in (key, persona.tag, *persona.aliases)}:
+            return persona.tag
+    return None
+
+
+def standardise_source(text: str) -> str | None:
+    """The canonical name of a source, or None."""
+    plain = unicodedata.normalize("NFKC", text).strip().casefold()
+    return next((source for source, spellings in SPELLINGS.items() if plain in spellings), None)
+
+
+def standardise_board(board: str, known: tuple[str, ...]) -> str:
+    """The spelling of `board` in sources.yaml where only case and width differ; else the board, trimmed."""
+    plain = unicodedata.normalize("NFKC", board).strip()
+    spelt = {unicodedata.normalize("NFKC", name).casefold(): name for name in known}
+    return spelt.get(plain.casefold(), plain)

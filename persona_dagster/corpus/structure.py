@@ -1,0 +1,123 @@
+"""What no regular expression can do to a PTT article: find where it ends, part quotes from the author's own
+words, and join what the 80-column editor wrapped. Plain Python, on rows that show a mark of it.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+# A row without any of these is prose already. Hard wraps show as a line break after 30 characters or more.
+GATE = r"※|---split---|(?m:^: ?)|(?m:^-- ?$)|引述|(?m:^[推噓→] ?[A-Za-z<])|[^\n]{30}\n[^\n]|--"
+
+FOOTER = re.compile(r"^[ *]*[※◆] ?(?:發信站|From)[:：]")
+ATTRIBUTION = re.compile(r"^[ :>]*※? ?引述 ?《")
+PUSH = re.compile(r"^ ?[推噓→] ?(?:<USER>|[A-Za-z][A-Za-z0-9]{1,11}) *[:：]")
+QUOTE = re.compile(r"^(?:[:：](?: |$)|: ?:|:(?=[^\s:：]{2}))")
+ANGLE_QUOTE = re.compile(r"^>(?: |$|>)")
+# Lines that begin something of their own are never the rest of the line above.
+OWN_LINE = re.compile(
+    r"^(?:[ \-*•·●○◎■□▲△★☆※#＊>:：◆◇→推噓]|[0-9]{1,3}[.、)）:：/]|[(（][0-9一二三四五六七八九十]{1,3}[)）]"
+    r"|[一二三四五六七八九十]{1,3}[、.]|https?://|[A-Za-z]+[:：] )"
+)
+# A signature is at most six lines on PTT; with drawn borders and blank lines crawls show up to twelve.
+SIGNATURE_LINES = 12
+# The editor breaks at 78-80 columns; a line two columns shorter is one whose next character was wide.
+WRAP_FROM, WRAP_TO = 75, 81
+# One line that holds this many quote marks lost its line ends: quote and answer cannot be told apart.
+FLATTENED = re.compile(r"(?: : [^\n]{1,200}?){3}")
+
+
+@dataclass(slots=True)
+class Article:
+    """An article taken apart."""
+
+    own: str
+    quoted: str | None = None
+    steps: list[str] = field(default_factory=list)  # names of what was found, for the trace
+    flattened: bool = False
+
+
+def columns(line: str) -> int:
+    """Terminal columns: what is not Latin is two wide in Big5."""
+    return len(line) if line.isascii() else len(line.encode("cp950", "replace"))
+
+
+def _end_of_body(lines: list[str]) -> tuple[int, str | None]:
+    """How many lines belong to the post, and what ended it: footer, closing mark and signature."""
+    end, closed = len(lines), None
+    for number, line in enumerate(lines):
+        if FOOTER.match(line):
+            end, closed = number, "footer"
+            break
+    while end and not lines[end - 1].strip():
+        end -= 1
+    if end and lines[end - 1].strip() in ("--", '--"'):
+        closed = "closing_mark"
+        end -= 1
+    elif closed is None:
+        return len(lines), None
+    # What the last mark closes may be a signature that another mark opens.
+    for number in range(end - 1, max(end - 2 - SIGNATURE_LINES, -1), -1):
+        if lines[number].strip() == "--":
+            return number, "signature"
+    return end, closed
+
+
+def rejoin(lines: list[str]) -> str:
+    """Lines joined where the editor broke them: a full line followed by one that does not begin anew."""
+    joined: list[str] = []
+    width = 0
+    for line in lines:
+        tight = line.rstrip()
+        if joined and WRAP_FROM <= width <= WRAP_TO and tight and not OWN_LINE.match(tight):
+            before = joined[-1]
+            apart = (
+                " "
+                if before[-1:].isascii()
+                and before[-1:].isalpha()
+                and tight[0].isascii()
+                and tight[0].isalpha()
+                and width < 79
+                else ""
+            )
+            joined[-1] = before + apart + tight
+        else:
+            joined.append(tight)
+        width = columns(tight)
+    return "\n".join(joined)
+
+
+def take_apart(text: str) -> Article:
+    """A PTT article, possibly with header, footer and pushes, as the author's own words and what they quote."""
+    steps: list[str] = []
+    text = text.replace("\r\n", "\n").replace("\r", "\n")
+    head, split, _ = text.partition("\n---split---")
+    if split:
+        steps.append("crawl_tail")
+    lines = head.split("\n")
+    end, closed = _end_of_body(lines)
+    if closed:
+        steps.append(closed)
+    body = lines[:end]
+    answers = any(ATTRIBUTION.match(line) for line in body)
+    own: list[str] = []
+    quoted: list[str] = []
+    for line in body:
+        if ATTRIBUTION.match(line):
+            steps.append("attribution")
+        elif PUSH.match(line):
+            quoted.append(line)
+            steps.append("pasted_pushes")
+        elif QUOTE.match(line) or (answers and ANGLE_QUOTE.match(line)):
+            quoted.append(re.sub(r"^(?:[:>：] ?)+", "", line))
+            steps.append("quotes")
+        else:
+            own.append(line)
+    flattened = len(body) <= 2 and FLATTENED.search(head) is not None
+    if flattened:
+        return Article(own=head, steps=["flattened"], flattened=True)
+    joined = rejoin(own)
+    if joined.count("\n") < len(own) - 1:
+        steps.append("wraps")
+    return Article(own=joined, quoted=rejoin(quoted).strip() or None, steps=list(dict.fromkeys(steps)))
