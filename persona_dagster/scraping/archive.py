@@ -17,6 +17,7 @@ from typing import Any
 
 import fsspec
 import orjson
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
@@ -27,26 +28,27 @@ from persona_dagster.records import Capture, Outcome, Source
 PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
 OPEN_PARTS = 4  # whose bodies are held while reading
 GONE_TWICE = 2  # a 404 must be seen again before it counts
-LISTS = frozenset(["listing", "list"])  # what names posts; it changes without any post changing
+WALK = "walk"  # a crawl's own record of how far it knows the board, kept like any capture
+LISTS = frozenset(["listing", "list", WALK])  # what names posts; it changes without any post changing
 # Never stored: what would let somebody act as the operator.
 KEPT_HEADERS = frozenset(["content-type", "date", "last-modified", "etag", "cache-control", "retry-after", "server"])
 SECRETS = re.compile(r"([?&](?:access_token|token|client_secret|key)=)[^&#]*")
 
-SCHEMA = pa.schema(
-    [
-        ("kind", pa.string()),
-        ("key", pa.string()),
-        ("url", pa.string()),
-        ("fetched_at", pa.timestamp("us", tz="UTC")),
-        ("status", pa.int32()),
-        ("outcome", pa.string()),
-        ("headers", pa.string()),
-        ("sha256", pa.string()),
-        ("stored", pa.bool_()),  # false: the same bytes stand in an earlier row
-        ("body", pa.binary()),
-    ]
+SCHEMA = pl.Schema(
+    {
+        "kind": pl.String,
+        "key": pl.String,
+        "url": pl.String,
+        "fetched_at": pl.Datetime("us", "UTC"),
+        "status": pl.Int32,
+        "outcome": pl.String,
+        "headers": pl.String,
+        "sha256": pl.String,
+        "stored": pl.Boolean,  # false: the same bytes stand in an earlier row
+        "body": pl.Binary,
+    }
 )
-INDEX = [name for name in SCHEMA.names if name != "body"]
+INDEX = [name for name in SCHEMA if name != "body"]
 
 
 class ArchiveDamagedError(RuntimeError):
@@ -228,6 +230,15 @@ class Archive:
             for whole, holder in sorted(wanted[part], key=lambda pair: (pair[1].row, pair[0].key)):
                 yield self._capture(source, board, whole, bodies[holder.row])
 
+    def newest(self, source: Source, board: str, kind: str, key: str) -> Capture | None:
+        """The newest whole capture of one thing."""
+        histories = self.histories(source, board)
+        history = histories.get((kind, key))
+        if history is None or (whole := history.whole) is None:
+            return None
+        holder = self._holders(histories)[whole.sha256]
+        return self._capture(source, board, whole, self._bodies(holder.part, [holder.row])[holder.row])
+
     def digest(self, source: Source, board: str) -> str:
         """Over meaning: (kind, key, sha256 or gone) of every post; listings and times are left out."""
         forgotten = self.tombstones(source, board)
@@ -266,7 +277,8 @@ class Archive:
 
     def _index(self, part: str) -> list[Sighting]:
         if part not in self._indexes:
-            rows = self._read(part, INDEX).to_pylist()
+            # By way of polars: pyarrow's own conversions import pandas, 0.3 s.
+            rows = pl.DataFrame(pl.from_arrow(self._read(part, INDEX))).to_dicts()
             self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
         return self._indexes[part]
 
@@ -418,7 +430,6 @@ def _row(capture: Capture, known: bool) -> dict[str, Any]:
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:
     sink = pa.BufferOutputStream()
-    pq.write_table(
-        pa.Table.from_pylist(rows, SCHEMA), sink, compression="zstd", compression_level=9, write_page_checksum=True
-    )
+    table = pl.DataFrame(rows, SCHEMA).to_arrow()
+    pq.write_table(table, sink, compression="zstd", compression_level=9, write_page_checksum=True)
     return sink.getvalue().to_pybytes()

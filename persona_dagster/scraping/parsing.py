@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from persona_dagster.records import Capture, Outcome, Post
 from persona_dagster.scraping import dcard, ptt, threads
-from persona_dagster.scraping.archive import LISTS
+from persona_dagster.scraping.archive import LISTS, WALK
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.scraping.ptt_listing import parse_listing
 
@@ -55,6 +55,8 @@ def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 
             )
         case "ptt", "listing":
             return _names(capture)
+        case _, kind if kind == WALK:
+            return Parsed(Outcome.OK, flags=["listed"])
         case "dcard", _:
             return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key)
         case "threads", kind:

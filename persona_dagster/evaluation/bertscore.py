@@ -1,0 +1,119 @@
+"""BERTScore: how close an answer is to its reference, token by token, in an encoder's space.
+
+P, R and F1 in [-1, 1], in practice far above 0: a raw value says nothing without its encoder, layer and
+baseline, so all are recorded. Rescaled: (raw - b) / (1 - b), b = the mean over unrelated pairs; 0 is chance,
+1 a verbatim copy. Source: Zhang et al. 2020, arXiv:1904.09675; same values as `bert_score` 0.3.13 (tests).
+"""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from persona_dagster.digest import keyed_hash
+from persona_dagster.evaluation.encoder import Encoder
+
+if TYPE_CHECKING:
+    import torch
+
+BATCH_TOKENS = 4096  # padded tokens a batch: fits the cache of a small CPU, still fills a GPU
+BASELINE_PAIRS = 400
+
+
+@dataclass(frozen=True)
+class Baseline:
+    """Mean P, R, F1 of unrelated pairs, and where they come from."""
+
+    values: tuple[float, float, float]
+    source: str
+    pairs: int
+
+    def rescale(self, scores: np.ndarray) -> np.ndarray:
+        """`scores` (n, 3) with 0 at chance."""
+        base = np.asarray(self.values)
+        return np.asarray((scores - base) / (1 - base))
+
+
+class Scorer:
+    """Scores pairs with one encoder; each text is encoded once, however many pairs it stands in."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self.encoder = encoder
+        self._known: dict[str, tuple[torch.Tensor, torch.Tensor]] = {}
+
+    def score(self, candidates: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        """(n, 3) float64: P, R, F1 of each pair. A pair with an empty side scores 0, where `bert_score` raises."""
+        import torch
+
+        pairs = [(c.strip(), r.strip()) for c, r in zip(candidates, references, strict=True)]
+        self._encode({text for pair in pairs for text in pair})
+        scores = np.zeros((len(pairs), 3))
+        with torch.inference_mode():
+            for place, (candidate, reference) in enumerate(pairs):
+                if not candidate or not reference:
+                    continue
+                vectors, weights = self._known[candidate]
+                others, other_weights = self._known[reference]
+                # Special tokens can be matched, but have no weight of their own, as in the reference.
+                similar = vectors @ others.T
+                precision = float((similar.max(dim=1).values * weights).sum() / weights.sum())
+                recall = float((similar.max(dim=0).values * other_weights).sum() / other_weights.sum())
+                total = precision + recall
+                scores[place] = precision, recall, 2 * precision * recall / total if total else 0.0
+        return scores
+
+    def baseline(self, texts: Sequence[str], seed: int = 0) -> Baseline:
+        """The published baseline of a known encoder; else that of `texts` against each other's.
+
+        The pairs are chosen by keyed hash from all ordered pairs of different texts.
+        """
+        published = _published(self.encoder)
+        if published is not None:
+            return published
+        distinct = sorted(set(filter(None, (text.strip() for text in texts))))
+        pairs = [(a, b) for a in distinct for b in distinct if a != b]
+        pairs = sorted(pairs, key=lambda pair: keyed_hash(str(seed), *pair))[:BASELINE_PAIRS]
+        if not pairs:
+            return Baseline((0.0, 0.0, 0.0), "none: fewer than two texts", 0)
+        means = self.score(*zip(*pairs, strict=True)).mean(axis=0)
+        return Baseline((float(means[0]), float(means[1]), float(means[2])), "shuffled pairs of references", len(pairs))
+
+    def _encode(self, texts: set[str]) -> None:
+        new = [text for text in texts if text and text not in self._known]
+        lengths = [len(ids) for ids in self.encoder.tokenizer(new)["input_ids"]] if new else []
+        # By tokens, not by words: Chinese has no spaces, and a batch of mixed lengths is mostly padding.
+        ordered = sorted(zip(lengths, new, strict=True))
+        start = 0
+        while start < len(ordered):
+            end = start + 1
+            while end < len(ordered) and (end + 1 - start) * ordered[end][0] <= BATCH_TOKENS:
+                end += 1
+            batch = [text for _, text in ordered[start:end]]
+            unit, mask, content = self.encoder.embed(batch)
+            for place, text in enumerate(batch):
+                kept = mask[place]
+                weights = content[place][kept].float()
+                # A text of nothing but specials would divide by zero.
+                self._known[text] = (unit[place][kept], weights if weights.any() else weights + 1)
+            start = end
+
+
+def _published(encoder: Encoder) -> Baseline | None:
+    """The baseline that `bert_score` ships for encoder and layer, if it does."""
+    found = importlib.util.find_spec("bert_score")
+    if found is None or found.origin is None:
+        return None
+    for language in ("zh", "en"):
+        path = Path(found.origin).parent / "rescale_baseline" / language / f"{encoder.name}.tsv"
+        if path.is_file():
+            with path.open(encoding="utf-8") as file:
+                row = list(csv.DictReader(file))[encoder.layer]
+            values = (float(row["P"]), float(row["R"]), float(row["F"]))
+            return Baseline(values, f"bert_score, {language}, layer {encoder.layer}", 1_000_000)
+    return None

@@ -1,0 +1,194 @@
+"""The evaluation program: `python -m persona_dagster.evaluation.evaluate JOB.json`.
+
+Reads generations, measures, judges the gates, and publishes metrics.json and a self-contained report.html in a
+directory named by content. A re-run with nothing changed returns at once.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import orjson
+import polars as pl
+
+from persona_dagster.digest import file_digest, json_digest
+from persona_dagster.evaluation.bertscore import Scorer
+from persona_dagster.evaluation.encoder import load_encoder
+from persona_dagster.evaluation.fidelity import train_judge
+from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
+from persona_dagster.evaluation.job import EvaluateJob
+from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
+from persona_dagster.evaluation.prompts import Row, read_rows
+from persona_dagster.evaluation.report import write_report
+from persona_dagster.training.adapter import point_latest, replacing
+from persona_dagster.training.reporting import Reporter, open_reporter
+
+CODE = ("*.py", "probes/*.yaml", "templates/*")  # a change of the metrics makes new reports
+
+
+def report_digest(job: EvaluateJob) -> str:
+    """The name of this report: all that decides it."""
+    here = Path(__file__).parent
+    return json_digest(
+        {
+            "code": [file_digest(path) for pattern in CODE for path in sorted(here.glob(pattern))],
+            "generations": _generations(job).name,
+            "evaluation": job.recipe.evaluation.model_dump(),
+            "title": job.recipe.title,
+            "healthy_loss": job.recipe.healthy_loss,
+            "personas": job.personas.model_dump(mode="json"),
+            "judge": file_digest(job.judge_rows) if job.judge_rows else None,
+            "run_card": file_digest(card) if (card := _run_card(job)) else None,
+        }
+    )
+
+
+def _generations(job: EvaluateJob) -> Path:
+    folder = job.generations_dir.resolve()
+    if not (folder / "generations.parquet").is_file():
+        raise FileNotFoundError(f"{folder}: no generations.parquet; run persona_dagster.evaluation.generate first")
+    return folder
+
+
+def _run_card(job: EvaluateJob) -> Path | None:
+    card = job.adapter_dir / "run_card.json" if job.adapter_dir else None
+    return card if card and card.is_file() else None
+
+
+def evaluate(job: EvaluateJob, reporter: Reporter) -> Path:
+    """Writes metrics.json, report.html and answers.parquet (a line an answer, with its measures)."""
+    digest = report_digest(job)
+    target = job.out_dir / job.recipe.name / digest
+    if (target / "metrics.json").is_file():
+        reporter.line(f"report {digest[:12]} is there already: nothing measured")
+        point_latest(target)
+        return target
+    started = time.perf_counter()
+    generations = _generations(job)
+    material = read_material(job, generations)
+    scorer = Scorer(load_encoder(job.recipe.evaluation.encoder, job.models_dir))
+    reporter.line(f"encoder and voice judge ready in {time.perf_counter() - started:.1f} s")
+    measured = measure(material, scorer)
+    gates = judge_gates(measured.gated, job.recipe.evaluation.gates)
+    reporter.line(f"{measured.rows.height} answers measured in {time.perf_counter() - started:.1f} s")
+    metrics = make_metrics(job, digest, material, measured, gates, generations)
+    with replacing(target) as staging:
+        (staging / "metrics.json").write_bytes(
+            orjson.dumps(_finite(metrics), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
+        )
+        measured.rows.write_parquet(staging / "answers.parquet")
+        write_report(staging / "report.html", metrics, measured.rows, worst_cases(measured.rows), job)
+    point_latest(target)
+    reporter.line(f"verdict {metrics['verdict']}: report in {time.perf_counter() - started:.1f} s")
+    return target
+
+
+def read_material(job: EvaluateJob, generations: Path) -> Material:
+    """All inputs as frames and rows, and the judge."""
+    train, test = read_rows(job.mix_dir / "train.jsonl"), read_rows(job.mix_dir / "test.jsonl")
+    return Material(
+        generations=pl.read_parquet(generations / "generations.parquet"),
+        likelihoods=pl.read_parquet(generations / "likelihoods.parquet"),
+        train=train,
+        test=test,
+        personas=job.personas,
+        judge=train_judge(judge_rows(job.judge_rows, train), list(job.personas.personas)),
+        max_new_tokens=job.recipe.evaluation.max_new_tokens,
+    )
+
+
+def judge_rows(path: Path | None, train: Iterable[Row]) -> list[tuple[str, str, str]]:
+    """(voice, question, answer) from the rows that all recipes share, else from the recipe's own train rows."""
+    rows = read_rows(path) if path else train
+    return [(row.persona, row.question, row.answer) for row in rows]
+
+
+def make_metrics(
+    job: EvaluateJob, digest: str, material: Material, measured: Measured, gates: list[Gate], generations: Path
+) -> dict[str, Any]:
+    """The content of metrics.json. `key` is flat: what Dagster plots."""
+    settings = json.loads((generations / "settings.json").read_text(encoding="utf-8"))
+    card = _run_card(job)
+    return {
+        "recipe": job.recipe.name,
+        "title": job.recipe.title,
+        "digest": digest,
+        "generations": generations.name,
+        "verdict": verdict(gates),
+        "gates": [gate.as_dict() for gate in gates],
+        "key": key_numbers(measured, gates),
+        "intervals": {name: interval.as_dict() for name, interval in sorted(measured.intervals.items())},
+        "detail": measured.detail,
+        "settings": settings,
+        "test": {
+            "rows": len(material.test),
+            "digest": json_digest(sorted([row.row_id, row.answer] for row in material.test)),
+        },
+        "shared_judge": job.judge_rows is not None,
+        "run": json.loads(card.read_text(encoding="utf-8")) if card else None,
+    }
+
+
+def key_numbers(measured: Measured, gates: list[Gate]) -> dict[str, float | int]:
+    """Every interval's value, the gates by colour, and the scores without an interval: flat, for asset metadata."""
+    numbers: dict[str, float | int] = {
+        name: one.value for name, one in sorted(measured.intervals.items()) if one.value is not None
+    }
+    for colour in ("green", "amber", "red"):
+        numbers[f"gates_{colour}"] = sum(gate.verdict == colour for gate in gates)
+    for model, table in measured.detail["bertscore"]["models"].items():
+        numbers[f"bertscore_rescaled_{model}"] = table["rescaled"]["F"]
+    for model, table in measured.detail["collapse"].items():
+        for name in ("distinct_2", "self_bleu"):
+            if table[name] is not None:
+                numbers[f"{name}_{model}"] = table[name]
+    return numbers
+
+
+def _finite(value: Any) -> Any:
+    """The same with None for NaN and infinity, which JSON lacks."""
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return value
+
+
+def dagster_metadata(folder: Path) -> dict[str, Any]:
+    """Flat metadata of a published report: numbers and paths, no text of anybody's."""
+    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    gates = "\n".join(
+        f"| {gate['verdict']} | {gate['title']} | {_short(gate['value'])} | {gate['bound']} {gate['threshold']:g} |"
+        for gate in metrics["gates"]
+    )
+    table = f"| verdict | gate | measured | threshold |\n|---|---|---:|---|\n{gates}"
+    return {
+        **metrics["key"],
+        "verdict": metrics["verdict"],
+        "gates": {"raw_value": table, "type": "md"},
+        "report": {"raw_value": str(folder / "report.html"), "type": "path"},
+    }
+
+
+def _short(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def main(path: Path) -> None:
+    job = EvaluateJob.model_validate_json(path.read_text(encoding="utf-8"))
+    with open_reporter() as reporter:
+        folder = evaluate(job, reporter)
+        reporter.finish(dagster_metadata(folder), data_version=folder.name)
+        reporter.line(f"{job.recipe.name}: {folder / 'report.html'}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

@@ -1,0 +1,123 @@
+"""Persona fidelity: does an answer carry the voice that was asked for?
+
+A judge (character 1-3-grams, logistic regression) learns the voices from train answers that all recipes share,
+and is trusted only as far as its accuracy on human test answers, which is reported first. It hears form, not
+topic: Latin words and digits are masked, and so is what the answer repeats of its question. Beside it stand
+markers that anyone can count.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from persona_dagster.digest import json_digest
+from persona_dagster.evaluation.collapse import units
+
+UNCLEAR = "unclear"
+LEAST_ANSWERS = 5  # a voice, to learn from
+LEAST_HAN = 0.3  # of an answer's letters: these voices speak Chinese, so English prose is none of them
+
+_HAN = re.compile(r"[\u3400-\u9fff]")
+_LATIN = re.compile(r"[A-Za-z]+")
+
+
+def mask_topic(answer: str, question: str) -> str:
+    """`answer` without what names its topic: Latin words become A, digits 0, runs of two or more characters
+    that stand in the question ＿."""
+    masked = _LATIN.sub("A", re.sub(r"\d+", "0", answer))
+    asked = _LATIN.sub("A", re.sub(r"\d+", "0", question))
+    pairs = {asked[place : place + 2] for place in range(len(asked) - 1) if _HAN.fullmatch(asked[place])}
+    hidden = [False] * len(masked)
+    for place in range(len(masked) - 1):
+        if masked[place : place + 2] in pairs:
+            hidden[place] = hidden[place + 1] = True
+    return "".join("＿" if hide else char for char, hide in zip(masked, hidden, strict=True))
+
+
+@dataclass(frozen=True)
+class Judge:
+    """A trained voice classifier. `digest` names what it learnt from: two reports compare only under one judge."""
+
+    voices: tuple[str, ...]
+    digest: str
+    learnt_from: int
+    model: Any
+
+    def probabilities(self, answers: Sequence[str], questions: Sequence[str]) -> np.ndarray:
+        """(n, voices), each row summing to 1."""
+        texts = [mask_topic(answer, question) for answer, question in zip(answers, questions, strict=True)]
+        return np.asarray(self.model.predict_proba(texts)) if texts else np.zeros((0, len(self.voices)))
+
+    def hear(self, answers: Sequence[str], questions: Sequence[str]) -> list[str]:
+        """The voice of each answer; `unclear` for answers that are empty or hardly Chinese."""
+        best = self.probabilities(answers, questions).argmax(axis=1)
+        return [self.voices[place] if speaks(text) else UNCLEAR for place, text in zip(best, answers, strict=True)]
+
+
+def speaks(text: str) -> bool:
+    """Whether there is enough Chinese to hear a voice in."""
+    han = len(_HAN.findall(text))
+    return han >= 4 and han / (han + len(_LATIN.findall(text))) >= LEAST_HAN
+
+
+def train_judge(rows: Sequence[tuple[str, str, str]], voices: Sequence[str]) -> Judge | None:
+    """A judge from (voice, question, answer) rows; None when fewer than two voices have LEAST_ANSWERS answers."""
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+
+    kept = sorted({row for row in rows if row[0] in voices and row[2].strip()})
+    counts = {voice: sum(row[0] == voice for row in kept) for voice in voices}
+    learnt = [voice for voice in voices if counts[voice] >= LEAST_ANSWERS]
+    if len(learnt) < 2:
+        return None
+    kept = [row for row in kept if row[0] in learnt]
+    model = make_pipeline(
+        TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2 if len(kept) > 60 else 1),
+        LogisticRegression(C=10, class_weight="balanced", max_iter=1000),
+    )
+    model.fit([mask_topic(answer, question) for _, question, answer in kept], [voice for voice, _, _ in kept])
+    return Judge(tuple(str(voice) for voice in model.classes_), json_digest(["1", kept]), len(kept), model)
+
+
+def confusion(asked: Sequence[str], heard: Sequence[str], voices: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Counts by asked voice (rows), then heard voice and `unclear` (columns)."""
+    table = {voice: dict.fromkeys([*voices, UNCLEAR], 0) for voice in voices}
+    for wanted, got in zip(asked, heard, strict=True):
+        if wanted in table:
+            table[wanted][got] += 1
+    return table
+
+
+# Anyone can count these. `pattern` per 100 units, or a share of answers where it is anchored (share=True).
+MARKERS: dict[str, tuple[re.Pattern[str], bool]] = {
+    "list_items": (re.compile(r"(?m)^\s*(?:[-*•・]|\d+[.、)])\s*\S"), True),
+    "terms": (re.compile(r"模型|訓練|向量|資料|注意力|斷詞|分詞|損失|語料|參數|演算法|[A-Za-z]{3,}"), False),
+    "second_person": (re.compile(r"[你妳您]"), False),
+    "hedging": (re.compile(r"也許|或許|可能|試著|可以先|不妨|慢慢"), False),
+    "exclamation": (re.compile(r"[!！]"), False),
+    "jeers": (re.compile(r"笑死|傻眼|離譜|有病|憑什麼|拜託|是在|到底|快逃|下一位|呵呵|渣|爛"), False),
+}
+
+
+def markers(answers: Sequence[str]) -> dict[str, float]:
+    """Each marker over a set of answers, and the median length in units."""
+    if not answers:
+        return {}
+    lengths = [len(units(answer)) for answer in answers]
+    total = max(sum(lengths), 1)
+    result: dict[str, float] = {"length": float(np.median(lengths))}
+    for name, (pattern, share) in MARKERS.items():
+        found = [len(pattern.findall(answer)) for answer in answers]
+        result[name] = sum(count > 0 for count in found) / len(answers) if share else 100 * sum(found) / total
+    return result
+
+
+def by_voice(groups: Mapping[str, Sequence[str]]) -> dict[str, dict[str, float]]:
+    """`markers` of each voice's answers."""
+    return {voice: markers(answers) for voice, answers in groups.items() if answers}

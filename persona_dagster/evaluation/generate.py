@@ -1,0 +1,276 @@
+"""The generation program: `python -m persona_dagster.evaluation.generate JOB.json`.
+
+One process holds the model: base and adapter answer the same prompts (one base, the adapter switched off and
+on), and both say how likely they find the reference answers. Batched, seeded, resumable, content-addressed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import polars as pl
+
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.digest import file_digest, json_digest
+from persona_dagster.evaluation.job import GenerateJob
+from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
+from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, read_rows, stratified
+from persona_dagster.records import GENERATION_SCHEMA
+from persona_dagster.training.adapter import point_latest, replacing
+from persona_dagster.training.base_model import load_base
+from persona_dagster.training.reporting import Reporter, open_reporter
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+VERSION = "1"  # raise when the same inputs would give other answers
+LEAST_PROMPT = 64  # tokens of a prompt that are kept however small the model's window
+
+
+def generation_digest(job: GenerateJob) -> str:
+    """The name of these generations: all that decides them."""
+    recipe = job.recipe
+    return json_digest(
+        {
+            "version": VERSION,
+            "base": recipe.base.model_dump(),
+            "sampling": recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
+            "max_length": recipe.training.max_length,
+            "adapter": _folder_digest(job.adapter_dir, ("adapter_config.json", "adapter_model.safetensors")),
+            "mix": [file_digest(job.mix_dir / name) for name in ("train.jsonl", "test.jsonl")],
+            "personas": job.personas.model_dump(mode="json"),
+            "probes": [file_digest(path) for path in sorted(PROBES.glob("*.yaml"))],
+        }
+    )
+
+
+def _folder_digest(folder: Path, names: tuple[str, ...]) -> str:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise FileNotFoundError(f"{folder}: no adapter there ({', '.join(missing)} missing); train the recipe first")
+    return json_digest([file_digest(folder / name) for name in names])
+
+
+def find_generations(job: GenerateJob) -> Path | None:
+    """The folder of these very generations, if they are there."""
+    folder = job.out_dir / job.recipe.name / generation_digest(job)
+    return folder if (folder / "generations.parquet").is_file() else None
+
+
+def generate(job: GenerateJob, reporter: Reporter) -> Path:
+    """Writes generations.parquet (GENERATION_SCHEMA), likelihoods.parquet and settings.json; returns their folder.
+
+    Answers are saved batch by batch beside the target, so an interrupted run goes on where it stopped.
+    """
+    digest = generation_digest(job)
+    target = job.out_dir / job.recipe.name / digest
+    if (found := find_generations(job)) is not None:
+        reporter.line(f"generations {digest[:12]} are there already: nothing asked")
+        point_latest(found)
+        return found
+    train, test = read_rows(job.mix_dir / "train.jsonl"), read_rows(job.mix_dir / "test.jsonl")
+    started = time.perf_counter()
+    model, tokenizer, dtype = load_models(job)
+    reporter.line(f"model loaded in {time.perf_counter() - started:.1f} s ({dtype})")
+    partial = target.parent / f".partial-{digest}.jsonl"
+    answers = answer_all(model, tokenizer, make_prompts(job.personas, train, test, job.recipe.evaluation), job, partial, reporter)
+    scored = score_all(model, tokenizer, train, test, job.recipe, reporter)
+    settings = {
+        "digest": digest,
+        "base": job.recipe.base.model_dump(),
+        "dtype": dtype,
+        "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
+        "seconds": round(time.perf_counter() - started, 1),
+    }
+    with replacing(target) as staging:
+        answers.write_parquet(staging / "generations.parquet")
+        scored.write_parquet(staging / "likelihoods.parquet")
+        (staging / "settings.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")
+    point_latest(target)
+    partial.unlink(missing_ok=True)
+    return target
+
+
+def load_models(job: GenerateJob) -> tuple[PeftModel, PreTrainedTokenizerBase, str]:
+    """The base with the adapter on it, for inference.
+
+    On the CPU it runs in float32: few CPUs multiply bfloat16 (on AVX2 it is 5 to 10 times slower), and float32
+    holds every bfloat16 weight exactly.
+    """
+    import torch
+    from peft import PeftModel
+
+    cuda = torch.cuda.is_available()
+    base = job.recipe.base if cuda else job.recipe.base.model_copy(update={"dtype": "float32"})
+    model, tokenizer = load_base(base, job.models_dir, job.recipe.quantisation if cuda else None)
+    # Only training wants eager attention on the CPU; forward alone, SDPA is the faster.
+    with contextlib.suppress(ValueError):
+        model.set_attn_implementation("sdpa")
+    tokenizer.padding_side = "left"
+    return PeftModel.from_pretrained(model, str(job.adapter_dir)).eval(), tokenizer, base.dtype
+
+
+@contextlib.contextmanager
+def as_model(model: PeftModel, name: str) -> Iterator[None]:
+    """The adapter for `adapter`, its base for anything else."""
+    if name == "adapter":
+        yield
+    else:
+        with model.disable_adapter():
+            yield
+
+
+def answer_all(
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[Prompt],
+    job: GenerateJob,
+    partial: Path,
+    reporter: Reporter,
+) -> pl.DataFrame:
+    """All answers as GENERATION_SCHEMA, in the order of `prompts`; `partial` holds those that are already there."""
+    import torch
+
+    done = _read_partial(partial)
+    spec = job.recipe.evaluation
+    texts = {prompt.key: _render(prompt, tokenizer) for prompt in prompts}
+    order = {"base": 0, "fewshot": 1, "adapter": 2}
+    # Like lengths together: padding is prefill paid for nothing.
+    waiting = sorted(
+        (prompt for prompt in prompts if prompt.key not in done),
+        key=lambda prompt: (order[prompt.model], len(texts[prompt.key]), prompt.key),
+    )
+    partial.parent.mkdir(parents=True, exist_ok=True)
+    with partial.open("a", encoding="utf-8") as file:
+        for batch in _batches(waiting, spec.batch_size):
+            started = time.perf_counter()
+            # Seeded by batch content, so that a resumed run samples what an unbroken one would have.
+            torch.manual_seed(int(json_digest([spec.seed, [prompt.key for prompt in batch]])[:8], 16))
+            with as_model(model, batch[0].model):
+                answers = _answer(model, tokenizer, [texts[prompt.key] for prompt in batch], job.recipe)
+            for prompt, answer in zip(batch, answers, strict=True):
+                done[prompt.key] = answer
+                file.write(json.dumps([prompt.key, answer], ensure_ascii=False) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
+            seconds = time.perf_counter() - started
+            reporter.line(f"{batch[0].model}: {len(done)}/{len(prompts)} answers ({len(batch)} in {seconds:.1f} s)")
+    rows = [
+        {**{name: getattr(prompt, name) for name in GENERATION_SCHEMA if hasattr(prompt, name)}, **done[prompt.key]}
+        for prompt in prompts
+    ]
+    return pl.DataFrame(rows, schema=GENERATION_SCHEMA)
+
+
+def _batches(prompts: list[Prompt], size: int) -> Iterator[list[Prompt]]:
+    """Batches of one model each."""
+    batch: list[Prompt] = []
+    for prompt in prompts:
+        if batch and (len(batch) == size or batch[0].model != prompt.model):
+            yield batch
+            batch = []
+        batch.append(prompt)
+    if batch:
+        yield batch
+
+
+def _read_partial(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
+    """Answers saved by a run that did not end; a last line cut short is asked again."""
+    done: dict[tuple[str, str, str], dict[str, Any]] = {}
+    if not path.is_file():
+        return done
+    good = 0
+    with path.open("rb") as file:
+        for line in file:
+            if not line.endswith(b"\n"):
+                break
+            key, answer = json.loads(line)
+            done[tuple(key)] = answer
+            good += len(line)
+    os.truncate(path, good)
+    return done
+
+
+def _render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
+    turns = [{"role": turn["role"], "content": turn["content"].strip()} for turn in prompt.messages]
+    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+
+
+def _answer(model: Any, tokenizer: Any, texts: list[str], recipe: Recipe) -> list[dict[str, Any]]:
+    """Per text: answer, finish (stop | length) and new_tokens."""
+    import torch
+
+    spec = recipe.evaluation
+    window = getattr(model.config, "max_position_embeddings", 4096)
+    room = max(LEAST_PROMPT, min(window, 8192) - spec.max_new_tokens)
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"][-room:] for text in texts]
+    batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(model.device)
+    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
+    if spec.temperature > 0:
+        sampling = {"do_sample": True, "temperature": spec.temperature, "top_p": spec.top_p}
+    with torch.inference_mode():
+        output = model.generate(
+            **batch,
+            max_new_tokens=spec.max_new_tokens,
+            repetition_penalty=spec.repetition_penalty,
+            pad_token_id=tokenizer.pad_token_id,
+            eos_token_id=tokenizer.eos_token_id,
+            top_k=None,
+            **sampling,
+        )
+    answers = []
+    for ids in output[:, batch["input_ids"].shape[1] :].tolist():
+        stopped = tokenizer.eos_token_id in ids
+        new = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
+        text = tokenizer.decode(new, skip_special_tokens=True).strip()
+        answers.append({"answer": text, "finish": "stop" if stopped else "length", "new_tokens": len(new)})
+    return answers
+
+
+def score_all(
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, train: list[Row], test: list[Row], recipe: Recipe, reporter: Reporter
+) -> pl.DataFrame:
+    """Likelihoods of base and adapter: test answers, as many train answers (the gap), knowledge choices."""
+    spec = recipe.evaluation
+    tested = stratified(test, spec.max_rows, spec.seed)
+    trained = stratified(train, len(tested), spec.seed)
+    rows = [Answered(row.row_id, "test", row.persona, row.messages) for row in tested]
+    rows += [Answered(row.row_id, "train", row.persona, row.messages) for row in trained]
+    for probe in knowledge(spec.max_probes):
+        question = {"role": "user", "content": probe.prompt}
+        for option, text in enumerate((probe.answer, *probe.wrong)):
+            messages = [question, {"role": "assistant", "content": text}]
+            rows.append(Answered(probe.id, "knowledge", "general", messages, option))
+    tokenizer.padding_side = "right"
+    frames = [pl.DataFrame(schema=LIKELIHOOD_SCHEMA)]
+    for name in ("base", "adapter"):
+        started = time.perf_counter()
+        with as_model(model, name):
+            # The train answers tell what the adapter learnt by heart; the base never saw them.
+            asked = [row for row in rows if name == "adapter" or row.suite != "train"]
+            frames.append(likelihoods(model, tokenizer, asked, recipe.training.max_length, name))
+        reporter.line(f"{name}: {len(asked)} answers scored in {time.perf_counter() - started:.1f} s")
+    return pl.concat(frames)
+
+
+def main(path: Path) -> None:
+    job = GenerateJob.model_validate_json(path.read_text(encoding="utf-8"))
+    with open_reporter() as reporter:
+        folder = generate(job, reporter)
+        frame = pl.read_parquet(folder / "generations.parquet")
+        counts = {f"{model} answers": count for model, count in frame["model"].value_counts().sort("model").rows()}
+        settings = json.loads((folder / "settings.json").read_text(encoding="utf-8"))
+        reporter.finish({**counts, "seconds": settings["seconds"], "path": str(folder)}, data_version=folder.name)
+        reporter.line(f"{job.recipe.name}: {frame.height} answers in {folder}")
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))

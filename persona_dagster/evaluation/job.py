@@ -1,0 +1,41 @@
+"""What the two evaluation programs are told: their jobs, as files that a person can read and run again."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from persona_dagster.config.loading import Config
+from persona_dagster.config.personas import Personas
+from persona_dagster.config.recipes import Recipe
+
+
+class _Job(Config):
+    recipe: Recipe
+    personas: Personas
+    mix_dir: Path  # train.jsonl, test.jsonl, provenance.parquet, manifest.json
+    models_dir: Path
+
+    def save(self, path: Path) -> Path:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
+        return path
+
+
+class GenerateJob(_Job):
+    """Answers of base and adapter: written to `out_dir/<recipe>/<digest>`, and `out_dir/<recipe>/latest`."""
+
+    adapter_dir: Path  # a PEFT adapter: adapter_config.json, adapter_model.safetensors
+    out_dir: Path
+
+
+class EvaluateJob(_Job):
+    """Metrics and report over generations: written to `out_dir/<recipe>/<digest>`, and `out_dir/<recipe>/latest`.
+
+    `judge_rows` is what the voice judge learns from: a JSONL of train rows that all recipes share, so that
+    every recipe meets the same judge; without it, the recipe's own train rows teach it, and the report says so.
+    """
+
+    generations_dir: Path  # what generate wrote
+    out_dir: Path
+    adapter_dir: Path | None = None  # for its run facts: training curve, peak VRAM, watts
+    judge_rows: Path | None = None

@@ -1,0 +1,114 @@
+"""How likely a model finds an answer: test loss, perplexity, and the choice between a right and wrong answers.
+
+Loss is the mean negative log-likelihood of the answer's tokens and its end token, in nats a token, over all
+tokens of the set (so that long answers count for their length); perplexity is its exponential (>= 1).
+Source: the language-modelling loss of `transformers`, with the mask of `dialogue.chat_format`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import polars as pl
+
+from persona_dagster.dialogue.chat_format import IGNORED, Message, encode
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+LIKELIHOOD_SCHEMA = pl.Schema(
+    {
+        "key": pl.String,  # a row_id, or the id of a knowledge probe
+        "suite": pl.String,  # test | train | knowledge
+        "persona": pl.String,
+        "model": pl.String,  # base | adapter
+        "option": pl.Int32,  # 0: the reference or right answer; 1…: wrong ones
+        "nats": pl.Float64,  # over the answer, its end token included
+        "tokens": pl.Int32,
+    }
+)
+# Hidden states are cheap, logits are not: 2,048 padded tokens a batch keep the answer's logits under 400 MB.
+BATCH_TOKENS = 2048
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A dialogue whose last answer is to be scored."""
+
+    key: str
+    suite: str
+    persona: str
+    messages: list[Message]
+    option: int = 0
+
+
+def likelihoods(
+    model: Any,
+    tokenizer: PreTrainedTokenizerBase,
+    rows: Sequence[Answered],
+    max_length: int,
+    name: str,
+    progress: Callable[[int, int], None] = lambda done, of: None,
+) -> pl.DataFrame:
+    """A frame of LIKELIHOOD_SCHEMA; rows whose answer does not fit `max_length` are left out."""
+    encoded = [(row, encode(row.messages, tokenizer, max_length)) for row in rows]
+    fitting = [(row, one) for row, one in encoded if one is not None]
+    fitting.sort(key=lambda pair: len(pair[1].input_ids))
+    records = []
+    start = 0
+    while start < len(fitting):
+        end = start + 1
+        while end < len(fitting) and (end + 1 - start) * len(fitting[end][1].input_ids) <= BATCH_TOKENS:
+            end += 1
+        batch = fitting[start:end]
+        sums = _batch_nats(model, [one.input_ids for _, one in batch], [one.labels for _, one in batch])
+        for (row, _), (nats, tokens) in zip(batch, sums, strict=True):
+            records.append((row.key, row.suite, row.persona, name, row.option, nats, tokens))
+        start = end
+        progress(start, len(fitting))
+    return pl.DataFrame(records, schema=LIKELIHOOD_SCHEMA, orient="row")
+
+
+def _batch_nats(model: Any, inputs: list[list[int]], labels: list[list[int]]) -> list[tuple[float, int]]:
+    """Per row: summed negative log-likelihood of the labelled tokens, and their number."""
+    import torch
+
+    device = next(model.parameters()).device
+    width = max(map(len, inputs))
+    ids = torch.zeros((len(inputs), width), dtype=torch.long, device=device)
+    mask = torch.zeros_like(ids)
+    for place, row in enumerate(inputs):
+        ids[place, : len(row)] = torch.tensor(row)
+        mask[place, : len(row)] = 1
+    causal = model.get_base_model() if hasattr(model, "get_base_model") else model
+    with torch.inference_mode():
+        hidden = getattr(causal, causal.base_model_prefix)(input_ids=ids, attention_mask=mask)[0]
+        sums = []
+        for place, row in enumerate(labels):
+            target = torch.tensor(row[1:], device=device)
+            asked = (target != IGNORED).nonzero()[:, 0]
+            # Logits at the answer alone: a vocabulary of 49 k over the whole prompt would cost ten times as much.
+            logits = causal.get_output_embeddings()(hidden[place, asked]).float()
+            loss = torch.nn.functional.cross_entropy(logits, target[asked], reduction="sum")
+            sums.append((float(loss), len(asked)))
+    return sums
+
+
+def mean_loss(frame: pl.DataFrame) -> float | None:
+    """Nats a token over the frame; None when it holds no token."""
+    tokens = frame["tokens"].sum()
+    return float(frame["nats"].sum() / tokens) if tokens else None
+
+
+def perplexity(loss: float | None) -> float | None:
+    return None if loss is None else float(np.exp(min(loss, 50)))
+
+
+def choices(frame: pl.DataFrame) -> pl.DataFrame:
+    """Per (key, model): whether the right answer is the likeliest by nats a token. Chance is 1 / options."""
+    scored = frame.filter(pl.col("suite") == "knowledge").with_columns(rate=pl.col("nats") / pl.col("tokens"))
+    best = scored.sort("rate", "option").group_by("key", "model", maintain_order=True).first()
+    return best.select("key", "model", right=(pl.col("option") == 0)).sort("key", "model")

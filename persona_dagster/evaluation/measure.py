@@ -1,0 +1,369 @@
+"""All metrics over one set of generations: from frames to the numbers, tables and cases of the report.
+
+No file is written here and no model of ours is run: `generate` held it. Only the encoder of BERTScore and the
+voice judge work, both on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import polars as pl
+
+from persona_dagster.config.personas import Personas
+from persona_dagster.digest import text_digest
+from persona_dagster.evaluation import collapse, fidelity, forgetting, loss, residue, routing
+from persona_dagster.evaluation.bertscore import Baseline, Scorer
+from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval, paired_interval
+from persona_dagster.evaluation.fidelity import Judge
+from persona_dagster.evaluation.memorisation import Copied, TrainIndex
+from persona_dagster.evaluation.prompts import Row, knowledge
+
+MODELS = ("base", "fewshot", "adapter")
+SPOKEN = ("test", "probe", "routing", "contradiction")  # suites whose answers ought to be fluent prose
+
+
+@dataclass(frozen=True)
+class Material:
+    """What there is to measure."""
+
+    generations: pl.DataFrame  # GENERATION_SCHEMA
+    likelihoods: pl.DataFrame  # LIKELIHOOD_SCHEMA
+    train: list[Row]
+    test: list[Row]
+    personas: Personas
+    judge: Judge | None
+    max_new_tokens: int
+    clean: Callable[[str], str] | None = None  # the inference filter, where there is one
+
+
+@dataclass(frozen=True)
+class Measured:
+    """`gated` are the numbers that gates judge, `intervals` all numbers with their uncertainty, `detail` the
+    tables of the report, `rows` a frame with a line an answer."""
+
+    gated: dict[str, Interval]
+    intervals: dict[str, Interval]
+    detail: dict[str, Any]
+    rows: pl.DataFrame
+
+
+def measure(material: Material, scorer: Scorer) -> Measured:
+    """Every metric family over `material`."""
+    rows = _annotate(material, scorer)
+    intervals: dict[str, Interval] = {}
+    detail: dict[str, Any] = {}
+    gated = {
+        **_likelihood(material, intervals, detail),
+        **_voices(material, rows, intervals, detail),
+        **_collapse(rows, intervals, detail),
+        **_residue(material, rows, intervals, detail),
+        **_memorisation(material, rows, intervals, detail),
+        **_forgetting(material, intervals, detail),
+    }
+    _similarity(material, rows, scorer, intervals, detail)
+    return Measured(gated, intervals, detail, rows)
+
+
+def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
+    """A line an answer: the generation, the voice heard, repetition, what is broken, copied, left over; BERTScore."""
+    index = TrainIndex((row.row_id, row.answer) for row in material.train)
+    tags = residue.tag_pattern(material.personas)
+    frame = material.generations
+    questions = [routing.question_of(messages) for messages in frame["messages"].to_list()]
+    answers = frame["answer"].to_list()
+    heard = material.judge.hear(answers, questions) if material.judge else [None] * len(answers)
+    # A reference of the tokens that were allowed could have been written in full.
+    fits = [_fits(text, material.max_new_tokens) for text in frame["reference"].to_list()]
+    copied = [index.look_up(text) for text in answers]
+    scored = frame.with_row_index("place").filter((pl.col("suite") == "test") & pl.col("reference").is_not_null())
+    values = scorer.score(scored["answer"].to_list(), scored["reference"].to_list())
+    bert = dict(zip(scored["place"].to_list(), values.tolist(), strict=True))
+    return frame.with_columns(
+        pl.Series("question", questions, dtype=pl.String),
+        pl.Series("heard", heard, dtype=pl.String),
+        pl.Series("repetition", [collapse.repetition(text) for text in answers], dtype=pl.Float64),
+        pl.Series(
+            "broken",
+            [collapse.broken(*row) for row in zip(answers, frame["finish"].to_list(), fits, strict=True)],
+            dtype=pl.String,
+        ),
+        pl.Series("residue", [residue.find(text, tags) for text in answers], dtype=pl.List(pl.String)),
+        pl.Series("copied", [one.share for one in copied], dtype=pl.Float64),
+        pl.Series("copied_run", [one.longest for one in copied], dtype=pl.Int64),
+        pl.Series("copied_text", [one.text for one in copied], dtype=pl.String),
+        pl.Series("copied_rows", [list(one.rows) for one in copied], dtype=pl.List(pl.String)),
+        pl.Series("bertscore", [bert.get(place, [None] * 3)[2] for place in range(frame.height)], dtype=pl.Float64),
+        pl.Series("bert_p", [bert.get(place, [None] * 3)[0] for place in range(frame.height)], dtype=pl.Float64),
+        pl.Series("bert_r", [bert.get(place, [None] * 3)[1] for place in range(frame.height)], dtype=pl.Float64),
+    )
+
+
+def _fits(reference: str | None, max_new_tokens: int) -> bool:
+    """Whether a reference surely fits the limit: two tokens a character is what a Latin-born tokenizer needs."""
+    return reference is not None and 2 * len(reference) <= max_new_tokens
+
+
+def _paired(rows: pl.DataFrame, column: str, ours: str, theirs: str) -> tuple[list[float], list[float], list[str]]:
+    """Values of `column` for prompts that both models answered, and the groups they are resampled in."""
+    keys = ["suite", "prompt_id"]
+    left, right = (rows.filter(pl.col("model") == name).select(*keys, "question", column) for name in (ours, theirs))
+    both = left.join(right.drop("question"), on=keys, suffix="_other").drop_nulls([column, f"{column}_other"]).sort(keys)
+    groups = [text_digest(question) for question in both["question"].to_list()]
+    return both[column].cast(pl.Float64).to_list(), both[f"{column}_other"].cast(pl.Float64).to_list(), groups
+
+
+def _grouped(rows: pl.DataFrame, column: str) -> Interval:
+    kept = rows.drop_nulls(column)
+    return mean_interval(
+        kept[column].cast(pl.Float64).to_list(), groups=[text_digest(text) for text in kept["question"].to_list()]
+    )
+
+
+def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict[str, Any]) -> dict[str, Interval]:
+    frame = material.likelihoods.filter(pl.col("suite") != "knowledge")
+    losses: dict[str, Interval] = {}
+    for name, suite, model in (("base", "test", "base"), ("adapter", "test", "adapter"), ("train", "train", "adapter")):
+        part = frame.filter((pl.col("suite") == suite) & (pl.col("model") == model)).sort("key")
+        rates = (part["nats"] / part["tokens"]).to_list()
+        losses[name] = mean_interval(rates, part["tokens"].to_list())
+        intervals[f"loss_{name}"] = losses[name]
+    tested = frame.filter(pl.col("suite") == "test")
+    both = tested.filter(pl.col("model") == "base").join(
+        tested.filter(pl.col("model") == "adapter"), on="key", suffix="_adapter"
+    )
+    both = both.sort("key")
+    gain = paired_interval(
+        (both["nats"] / both["tokens"]).to_list(),
+        (both["nats_adapter"] / both["tokens_adapter"]).to_list(),
+        both["tokens"].to_list(),
+    )
+    intervals["loss_gain"] = gain
+    test, train = losses["adapter"].value, losses["train"].value
+    gap = NOTHING
+    if test is not None and train is not None:
+        enough = losses["adapter"].enough and losses["train"].enough
+        gap = Interval(test - train, None, None, min(losses["adapter"].n, losses["train"].n), enough)
+    intervals["train_test_gap"] = gap
+    detail["perplexity"] = {name: loss.perplexity(one.value) for name, one in losses.items()}
+    by_persona = tested.group_by("persona", "model").agg(pl.col("nats").sum() / pl.col("tokens").sum()).sort("persona")
+    detail["loss_by_persona"] = [
+        {"persona": persona, "model": model, "loss": value} for persona, model, value in by_persona.rows()
+    ]
+    return {"min_loss_gain": gain, "max_train_test_gap": gap, "min_train_loss": losses["train"]}
+
+
+def _voices(
+    material: Material, rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]
+) -> dict[str, Interval]:
+    judge = material.judge
+    if judge is None:
+        detail["voices"] = None
+        return {"min_fidelity_gain": NOTHING}
+    human = [row for row in material.test if row.persona in judge.voices]
+    heard = judge.hear([row.answer for row in human], [row.question for row in human])
+    right = [float(row.persona == voice) for row, voice in zip(human, heard, strict=True)]
+    intervals["judge_accuracy"] = mean_interval(right, groups=[text_digest(row.question) for row in human])
+    known = rows.filter(pl.col("asked").is_in(list(judge.voices))).with_columns(
+        right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64)
+    )
+    families = {"fidelity": ["test", "probe"], "routing": ["routing"], "contradiction": ["contradiction"]}
+    for name, suites in families.items():
+        part = known.filter(pl.col("suite").is_in(suites))
+        for model in MODELS:
+            intervals[f"{name}_{model}"] = _grouped(part.filter(pl.col("model") == model), "right")
+        intervals[f"{name}_gain"] = paired_interval(*_values(part, "right", "adapter", "base"))
+    intervals["fidelity_over_fewshot"] = paired_interval(
+        *_values(known.filter(pl.col("suite") == "test"), "right", "adapter", "fewshot")
+    )
+    spoken = known.filter(pl.col("suite").is_in(["test", "probe"]))
+    detail["voices"] = list(judge.voices)
+    detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
+    detail["confusion"] = {"human": fidelity.confusion([row.persona for row in human], heard, judge.voices)}
+    detail["routing_confusion"] = {}
+    for model in ("base", "adapter"):
+        part = spoken.filter(pl.col("model") == model)
+        detail["confusion"][model] = fidelity.confusion(part["asked"].to_list(), part["heard"].to_list(), judge.voices)
+        part = known.filter((pl.col("model") == model) & (pl.col("suite") == "routing"))
+        detail["routing_confusion"][model] = fidelity.confusion(
+            part["asked"].to_list(), part["heard"].to_list(), judge.voices
+        )
+    detail["markers"] = {
+        "human": fidelity.by_voice({v: [row.answer for row in human if row.persona == v] for v in judge.voices})
+    }
+    for model in ("base", "adapter"):
+        part = spoken.filter(pl.col("model") == model)
+        answers = {v: part.filter(pl.col("asked") == v)["answer"].to_list() for v in judge.voices}
+        detail["markers"][model] = fidelity.by_voice(answers)
+    return {"min_fidelity_gain": intervals["fidelity_gain"]}
+
+
+def _values(rows: pl.DataFrame, column: str, ours: str, theirs: str) -> tuple[list[float], list[float], None, list[str]]:
+    left, right, groups = _paired(rows, column, ours, theirs)
+    return left, right, None, groups
+
+
+def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]) -> dict[str, Interval]:
+    spoken = rows.filter(pl.col("suite").is_in(SPOKEN))
+    table: dict[str, Any] = {}
+    for model in MODELS:
+        part = spoken.filter(pl.col("model") == model)
+        answers = part["answer"].to_list()
+        intervals[f"repetition_{model}"] = _grouped(part, "repetition")
+        broken = part.with_columns(pl.col("broken").is_not_null().cast(pl.Float64).alias("is_broken"))
+        intervals[f"broken_{model}"] = _grouped(broken, "is_broken")
+        table[model] = {
+            "answers": len(answers),
+            "distinct_1": collapse.distinct(answers, 1),
+            "distinct_2": collapse.distinct(answers, 2),
+            "self_bleu": collapse.self_bleu(answers),
+            "identical_openings": collapse.identical_openings(answers),
+            "broken": dict(part.drop_nulls("broken")["broken"].value_counts().sort("broken").rows()),
+            "mean_tokens": part["new_tokens"].mean(),
+        }
+    references = spoken.filter(pl.col("model") == "adapter")["reference"].drop_nulls().unique().sort().to_list()
+    table["human"] = {
+        "answers": len(references),
+        "distinct_1": collapse.distinct(references, 1),
+        "distinct_2": collapse.distinct(references, 2),
+        "self_bleu": collapse.self_bleu(references),
+        "identical_openings": collapse.identical_openings(references),
+        "broken": {},
+        "mean_tokens": None,
+    }
+    intervals["repetition_human"] = mean_interval([collapse.repetition(text) for text in references])
+    detail["collapse"] = table
+    openings = table["adapter"]["identical_openings"]
+    count = table["adapter"]["answers"]
+    intervals["identical_openings"] = Interval(openings, None, None, count, count >= 8) if count else NOTHING
+    return {
+        "max_repetition": intervals["repetition_adapter"],
+        "max_broken": intervals["broken_adapter"],
+        "max_identical_openings": intervals["identical_openings"],
+    }
+
+
+def _residue(
+    material: Material, rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]
+) -> dict[str, Interval]:
+    found = rows.filter(pl.col("suite") != "reference_train").with_columns(
+        has_residue=(pl.col("residue").list.len() > 0).cast(pl.Float64)
+    )
+    detail["residue"] = {}
+    for model in MODELS:
+        part = found.filter(pl.col("model") == model)
+        intervals[f"residue_{model}"] = _grouped(part, "has_residue")
+        answers = part["answer"].to_list()
+        raw = residue.measure(answers, material.personas)
+        filtered = residue.measure(answers, material.personas, material.clean) if material.clean else None
+        detail["residue"][model] = {"raw": asdict(raw), "filtered": asdict(filtered) if filtered else None}
+    human = residue.measure([row.answer for row in material.test], material.personas)
+    detail["residue"]["human"] = {"raw": asdict(human), "filtered": None}
+    return {"max_residue": intervals["residue_adapter"]}
+
+
+def _memorisation(
+    material: Material, rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]
+) -> dict[str, Interval]:
+    index = TrainIndex((row.row_id, row.answer) for row in material.train)
+    human: list[Copied] = [index.look_up(row.answer) for row in material.test]
+    chance = mean_interval([one.share for one in human])
+    intervals["copied_human"] = chance
+    for model in MODELS:
+        part = rows.filter((pl.col("model") == model) & pl.col("suite").is_in(SPOKEN))
+        intervals[f"copied_{model}"] = _grouped(part, "copied")
+    recited = _grouped(rows.filter(pl.col("suite") == "reference_train"), "copied")
+    intervals["recited_train"] = recited
+    expected = chance.value or 0.0
+    # What it writes by itself, and what it recites when asked a training question: the worse one is judged.
+    excess = [_minus(one, expected) for one in (intervals["copied_adapter"], recited) if one.value is not None]
+    worst = max(excess, key=lambda one: one.value or 0.0, default=NOTHING)
+    intervals["verbatim_excess"] = worst
+    longest = rows.filter(pl.col("model") == "adapter")["copied_run"].max()
+    detail["memorisation"] = {
+        "n": index.n,
+        "longest_adapter": longest,
+        "longest_human": max((one.longest for one in human), default=0),
+    }
+    return {"max_verbatim": worst}
+
+
+def _minus(interval: Interval, amount: float) -> Interval:
+    if interval.value is None or interval.low is None or interval.high is None:
+        return interval
+    return Interval(
+        interval.value - amount, interval.low - amount, interval.high - amount, interval.n, interval.enough
+    )
+
+
+def _forgetting(material: Material, intervals: dict[str, Interval], detail: dict[str, Any]) -> dict[str, Interval]:
+    base, adapter = forgetting.choice_results(material.likelihoods)
+    lost = forgetting.drop(base, adapter)
+    intervals["forgetting"] = lost
+    intervals["knowledge_base"] = mean_interval([float(right) for right in base.values()])
+    intervals["knowledge_adapter"] = mean_interval([float(right) for right in adapter.values()])
+    probes = knowledge(None)
+    written = {model: forgetting.written_results(material.generations, probes, model) for model in ("base", "adapter")}
+    detail["knowledge"] = [
+        {
+            "id": probe.id,
+            "lang": probe.lang,
+            "prompt": probe.prompt,
+            "answer": probe.answer,
+            "choice": {"base": base[probe.id], "adapter": adapter[probe.id]},
+            "written": {model: results.get(probe.id) for model, results in written.items()},
+        }
+        for probe in probes
+        if probe.id in base
+    ]
+    detail["knowledge_chance"] = (
+        sum(1 / (1 + len(probe.wrong)) for probe in probes if probe.id in base) / len(base) if base else None
+    )
+    return {"max_forgetting": lost}
+
+
+def _similarity(
+    material: Material, rows: pl.DataFrame, scorer: Scorer, intervals: dict[str, Interval], detail: dict[str, Any]
+) -> None:
+    tested = rows.filter(pl.col("suite") == "test")
+    baseline: Baseline = scorer.baseline([row.answer for row in material.test])
+    table: dict[str, Any] = {}
+    for model in MODELS:
+        part = tested.filter(pl.col("model") == model)
+        intervals[f"bertscore_{model}"] = _grouped(part, "bertscore")
+        means = [part[name].mean() for name in ("bert_p", "bert_r", "bertscore")]
+        if part.height:
+            import numpy as np
+
+            rescaled = baseline.rescale(part.select("bert_p", "bert_r", "bertscore").to_numpy()).mean(axis=0)
+            table[model] = {
+                "raw": dict(zip("PRF", means, strict=True)),
+                "rescaled": dict(zip("PRF", np.asarray(rescaled).tolist(), strict=True)),
+                "n": part.height,
+            }
+    intervals["bertscore_gain"] = paired_interval(*_values(tested, "bertscore", "adapter", "base"))
+    encoder = scorer.encoder
+    detail["bertscore"] = {
+        "models": table,
+        "encoder": encoder.name,
+        "layer": encoder.layer,
+        "sha256": encoder.sha256,
+        "baseline": {"values": list(baseline.values), "source": baseline.source, "pairs": baseline.pairs},
+    }
+
+
+def worst_cases(rows: pl.DataFrame, count: int = 4) -> dict[str, Sequence[dict[str, Any]]]:
+    """The adapter's answers that an editor should read first, by kind of trouble."""
+    ours = rows.filter(pl.col("model") == "adapter")
+    spoken = ours.filter(pl.col("suite").is_in(SPOKEN))
+    wrong = spoken.filter(pl.col("heard").is_not_null() & (pl.col("heard") != pl.col("asked")))
+    kinds = {
+        "copied": ours.filter(pl.col("copied_run") > 0).sort("copied", "copied_run", "prompt_id", descending=True),
+        "residue": ours.filter(pl.col("residue").list.len() > 0).sort(pl.col("residue").list.len(), descending=True),
+        "broken": spoken.drop_nulls("broken").sort("repetition", descending=True),
+        "wrong voice": wrong.sort("suite", "prompt_id"),
+        "farthest from the reference": spoken.drop_nulls("bertscore").sort("bertscore"),
+    }
+    return {name: frame.head(count).to_dicts() for name, frame in kinds.items() if frame.height}

@@ -1,0 +1,304 @@
+"""The report: one self-contained HTML page a recipe, verdict first.
+
+Scraped and generated text is escaped by Jinja2's autoescape; the page loads nothing (its own CSP forbids it) and
+runs no script. Charts are HTML and SVG drawn here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import polars as pl
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from persona_dagster.evaluation.fidelity import MARKERS
+from persona_dagster.evaluation.job import EvaluateJob
+from persona_dagster.evaluation.prompts import SHOTS
+
+TEMPLATES = Path(__file__).parent / "templates"
+WORDS = {"green": "Ready", "amber": "Undecided", "red": "Not ready"}
+NAMES = {"human": "People", "base": "Base", "fewshot": "Base, few-shot", "adapter": "Adapter"}
+SAMPLES = 6  # a persona
+COLLAPSE_ROWS = [
+    ("distinct_1", "distinct-1", "plain"),
+    ("distinct_2", "distinct-2", "plain"),
+    ("self_bleu", "self-BLEU (0–100)", "one"),
+    ("identical_openings", "begin alike", "percent"),
+    ("mean_tokens", "mean length, tokens", "one"),
+]
+MINUS = "\N{MINUS SIGN}"
+
+
+def environment() -> Environment:
+    """Jinja2 with escaping on, and the filters of both reports."""
+    made = Environment(
+        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    made.filters.update(figure=figure, share=share, marked=marked)
+    return made
+
+
+def figure(value: float | None, form: str = "plain") -> str:
+    """A number for people: plain (3 places), one (1 place), percent, signed; a dash for None."""
+    if value is None:
+        return "–"
+    if form == "percent":
+        return f"{100 * value:.0f} %"
+    if form == "one":
+        return f"{value:.1f}"
+    text = f"{value:+.3f}" if form == "signed" else f"{value:.3f}"
+    text = text.rstrip("0").rstrip(".") if form == "plain" and "." in text else text
+    return text.replace("-", MINUS)
+
+
+def share(value: float | None, top: float) -> float:
+    """Percent of `top`, within 0-100."""
+    return round(min(max(100 * (value or 0) / top, 0), 100), 2) if top else 0.0
+
+
+def marked(text: str, part: str | None) -> Markup:
+    """`text` escaped, with its copied part marked."""
+    if not part or part not in text:
+        return escape(text)
+    before, after = text.split(part, 1)
+    return Markup("{}<mark>{}</mark>{}").format(before, part, after)  # noqa: S704  (format escapes)
+
+
+def write_report(
+    path: Path,
+    metrics: dict[str, Any],
+    rows: pl.DataFrame,
+    worst: dict[str, Sequence[dict[str, Any]]],
+    job: EvaluateJob,
+) -> None:
+    """Renders `metrics` and the answers into `path`."""
+    origins = read_origins(job.mix_dir / "provenance.parquet")
+    for cases in worst.values():
+        for case in cases:
+            named = case["copied_rows"] or ([case["prompt_id"]] if case["prompt_id"] in origins else [])
+            case["lineage"] = [{"row_id": row_id, "docs": origins.get(row_id, [])} for row_id in named]
+    page = environment().get_template("report.html.j2")
+    text = page.render(
+        m=metrics,
+        d=metrics["detail"],
+        i=metrics["intervals"],
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704  (our own file)
+        words=WORDS,
+        names=NAMES,
+        shots=SHOTS,
+        headline=headline(metrics),
+        summary=summary(metrics),
+        families=families(metrics),
+        collapse_rows=COLLAPSE_ROWS,
+        marker_names=["length", *MARKERS],
+        personas={key: {"color": persona.color} for key, persona in job.personas.personas.items()},
+        sampled=sampled(rows, job),
+        worst=worst,
+        curve=curve(job),
+        method=method(metrics),
+    )
+    path.write_text(text, encoding="utf-8")
+
+
+def headline(metrics: dict[str, Any]) -> str:
+    """The verdict in a sentence."""
+    failed = [gate for gate in metrics["gates"] if gate["verdict"] == "red"]
+    unsure = [gate for gate in metrics["gates"] if gate["verdict"] == "amber"]
+    count = len(metrics["gates"])
+    if failed:
+        return f"Not ready: {len(failed)} of {count} gates fail"
+    if unsure:
+        return f"Undecided: {len(unsure)} of {count} gates cannot be judged"
+    return f"Ready: all {count} gates pass"
+
+
+def summary(metrics: dict[str, Any]) -> list[str]:
+    """What was found, in two or three sentences of numbers."""
+    i, sentences = metrics["intervals"], []
+    if metrics["detail"]["voices"] and i["fidelity_adapter"]["value"] is not None:
+        gain = i["fidelity_gain"]
+        sure = f" (95 % interval {figure(100 * gain['low'], 'one')} to {figure(100 * gain['high'], 'one')})" if gain["enough"] else ""
+        sentences.append(
+            f"It answers in the asked voice {figure(i['fidelity_adapter']['value'], 'percent')} of the time, its base "
+            f"{figure(i['fidelity_base']['value'], 'percent')}: {figure(100 * gain['value'], 'one')} points{sure}."
+        )
+    if i["loss_adapter"]["value"] is not None:
+        sentences.append(
+            f"Human test answers cost it {figure(i['loss_adapter']['value'])} nats a token, its base "
+            f"{figure(i['loss_base']['value'])}; its own train answers {figure(i['loss_train']['value'])}."
+        )
+    failed = [gate["title"].lower() for gate in metrics["gates"] if gate["verdict"] == "red"]
+    if failed:
+        sentences.append(f"Failed: {'; '.join(failed)}.")
+    return sentences
+
+
+def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
+    """The bar groups of the comparison: all that base and adapter share."""
+    i, detail = metrics["intervals"], metrics["detail"]
+    voices = bool(detail["voices"])
+    wanted = [
+        ("fidelity", "Answers in the asked voice", "test rows and personas' own probes", "percent", voices),
+        ("routing", "Chooses the right voice untold", "untagged prompts", "percent", voices),
+        ("contradiction", "Obeys the tag against the topic", "contradicting prompts", "percent", voices),
+        ("bertscore", "BERTScore F1, raw", _encoder_note(detail), "plain", True),
+        ("loss", "Loss on human test answers", "nats a token, lower is better", "plain", True),
+        ("repetition", "Repetition within an answer", "rep-4, lower is better", "percent", True),
+    ]
+    made = []
+    for name, title, note, form, there in wanted:
+        if not there:
+            continue
+        rows = [
+            {"name": NAMES[model], "kind": model, "interval": i[f"{name}_{model}"]}
+            for model in ("human", "base", "fewshot", "adapter")
+            if i.get(f"{name}_{model}", {}).get("value") is not None
+        ]
+        if not rows:
+            continue
+        top = 1.0 if form == "percent" else 1.1 * max(row["interval"]["high"] or row["interval"]["value"] for row in rows)
+        gain = i.get(f"{name}_gain")
+        gain_name = "Base minus adapter" if name == "loss" else "Adapter minus base"
+        made.append(
+            {"title": title, "note": note, "form": form, "rows": rows, "top": top, "gain": gain, "gain_name": gain_name}
+        )
+    return made
+
+
+def _encoder_note(detail: dict[str, Any]) -> str:
+    score = detail["bertscore"]
+    rescaled = ", ".join(
+        f"{NAMES[model].lower()} {figure(table['rescaled']['F'])}" for model, table in score["models"].items()
+    )
+    baseline = figure(score["baseline"]["values"][2])
+    return f"{score['encoder']}, layer {score['layer']}; unrelated pairs score {baseline}; rescaled: {rescaled}"
+
+
+def read_origins(path: Path) -> dict[str, list[dict[str, str | None]]]:
+    """Documents by row_id, with a link where the address is http(s)."""
+    if not path.is_file():
+        return {}
+    frame = pl.read_parquet(path, columns=["row_id", "doc_ids", "urls"])
+    origins = {}
+    for row_id, docs, urls in frame.rows():
+        links = list(urls or []) + [None] * len(docs or [])
+        origins[row_id] = [{"doc_id": doc, "url": _safe(url)} for doc, url in zip(docs or [], links, strict=False)]
+    return origins
+
+
+def _safe(url: str | None) -> str | None:
+    return url if url and urlsplit(url).scheme in ("http", "https") else None
+
+
+def sampled(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
+    """Per persona: the first prompts with the answers of base and adapter beside each other."""
+    keys = ["suite", "prompt_id"]
+    wide = rows.filter(pl.col("suite").is_in(["test", "routing", "contradiction", "probe"]))
+    base = wide.filter(pl.col("model") == "base").select(
+        *keys, pl.col("answer").alias("base"), pl.col("heard").alias("base_heard"), pl.col("broken").alias("base_broken")
+    )
+    ours = wide.filter(pl.col("model") == "adapter").rename(
+        {"answer": "adapter", "heard": "adapter_heard", "broken": "adapter_broken"}
+    )
+    both = ours.join(base, on=keys, how="inner", maintain_order="left")
+    groups = []
+    for asked in both["asked"].unique(maintain_order=True).to_list():
+        part = both.filter(pl.col("asked") == asked)
+        # Two of each suite, so that a page shows tagged, untagged and contradicting prompts.
+        picked = part.with_columns(turn=pl.int_range(pl.len()).over("suite")).sort("turn", maintain_order=True)
+        persona = job.personas.personas.get(asked)
+        groups.append({"tag": persona.tag if persona else asked, "samples": picked.head(SAMPLES).to_dicts()})
+    return groups
+
+
+def curve(job: EvaluateJob) -> dict[str, Any] | None:
+    """The training curves as SVG, from training_log.jsonl beside the adapter; None without them."""
+    path = job.adapter_dir / "training_log.jsonl" if job.adapter_dir else None
+    if path is None or not path.is_file():
+        return None
+    log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+    train = [(line["step"], line["loss"]) for line in log if line.get("kind") == "train"]
+    held = [(line["step"], line["loss"]) for line in log if line.get("kind") == "eval"]
+    if len(train) < 2:
+        return None
+    band = job.recipe.healthy_loss.get(job.recipe.base.model)
+    caption = f"Loss in nats a token over {train[-1][0]} optimiser steps."
+    if held:
+        best = min(held, key=lambda point: point[1])
+        caption += f" Evaluation loss is lowest at step {best[0]} ({best[1]:.2f}) and ends at {held[-1][1]:.2f}."
+    return {"svg": loss_svg(train, held, band), "band": band, "caption": caption}
+
+
+def loss_svg(
+    train: list[tuple[int, float]], held: list[tuple[int, float]], band: tuple[float, float] | None
+) -> Markup:
+    """Two lines over steps, in the page's own colours; numbers only, so nothing needs escaping."""
+    width, height, left, bottom = 960, 300, 46, 28
+    last = max(step for step, _ in train + held) or 1
+    top = 1.05 * max(value for _, value in train + held)
+
+    def x(step: float) -> float:
+        return round(left + (width - left - 12) * step / last, 1)
+
+    def y(value: float) -> float:
+        return round(10 + (height - bottom - 10) * (1 - value / top), 1)
+
+    parts = [f'<svg class="curve" viewBox="0 0 {width} {height}" role="img" aria-label="Training curves">']
+    if band:
+        high, low = y(min(band[1], top)), y(min(band[0], top))
+        parts.append(f'<rect x="{left}" y="{high}" width="{width - left - 12}" height="{low - high}" fill="var(--green-wash)"/>')
+    step = 0.5 if top <= 3 else 1.0
+    tick = 0.0
+    while tick <= top:
+        parts.append(f'<line x1="{left}" x2="{width - 12}" y1="{y(tick)}" y2="{y(tick)}" stroke="var(--line)"/>')
+        parts.append(f'<text x="{left - 8}" y="{y(tick) + 4}" text-anchor="end" font-size="12" fill="var(--soft)">{tick:g}</text>')
+        tick += step
+    for mark in range(5):
+        at = last * mark / 4
+        parts.append(f'<text x="{x(at)}" y="{height - 8}" text-anchor="middle" font-size="12" fill="var(--soft)">{at:.0f}</text>')
+    for points, color, thick in ((train, "var(--base)", 1.5), (held, "var(--adapter)", 2.5)):
+        line = " ".join(f"{x(step)},{y(value)}" for step, value in points)
+        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{thick}" stroke-linejoin="round"/>')
+    parts += [f'<circle cx="{x(step)}" cy="{y(value)}" r="4" fill="var(--adapter)"/>' for step, value in held]
+    return Markup("".join(parts) + "</svg>")  # noqa: S704  (numbers only)
+
+
+def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """What one must know to believe or repeat the numbers."""
+    detail, settings = metrics["detail"], metrics["settings"]
+    sampling, score = settings["sampling"], metrics["detail"]["bertscore"]
+    greedy = "greedy" if not sampling["temperature"] else f"temperature {sampling['temperature']}, top-p {sampling['top_p']}"
+    rows = [
+        ("Base model", f"{settings['base']['model']}, {settings['dtype']} for inference"),
+        (
+            "Generation",
+            f"{greedy}, repetition penalty {sampling['repetition_penalty']}, at most {sampling['max_new_tokens']} new "
+            f"tokens, seed {sampling['seed']}, {settings['seconds']:.0f} s",
+        ),
+        ("Test set", f"{metrics['test']['rows']} rows, digest {metrics['test']['digest']}"),
+        (
+            "BERTScore",
+            f"{score['encoder']}, layer {score['layer']}, weights sha256 {score['sha256'][:16]}…, baseline "
+            f"{figure(score['baseline']['values'][2])} from {score['baseline']['pairs']} pairs ({score['baseline']['source']})",
+        ),
+        ("Intervals", "95 %, percentile bootstrap over distinct prompts, 2,000 rounds; under 8 prompts nothing is judged"),
+    ]
+    if detail["voices"]:
+        shared = "the same for all recipes" if metrics["shared_judge"] else "learnt from this recipe's own train rows"
+        judge = detail["judge"]
+        rows.append(("Voice judge", f"character 1–3-grams, logistic regression, topic words masked; {shared}; {judge['digest']}"))
+    if run := metrics.get("run"):
+        results = run.get("results", {})
+        facts = [f"{results[key]} {unit}" for key, unit in (("steps", "steps"), ("seconds", "s")) if key in results]
+        if results.get("peak_memory_gib"):
+            facts.append(f"peak {results['peak_memory_gib']} GiB")
+        if results.get("energy_wh"):
+            facts.append(f"{results['energy_wh']} Wh")
+        rows.append(("Training run", ", ".join(facts)))
+    rows.append(("Generations", metrics["generations"]))
+    return rows
