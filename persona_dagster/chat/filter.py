@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from pathlib import Path
 from typing import Protocol
 
 import regex
 
+from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.corpus import privacy
 from persona_dagster.corpus.rules import load_rules
@@ -34,7 +34,8 @@ _USER = r"(?:<USER>|[A-Za-z][A-Za-z0-9]{1,11})"
 _STAMP = r"(?:(?:<IP>|(?:[0-9]{1,3}\.){3}[0-9]{1,3}) *)?(?:[0-9]{4}/)?[0-9]{2}/[0-9]{2} [0-9]{2}:[0-9]{2}"
 _FLOOR = r"[Bb][0-9]{1,4}"
 _FORUM_HOSTS = (
-    r"(?:[a-z0-9\-]+\.)?(?:imgur\.com|ptt\.cc|dcard\.tw|megapx\.dcard\.tw|meee\.com\.tw|ppt\.cc|threads\.(?:net|com))"
+    r"(?:[a-z0-9\-]+\.)?"
+    r"(?:imgur\.com|ptt\.cc|dcard\.tw|megapx\.dcard\.tw|meee\.com\.tw|ppt\.cc|threads\.(?:net|com))"
 )
 
 TEMPLATE = (
@@ -56,7 +57,8 @@ FORUM_RULES = (
     (
         "floor",
         rf"^ *(?:(?:[@＠]|回覆? ?|[Tt]o ?|[Rr]e:? ?){_FLOOR}(?:[ ,，、+&/]*{_FLOOR})*"
-        rf"|{_FLOOR}(?:[ ,，、+&/]+{_FLOOR})+|b(?:1[3-9]|[2-9][0-9]|[0-9]{{3,4}})(?= )|{_FLOOR}(?= *(?:\n|\Z)))(?![0-9A-Za-z])樓?[ ,，、:：]*",
+        rf"|{_FLOOR}(?:[ ,，、+&/]+{_FLOOR})+|b(?:1[3-9]|[2-9][0-9]|[0-9]{{3,4}})(?= )"
+        rf"|{_FLOOR}(?= *(?:\n|\Z)))(?![0-9A-Za-z])樓?[ ,，、:：]*",
         "",
     ),
     ("quote_mark", r"^: (?=\S)", ""),
@@ -135,7 +137,7 @@ def filter_text(text: str, personas: Personas | None = None) -> Filtered:
 
 @cache
 def _packaged() -> Personas:
-    return load_personas(Path("."))
+    return load_personas(PACKAGED)
 
 
 def _rules(personas: Personas) -> list[tuple[str, str, str]]:
@@ -215,7 +217,7 @@ class _Privacy:
         size = len(self.text)
         spans = self._spans()
         settled = size if last else self._settled(spans)
-        parts = []
+        parts: list[str] = []
         for start, end, kind in spans:
             if end > settled:
                 break
@@ -231,10 +233,10 @@ class _Privacy:
         spans = []
         window = self.text[offset:]
         found = privacy.find(window) + [(*match.span(), match[1]) for match in _PLACEHOLDER.finditer(window)]
-        for start, end, kind in sorted(found):
-            start, end = start + offset, end + offset
-            if kind == "ADDRESS" and (street := _STREET.search(self.text, start, end)):
-                start = street.start()
+        for left, right, kind in sorted(found):
+            start, end = left + offset, right + offset
+            street = _STREET.search(self.text, start, end) if kind == "ADDRESS" else None
+            start = street.start() if street else start
             # PTT's own lines name users too; the rules before have had them, and an arrow before a word is prose.
             if start >= self.done and (kind != "USER" or self.text[start] in "@＠<"):
                 spans.append((start, end, kind))
