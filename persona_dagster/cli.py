@@ -43,7 +43,7 @@ def doctor() -> None:
 @app.command()
 def parse(files: list[Path]) -> None:
     """Prints one JSON line a saved page or payload: outcome, kind, posts and comments, flags, and why."""
-    from persona_dagster.scraping.parsing import parse_file
+    from persona_dagster.scraping.inspecting import parse_file
 
     for path in files:
         sys.stdout.write(orjson.dumps(parse_file(path), default=str).decode() + "\n")

@@ -27,10 +27,15 @@ class Feed(Config):
 
 
 class Voice(Config):
-    """What the answer must sound like: regular expressions that speak for and against the voice."""
+    """What an exchange must be about and how its answer must sound, as regular expressions (Rust syntax: no
+    look-around). One of `topics` must occur in the question, one of `core` and none of `against` in the answer,
+    none of `avoid` in either; each of `signals` heard raises the score."""
 
+    topics: tuple[str, ...] = ()
+    core: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
 
 
 class Persona(Config):

@@ -4,8 +4,6 @@
 shows. What Dagster calls fresh is left alone, so a second run only asks the sites whether something is new.
 """
 
-from __future__ import annotations
-
 import sys
 import time
 from collections.abc import Iterator
@@ -40,7 +38,7 @@ class Pass:
 
     def step(self, asset: str, partition: str | None = None) -> None:
         """Materialises one asset partition unless it is fresh, and prints a line either way."""
-        name = f"{asset}[{partition}]" if partition else asset
+        name = f"{asset} · {partition}" if partition else asset
         if asset not in ALWAYS and is_fresh(self.defs, self.instance, asset, partition):
             self.console.print(f"  [dim]= {name}: nothing changed[/dim]", highlight=False)
             return
@@ -124,8 +122,15 @@ def _print_result(walk: Pass, recipes: tuple[str, ...], seconds: float) -> None:
     console.rule("[bold]Made[/bold]", align="left")
     corpus = walk.numbers("posts")
     table = Table(show_header=True, header_style="bold")
-    for column in ("recipe", "train rows", "test rows", "test loss before → after", "BERTScore F1 base → adapter",
-                   "fidelity base → adapter", "verdict"):
+    for column in (
+        "recipe",
+        "train rows",
+        "test rows",
+        "test loss before → after",
+        "BERTScore F1 base → adapter",
+        "fidelity base → adapter",
+        "verdict",
+    ):
         table.add_column(column)
     for recipe in recipes:
         mix, report = walk.numbers("mix", recipe), walk.numbers("eval_report", recipe)

@@ -1,7 +1,5 @@
 """Jobs, named for what people want. A job's assets share one kind of partition, so re-scraping is a job a site."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from persona_dagster.records import FORUMS
@@ -9,7 +7,7 @@ from persona_dagster.records import FORUMS
 Selection = dg.AssetSelection
 
 
-def build_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
+def build_jobs():  # type: ignore[no-untyped-def]  # the type of an unresolved job is private to Dagster
     return [
         *(
             dg.define_asset_job(
@@ -34,10 +32,5 @@ def build_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
             "evaluate",
             selection=Selection.assets("generations", "eval_report"),
             description="Generate with base and adapter, and write the report.",
-        ),
-        dg.define_asset_job(
-            "release",
-            selection=Selection.assets("hub_release"),
-            description="Release one recipe's adapter to the Hugging Face Hub; a dry run unless told otherwise.",
         ),
     ]

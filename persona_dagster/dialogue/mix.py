@@ -33,6 +33,7 @@ MIX_VERSION = "1"
 
 CHUNK = 50_000  # dialogues held as text at a time
 BUCKET = 100_000  # rows sorted at a time
+ROW_GROUP = 100_000  # of provenance.parquet: part of its bytes
 
 _OPEN = '{"messages":['
 
@@ -244,7 +245,7 @@ def _neutral(chunk: pl.DataFrame) -> pl.DataFrame:
 def _write_provenance(rows: pl.DataFrame, path: Path) -> dict[str, Any]:
     frame = rows.select(pl.col(name).cast(dtype) for name, dtype in PROVENANCE_SCHEMA.items()).sort("row_id")
     with path.open("wb") as file:
-        frame.write_parquet(file, row_group_size=BUCKET)
+        frame.write_parquet(file, row_group_size=ROW_GROUP)
         file.flush()
         os.fsync(file.fileno())
     data = path.read_bytes()

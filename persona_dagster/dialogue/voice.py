@@ -1,7 +1,8 @@
-"""How well an answer fits a persona's voice: a small scorer over the regular expressions of personas.yaml.
+"""How well an exchange fits a persona: a small scorer over the regular expressions of personas.yaml.
 
-Score = share of the voice's signals heard, halved by each pattern heard against it; 1 where a voice has none.
-Polars evaluates the patterns (Rust syntax, no look-around), so that 100 k answers take about a second.
+0 where the question is off the persona's topics, the answer lacks the core of the voice or holds a pattern
+against it, or either touches what the persona avoids; else from the core alone up to 1 with every further signal. Polars evaluates the patterns (Rust
+syntax, no look-around), so that 100 k exchanges take about a second.
 """
 
 from __future__ import annotations
@@ -11,12 +12,20 @@ import polars as pl
 from persona_dagster.config.personas import Voice
 
 
-def voice_score(text: pl.Expr, voice: Voice) -> pl.Expr:
-    """The score of `text`, 0 to 1."""
-    heard = _hits(text, voice.signals) / len(voice.signals) if voice.signals else pl.lit(1.0)
-    return heard * pl.lit(0.5).pow(_hits(text, voice.against))
+def voice_score(question: pl.Expr, answer: pl.Expr, voice: Voice) -> pl.Expr:
+    """The score of an exchange, 0 to 1; 1 where a voice names no pattern."""
+    fits = pl.lit(value=True)
+    if voice.topics:
+        fits &= _any(question, voice.topics)
+    if voice.core:
+        fits &= _any(answer, voice.core)
+    if voice.against:
+        fits &= ~_any(answer, voice.against)
+    if voice.avoid:
+        fits &= ~(_any(question, voice.avoid) | _any(answer, voice.avoid))
+    heard = pl.sum_horizontal(pl.lit(1), *(answer.str.contains(pattern).cast(pl.Int32) for pattern in voice.signals))
+    return pl.when(fits).then(heard / (1 + len(voice.signals))).otherwise(0.0)
 
 
-def _hits(text: pl.Expr, patterns: tuple[str, ...]) -> pl.Expr:
-    """How many of the patterns occur in `text`."""
-    return pl.sum_horizontal(pl.lit(0), *(text.str.contains(pattern).cast(pl.Int32) for pattern in patterns))
+def _any(text: pl.Expr, patterns: tuple[str, ...]) -> pl.Expr:
+    return text.str.contains("|".join(f"(?:{pattern})" for pattern in patterns))

@@ -181,15 +181,23 @@ def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Ev
         for probe_id, key, text in contradictions(personas, half):
             turns = with_persona([{"role": "user", "content": text}], personas.personas[key], tagged=True)
             asked.append((probe_id, "contradiction", key, True, turns, None))
-    for probe in knowledge(third):
-        asked.append((probe.id, "knowledge", "general", False, [{"role": "user", "content": probe.prompt}], None))
-    prompts = [Prompt(i, suite, model, *rest) for model in ("base", "adapter") for i, suite, *rest in asked]
+    asked += [
+        (probe.id, "knowledge", "general", False, [{"role": "user", "content": probe.prompt}], None)
+        for probe in knowledge(third)
+    ]
+    prompts = [
+        Prompt(prompt_id, suite, model, key, tagged, turns, reference)
+        for model in ("base", "adapter")
+        for prompt_id, suite, key, tagged, turns, reference in asked
+    ]
     kinds = len({row.persona for row in train})
-    for row in stratified(train, TRAIN_PROMPTS * kinds, spec.seed):
-        prompts.append(
-            Prompt(row.row_id, "reference_train", "adapter", row.persona, row.tagged, row.prompt, row.answer)
-        )
-    for row in stratified((row for row in tested if row.persona in personas.personas), -(-len(tested) // 2), spec.seed):
-        turns = few_shot(row, train, personas)
-        prompts.append(Prompt(row.row_id, "test", "fewshot", row.persona, True, turns, row.answer))
+    prompts += [
+        Prompt(row.row_id, "reference_train", "adapter", row.persona, row.tagged, row.prompt, row.answer)
+        for row in stratified(train, TRAIN_PROMPTS * kinds, spec.seed)
+    ]
+    speaking = [row for row in tested if row.persona in personas.personas]
+    prompts += [
+        Prompt(row.row_id, "test", "fewshot", row.persona, True, few_shot(row, train, personas), row.answer)
+        for row in stratified(speaking, -(-len(tested) // 2), spec.seed)
+    ]
     return prompts

@@ -22,6 +22,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 from persona_dagster.sample.clock import FIRST_DAY, moment
 
 PACKAGED = Path(__file__).parent / "content"
+NOTES = PACKAGED / "notes"  # the NLP primer
 PTT_USER = r"^[A-Za-z][A-Za-z0-9]{1,11}$"
 
 
