@@ -7,7 +7,7 @@ from persona_dagster.records import FORUMS
 Selection = dg.AssetSelection
 
 
-def build_jobs():  # type: ignore[no-untyped-def]  # the type of an unresolved job is private to Dagster
+def build_jobs():  # the type of an unresolved job is private to Dagster
     return [
         *(
             dg.define_asset_job(

@@ -21,8 +21,8 @@ TAIPEI = ZoneInfo("Asia/Taipei")
 NEXT_DATA = re.compile(r'<script id="__NEXT_DATA__"[^>]*>(.*?)</script>', re.DOTALL)
 POST_KEYS = frozenset(["id", "title", "excerpt", "createdAt", "updatedAt", "commentCount", "likeCount", "forumAlias"])
 COMMENT_KEYS = frozenset(["id", "postId", "createdAt", "floor"])
+ROW_ID = re.compile(r"\d{1,12}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HIDDEN_FLAGS = {"hidden": "hidden", "hiddenByAuthor": "hidden_by_author", "inReview": "in_review"}
-MAX_DEPTH = 64  # the deepest real payload nests 12
 
 
 def load_json(text: str) -> Any:
@@ -37,32 +37,23 @@ def load_json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise MalformedError(f"{constant} is no JSON")
 
-    if _depth(text) > MAX_DEPTH:
-        raise MalformedError(f"nested deeper than {MAX_DEPTH}")
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except (json.JSONDecodeError, RecursionError) as error:
         raise MalformedError(f"no JSON: {error}") from error
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
-        if bracket in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif bracket in "]}":
-            depth -= 1
-    return deepest
-
-
 def parse_dcard(body: bytes, *, board: str, author_key: AuthorKey) -> Parsed:
     """Any Dcard payload: what it is shows in its keys. Lists name posts, and give no rows of their own."""
     try:
         text = decode(body)
+        if text.isascii() and "\\u" not in text and "????" in text:
+            raise MalformedError("the characters were lost in another encoding")
         return _parse(page_data(text) if text.lstrip().startswith("<") else load_json(text), board, author_key)
     except MalformedError as error:
         return incomplete(str(error))
+    except RecursionError:
+        return incomplete("nested too deep")
 
 
 def page_data(source: str) -> Any:
@@ -121,6 +112,8 @@ def rows_of(value: Any) -> Iterator[dict[str, Any]]:
             yield _checked(value, COMMENT_KEYS, "comment")
         elif _is_forum(value):
             return
+        elif ("content" in value) != ("comments" in value):
+            raise MalformedError("half of a crawled post")
         elif not (nested := [value[key] for key in ENVELOPES if key in value]):
             raise MalformedError(f"a payload of unknown shape, with {', '.join(sorted(value)[:6]) or 'no keys'}")
         else:
@@ -141,6 +134,10 @@ def _is_forum(value: dict[str, Any]) -> bool:
 def _checked(row: dict[str, Any], required: frozenset[str], what: str) -> dict[str, Any]:
     if missing := required - row.keys():
         raise MalformedError(f"a {what} {row.get('id')!r} without {', '.join(sorted(missing))}")
+    if what == "comment" and not row.get("hidden") and not {"content", "likeCount"} <= row.keys():
+        raise MalformedError(f"comment {row['id']!r} is not hidden, and has no text")
+    if not ROW_ID.fullmatch(str(row["id"])):
+        raise MalformedError(f"a {what} with the id {str(row['id'])[:50]!r}")
     numbers = [row.get(key) for key in ("commentCount", "likeCount", "floor") if key in row]
     if not all(isinstance(number, int) for number in numbers):
         raise MalformedError(f"a {what} {row.get('id')!r} with {numbers} for counts")

@@ -85,7 +85,7 @@ def parse_board(captures: Iterable[Capture], author_key: AuthorKey) -> BoardPost
         parsed = parse_capture(capture, author_key)
         result.outcomes[parsed.outcome.value] += 1
         result.flags.update(parsed.flags)
-        if not parsed.complete:
+        if not parsed.usable:
             result.problems.append(f"{capture.key}: {parsed.outcome}: {parsed.why}")
             if parsed.outcome is not Outcome.LOGIN_WALL:
                 continue

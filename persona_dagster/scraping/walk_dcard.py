@@ -161,7 +161,7 @@ class DcardWalk:
         if not fetched.ok:
             return False
         parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str)
-        if parsed.complete and parsed.posts:
+        if parsed.usable and parsed.posts:
             return True
         self.work.not_parsed(fetched, parsed.why or "a post without its text")
         return False
