@@ -310,6 +310,7 @@ def hot_boards_page(boards: Sequence[tuple[str, str, str]]) -> str:
 
 
 STYLE = """
+.f4.hl { color: #88f; } .b7 { background: #bbb; }
 body { background: #000; color: #bbb; margin: 0; font: 16px/1.3 "Noto Sans Mono CJK TC", monospace; }
 a { color: #999; } #topbar, #navigation, .action-bar { padding: 8px 16px; background: #00a; }
 #topbar a, #topbar span { color: #ccc; margin-right: 8px; text-decoration: none; } .right { float: right; }

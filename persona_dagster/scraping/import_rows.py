@@ -44,11 +44,11 @@ def row_posts(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[P
 def words(row: dict[str, Any], name: str) -> str | None:
     """A field that is text, or a number that stands for it; nothing for null, empty and absent."""
     value = row.get(name)
-    if value is None or value == "":
-        return None
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool) or not isinstance(value, int | float):
         raise MalformedError(f"a row whose {name} is a {type(value).__name__}")
-    return value if isinstance(value, str) else str(value)
+    return str(value)
 
 
 def base(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> Post:
@@ -73,6 +73,8 @@ def base(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> Post:
 
 def whole(value: Any) -> int | None:
     """Counts come as numbers, as text, and as text with a fraction; what no count can be is none."""
+    if value is None:
+        return None
     try:
         number = float(value)
     except (TypeError, ValueError, OverflowError):

@@ -176,3 +176,36 @@ def test_an_unknown_fault_is_refused() -> None:
 def test_every_fault_is_tried_here() -> None:
     text = Path(__file__).read_text(encoding="utf-8")
     assert [fault for fault in FAULTS if f'"{fault}"' not in text] == []
+
+
+@pytest.mark.parametrize(
+    "request_line",
+    [
+        b"GET /bbs/%ff%fe/index.html HTTP/1.1",
+        b"GET /bbs/Boy-Girl/../../etc/passwd HTTP/1.1",
+        b"GET /bbs/Boy-Girl/index\xe4.html HTTP/1.1",
+        b"GET /ask/over18?from=%00 HTTP/1.1",
+        b"POST /ask/over18 HTTP/1.1\r\nContent-Length: many",
+        b"POST /ask/over18 HTTP/1.1\r\nContent-Length: 99999999999",
+        b"GET / HTTP/1.1\r\nCookie: \x00=;;=",
+    ],
+)
+def test_odd_requests_get_an_answer_and_the_server_lives_on(
+    request_line: bytes, capfd: pytest.CaptureFixture[str]
+) -> None:
+    with with_fault() as (replica, get):
+        place = urlsplit(replica.url(PTT + "/"))
+        with socket.create_connection((place.hostname, place.port), timeout=5) as connection:
+            connection.sendall(request_line + b"\r\nConnection: close\r\n\r\n")
+            assert connection.recv(4096).startswith(b"HTTP/1.1 ")
+        assert get().status_code == 200
+    assert "Traceback" not in capfd.readouterr().err
+
+
+def test_numbers_that_are_none_do_not_break_the_payloads() -> None:
+    with with_fault() as (replica, _):
+        graph = replica.rewrites["https://graph.threads.net"] + "/v1.0/keyword_search"
+        query = {"q": "失戀", "access_token": "replica-token"}
+        for odd in ({"limit": "x"}, {"after": "-1"}, {"limit": "9" * 40}):
+            assert httpx.get(graph, params=query | odd).status_code == 200
+        assert httpx.get(graph, params=query | {"since": "soon"}).json()["error"]["code"] == 100
