@@ -24,8 +24,8 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="release",
         description="Adapter, model card and manifest as they go to the "
-        "[Hub](https://huggingface.co/docs/hub/models-uploading). A dry run unless `publish` is set; never sent while a "
-        "gate of this recipe's report is red or amber.",
+        "[Hub](https://huggingface.co/docs/hub/models-uploading). A dry run unless `publish` is set; never sent while "
+        "a gate of this recipe's report is red or amber.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
         deps=["lora_adapter", "eval_report"],
