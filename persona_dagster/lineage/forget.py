@@ -27,6 +27,8 @@ from persona_dagster.settings import Settings
 
 # A line this long hardly occurs twice by chance: who has it, quotes or repeats it. Shorter ones are no proof.
 MIN_LINE = 12
+# In more rows than this, a line is a signature ("Sent from…") or a header, and nobody's own.
+BOILERPLATE = 5
 FORGOTTEN = "forgotten.json"
 
 
@@ -53,7 +55,7 @@ class ForgetReport:
             f"**Forgotten: {self.target}**",
             f"- {len(self.docs)} posts and comments, {len(self.pairs)} dialogues made of them",
             f"- {self.captures} archived captures removed; their keys are not archived again",
-            f"- rows removed: {', '.join(f'{table} {rows}' for table, rows in self.rows.items()) or 'no table held them'}",
+            f"- rows removed: {', '.join(f'{table} {rows}' for table, rows in self.rows.items()) or 'none'}",
             f"- mixes written anew or deleted: {', '.join(self.mixes) or 'none held them'}",
             *(f"- adapter {name} is stale, it saw {', '.join(rows)}" for name, rows in self.adapters.items()),
             f"- other files rewritten or deleted: {len(self.files)}",
@@ -78,7 +80,7 @@ def forget(target: str, settings: Settings) -> ForgetReport:
     )
     tombstones.write(stone, settings.home)
     report = ForgetReport(target if not authors else f"an author of {target.partition(':')[0]}", docs)
-    needles = {spelling for line in _lines(gone) for spelling in search.spellings(line)}
+    needles = {spelling for line in _lines(gone, posts) for spelling in search.spellings(line)}
     # Listings name authors; the name itself stands nowhere but in the raw archive.
     named = {mark.encode() for name in [target.partition(":")[2]] if authors for mark in (f">{name}<", f'"{name}"')}
     _forget_raw(archive, keys, needles | named, report)
@@ -104,7 +106,7 @@ def _selected(target: str, posts: pl.DataFrame, settings: Settings) -> tuple[pl.
         source, name = target.split(":")
         authors = [author_key(settings.author_secret, source, name)]
         chosen = posts.filter(pl.col("author_key").is_in(authors))
-    lines = _lines(chosen)
+    lines = _lines(chosen, posts)
     said = pl.concat_str(pl.col("text_raw", "text", "quoted", "title").fill_null(""), separator="\n")
     copies = posts.filter(said.str.contains_any(lines)) if lines else posts.clear()
     told = pl.concat([chosen, copies])
@@ -114,11 +116,18 @@ def _selected(target: str, posts: pl.DataFrame, settings: Settings) -> tuple[pl.
     return pl.concat([told, below]).unique(["doc_id", "kind"], maintain_order=True), authors
 
 
-def _lines(posts: pl.DataFrame) -> list[str]:
-    """The lines by which the rows' text is found again."""
-    texts = [text for column in ("text_raw", "text", "title") for text in posts[column].drop_nulls()]
-    lines = {line.strip() for text in texts for line in text.splitlines()}
-    return sorted(line for line in lines if len(line) >= MIN_LINE)
+def _lines(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
+    """The lines by which the rows' text is found again: long ones, but for those that many others have as well."""
+    texts = pl.concat_list(pl.col("text_raw", "text", "title").fill_null("")).list.join("\n")
+
+    def lines(frame: pl.DataFrame) -> pl.DataFrame:
+        every = frame.select("doc_id", line=texts.str.split("\n")).explode("line")
+        every = every.with_columns(pl.col("line").str.strip_chars()).filter(pl.col("line").str.len_chars() >= MIN_LINE)
+        return every.unique()
+
+    others = lines(posts.join(gone.select("doc_id"), on="doc_id", how="anti")).group_by("line").len()
+    usual = others.filter(pl.col("len") > BOILERPLATE).select("line")
+    return lines(gone).join(usual, on="line", how="anti")["line"].unique().sort().to_list()
 
 
 def _captures(archive: Archive, gone: pl.DataFrame, target: str) -> list[tuple[str, str, str]]:
@@ -126,7 +135,7 @@ def _captures(archive: Archive, gone: pl.DataFrame, target: str) -> list[tuple[s
     snapshots = set(gone["snapshot"].drop_nulls())
     found = []
     for source in ("ptt", "dcard", "threads", "notes", "capybara"):
-        for board in archive.boards(source):  # type: ignore[arg-type]
+        for board in archive.boards(source):
             for (_, key), history in archive.histories(source, board).items():
                 if any(seen.sha256 in snapshots or seen.url == target for seen in history.sightings):
                     found.append((source, board, key))

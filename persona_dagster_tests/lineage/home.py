@@ -63,7 +63,7 @@ def pages(secret: bytes) -> tuple[list[Capture], list[Post]]:
                     author_key=author_key(secret, "dcard", f"user{number}" if not place else f"answer{number}{place}"),
                     created_at=NOW,
                     title=None if place else f"好難過的第{number}天",
-                    text_raw=f"{text}\nB{place}",
+                    text_raw=f"{text}\nB{place}\nSent from JPTT on my iPhone",
                     text=text,
                     score=5,
                     snapshot=found.sha256,
