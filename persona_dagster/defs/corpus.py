@@ -17,7 +17,8 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
-from persona_dagster.records import FORUMS, POST_SCHEMA, Source, posts_frame
+from persona_dagster.lineage.tombstones import without_forgotten
+from persona_dagster.records import FORUMS, Source, posts_frame
 from persona_dagster.scraping.parsing import PARSER_VERSION, parse_board
 
 Frame = dg.Output[pl.DataFrame]
@@ -81,7 +82,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     parsed = parse_board(captures, pseudonym)
     for problem in parsed.problems[:50]:
         context.log.warning("%s/%s", source, problem)
-    cleaned = clean_posts(posts_frame(parsed.posts), source, house.sources)
+    cleaned = clean_posts(without_forgotten(posts_frame(parsed.posts), house.settings.home), source, house.sources)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
     )
@@ -112,9 +113,7 @@ def _posts(house: House) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(join=True),
     )
     def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
-        present = [frame for frame in (ptt_posts, dcard_posts, threads_posts) if frame.height]
-        corpus = pl.concat(present) if present else pl.DataFrame(schema=POST_SCHEMA)
-        deduplicated = mark_duplicates(corpus)
+        deduplicated = mark_duplicates(pl.concat([ptt_posts, dcard_posts, threads_posts]))
         card = write_data_card(
             deduplicated.frame, Funnel(), deduplicated.matches, house.settings.reports_dir / "corpus" / "posts"
         )

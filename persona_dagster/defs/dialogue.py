@@ -89,7 +89,7 @@ def _dialogues(house: House) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(),
     )
     def dialogues(posts: pl.DataFrame, notes: pl.DataFrame) -> Frame:
-        corpus = pl.concat([frame for frame in (posts, notes) if frame.height])
+        corpus = pl.concat([posts, notes])
         built = build_dialogues(corpus, house.personas(), usable())
         by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
         return versioned(
@@ -135,7 +135,7 @@ def _split(house: House) -> dg.AssetsDefinition:
     )
     def split(dialogues: pl.DataFrame, capybara_dialogues: pl.DataFrame) -> Frame:
         path = house.settings.exports_dir / LEDGER
-        everything = pl.concat([frame for frame in (dialogues, capybara_dialogues) if frame.height])
+        everything = pl.concat([dialogues, capybara_dialogues])
         result = split_dialogues(everything, read_ledger(path), load_split(house.settings.config_dir))
         write_ledger(result.ledger, path)
         return versioned(
@@ -173,7 +173,7 @@ def _mix(house: House) -> dg.AssetsDefinition:
         split: pl.DataFrame,
     ) -> dg.MaterializeResult:
         recipe = house.recipe(context.partition_key)
-        everything = pl.concat([frame for frame in (dialogues, capybara_dialogues) if frame.height])
+        everything = pl.concat([dialogues, capybara_dialogues])
         manifest = write_mix(everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest),

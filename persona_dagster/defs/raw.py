@@ -13,7 +13,7 @@ from persona_dagster.defs.resources import House
 from persona_dagster.digest import combine
 from persona_dagster.records import FORUMS, Capture, Source
 from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.crawl import crawl_board, refused, summary
+from persona_dagster.scraping.crawl import crawl_board, summary
 from persona_dagster.scraping.crawling import CrawlReport
 
 DESCRIPTIONS = {
@@ -21,8 +21,6 @@ DESCRIPTIONS = {
     "dcard": "Dcard forums (www.dcard.tw) through a real Chromium: the JSON that the site sends to its own page.",
     "threads": "Threads keywords, tags and accounts: the official API in live, the captured page data in the sample.",
 }
-# A scrape that met a busy server may do better soon; a login wall or a block will not, and fails without a retry.
-SCRAPE_RETRY = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 class CrawlConfig(dg.Config):
@@ -47,7 +45,6 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
         kinds={"parquet", "playwright"},
         owners=["team:data"],
         pool=f"host_{source}",
-        retry_policy=SCRAPE_RETRY,
         automation_condition=on_polite_hours(house, source),
     )
     def forum_raw(context: dg.AssetExecutionContext, config: CrawlConfig) -> dg.MaterializeResult:
@@ -65,8 +62,11 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
 
 
 def _crawled(report: CrawlReport) -> dg.MaterializeResult:
-    """The result of one pass. A pass that got nothing but refusals fails, and what was stored stays."""
-    if refused(report) and not report.new + report.changed + report.unchanged:
+    """The result of one pass. One that got nothing fails, and what was stored stays: a busy server is asked again
+    soon, a login wall or a block is left for a person."""
+    if report.refused and report.retryable:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=30) from RuntimeError(summary(report))
+    if report.refused:
         raise dg.Failure(summary(report), metadata={"problems": report.problems}, allow_retries=False)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.digest),
@@ -88,17 +88,24 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
 
 
 def _import(house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    from persona_dagster.scraping.importing import read_dump
+    from persona_dagster.scraping.importing import BadRow, read_dump
 
     folder = house.settings.imports_dir
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    stored = 0
+    read, problems = 0, list[BadRow]()
     for path in files:
-        stored += archive.append(read_dump(path, source))
+        read += archive.append(read_dump(path, source, problems=problems, denied=house.sources.denied_boards))
         context.log.info("%s: read", path.name)
+    for problem in problems[:50]:
+        context.log.warning("%s", problem)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
-        metadata={"files": len(files), "rows_new": stored, "folder": dg.MetadataValue.path(str(folder))},
+        metadata={
+            "files": len(files),
+            "rows_read": read,
+            "rows_refused": len(problems),
+            "folder": dg.MetadataValue.path(str(folder)),
+        },
     )
 
 
@@ -144,10 +151,10 @@ def _capybara_raw(house: House) -> dg.AssetsDefinition:
 
 
 def _read_in(archive: Archive, source: Source, captures: Iterable[Capture], origin: Path) -> dg.MaterializeResult:
-    new = archive.append(captures)
+    read = archive.append(captures)
     boards = archive.boards(source)
     digests = [archive.digest(source, board) for board in boards]
     return dg.MaterializeResult(
         data_version=dg.DataVersion(combine(digests)),
-        metadata={"captures_new": new, "boards": len(boards), "read_from": str(origin)},
+        metadata={"captures_read": read, "boards": len(boards), "read_from": str(origin)},
     )

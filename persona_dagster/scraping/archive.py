@@ -196,7 +196,9 @@ class Archive:
     def parts(self, source: str, board: str) -> list[str]:
         folder = self._folder(source, board)
         self.fs.invalidate_cache()
-        return sorted(path for path in self.fs.glob(f"{folder}/date=*/*.parquet") if "/." not in path)
+        return sorted(
+            path for path in self.fs.glob(f"{folder}/date=*/*.parquet") if not path.rsplit("/", 1)[-1].startswith(".")
+        )
 
     def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
         """Everything ever seen of a board, without bodies."""
