@@ -18,6 +18,7 @@ from persona_dagster.defs.engines import Engine, build_engine
 from persona_dagster.defs.jobs import build_jobs
 from persona_dagster.defs.model import build_model_assets
 from persona_dagster.defs.raw import build_raw_assets
+from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import House, TableIOManager
 from persona_dagster.defs.schedules import build_schedules
 from persona_dagster.defs.sensors import build_sensors
@@ -42,6 +43,7 @@ def build_defs(
             *build_corpus_assets(house),
             *build_dialogue_assets(house),
             *build_model_assets(house, engine or build_engine(settings)),
+            *build_release_assets(house),
         ],
         asset_checks=build_checks(house),
         jobs=build_jobs(),

@@ -7,7 +7,7 @@ from persona_dagster.records import FORUMS
 Selection = dg.AssetSelection
 
 
-def build_jobs():  # type: ignore[no-untyped-def]  # the type of an unresolved job is private to Dagster
+def build_jobs():  # the type of an unresolved job is private to Dagster
     return [
         *(
             dg.define_asset_job(
@@ -32,5 +32,10 @@ def build_jobs():  # type: ignore[no-untyped-def]  # the type of an unresolved j
             "evaluate",
             selection=Selection.assets("generations", "eval_report"),
             description="Generate with base and adapter, and write the report.",
+        ),
+        dg.define_asset_job(
+            "release",
+            selection=Selection.assets("hub_release"),
+            description="Release one recipe's adapter to the Hugging Face Hub; a dry run unless told otherwise.",
         ),
     ]

@@ -93,17 +93,24 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
 
 
 def _import(house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    from persona_dagster.scraping.importing import read_dump
+    from persona_dagster.scraping.importing import BadRow, read_dump
 
     folder = house.settings.imports_dir
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    stored = 0
+    read, problems = 0, list[BadRow]()
     for path in files:
-        stored += archive.append(read_dump(path, source))
+        read += archive.append(read_dump(path, source, problems=problems, denied=house.sources.denied_boards))
         context.log.info("%s: read", path.name)
+    for problem in problems[:50]:
+        context.log.warning("%s", problem)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
-        metadata={"files": len(files), "rows_read": stored, "folder": dg.MetadataValue.path(str(folder))},
+        metadata={
+            "files": len(files),
+            "rows_read": read,
+            "rows_refused": len(problems),
+            "folder": dg.MetadataValue.path(str(folder)),
+        },
     )
 
 

@@ -21,7 +21,7 @@ from persona_dagster.digest import keyed_hash
 
 PROBES = Path(__file__).parent / "probes"
 SHOTS = 2  # examples in the few-shot baseline
-SHOT_CHARS = 120  # of an example's question and answer: CPU prefill is what a few-shot prompt costs
+SHOT_CHARS = 80  # of an example: prefill is what a few-shot prompt costs on a CPU
 TRAIN_PROMPTS = 3  # a persona: train questions asked again, to see whether the model recites their answers
 
 

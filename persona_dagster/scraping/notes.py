@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import orjson
@@ -44,16 +46,8 @@ class Section:
 
     def text(self) -> str:
         """The section's Markdown as a reader's eye has it; code stays as it is."""
-        parts, prose = [], []
-        for is_code, line in self.blocks:
-            if not is_code:
-                prose.append(line)
-                continue
-            parts.append(visible("\n".join(prose)))
-            prose = []
-            parts.append(line)
-        parts.append(visible("\n".join(prose)))
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(part for part in parts if part is not None)).strip()
+        runs = ((code, "\n".join(line for _, line in run)) for code, run in groupby(self.blocks, key=itemgetter(0)))
+        return "\n".join(text if code else visible(text) for code, text in runs).strip()
 
 
 def read_notes(folder: Path) -> Iterator[Capture]:
@@ -188,7 +182,7 @@ def plain_heading(text: str) -> str:
 
 def visible(text: str) -> str:
     """Prose without components, bare tags and imports."""
-    return TAGS_ONLY.sub("", IMPORT.sub("", COMPONENT.sub("", text)))
+    return re.sub(r"\n{3,}", "\n\n", TAGS_ONLY.sub("", IMPORT.sub("", COMPONENT.sub("", text))))
 
 
 def is_prose(text: str) -> bool:
