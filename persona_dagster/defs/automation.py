@@ -17,12 +17,19 @@ def only_if_data_changed(*, join: bool = False) -> dg.AutomationCondition:
 
     A `join` takes what is there: a board or recipe that was never materialised is absent, not a reason to wait.
     """
-    something_changed = (
+    changed = (
         Condition.any_deps_match(Condition.data_version_changed())
         | Condition.newly_missing()
         | Condition.code_version_changed()
-        | Condition.execution_failed().newly_true()
-    ).since(Condition.newly_requested() | Condition.initial_evaluation())
+    )
+    asked = Condition.newly_requested()
+    # A tick sees the request of the tick before it. A change that came in between is not what was asked for.
+    answered = asked & ~changed
+    # Between two ticks a run can be over, so a failure cannot be an event that its own request would reset: count.
+    asked_once = asked.since(changed)
+    asked_twice = (asked & ~asked_once.newly_true()).since(changed)
+    once_more = Condition.execution_failed() & ~asked_twice
+    something_changed = changed.since(answered | Condition.initial_evaluation()) | once_more
     ready = ~Condition.any_deps_in_progress() & ~Condition.in_progress() & Condition.all_deps_blocking_checks_passed()
     # `any_deps_missing()` forgives what is requested in the same tick, but that may be another run: a mix would start
     # beside the first split. So what is missing is waited for.

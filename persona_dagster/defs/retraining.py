@@ -27,10 +27,8 @@ def decide(house: House, name: str) -> Decision:
     """The policy's answer for one recipe. A recipe that was never trained waits for a person."""
     mix = _latest(house.settings.mix_dir / name)
     adapter = _latest(house.settings.adapters_dir / name)
-    if mix is None:
-        return Decision(False, "no mix yet")
-    if adapter is None:
-        return Decision(False, "never trained: materialise lora_adapter once")
+    if mix is None or adapter is None:
+        return Decision(False, "no mix yet" if mix is None else "never trained: materialise lora_adapter once")
     recipe = house.recipe(name)
     card = orjson.loads((adapter / "run_card.json").read_bytes())
     key = f"{mix.name}:{recipe_digest(recipe)}:{adapter.name}"

@@ -136,7 +136,9 @@ def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         requests, reasons = [], []
         for name in RECIPES:
             decision = decide(house, name)
-            if decision.train and last_stored(context.instance, "mix", name).made_of("recipe_config") != recipe_version(house, name):
+            if decision.train and last_stored(context.instance, "mix", name).made_of("recipe_config") != recipe_version(
+                house, name
+            ):
                 decision = Decision(False, f"{decision.reason}; waits for the mix of the present recipe")
             reasons.append(f"{name}: {decision.reason}")
             if decision.train:

@@ -48,7 +48,9 @@ class BackupReport:
     forgotten_again: list[str] = field(default_factory=list)  # of a restore: what had been forgotten since
 
     def markdown(self) -> str:
-        text = f"{self.files} files, {self.megabytes:.1f} MB in {self.seconds:.1f} s, every hash verified: {self.folder}"
+        text = (
+            f"{self.files} files, {self.megabytes:.1f} MB in {self.seconds:.1f} s, every hash verified: {self.folder}"
+        )
         again = f"\nforgotten since that backup, and removed again: {', '.join(self.forgotten_again)}"
         return text + (again if self.forgotten_again else "")
 
@@ -197,7 +199,9 @@ def _unwritten(warehouse: Path | None) -> Iterator[None]:
             break
         except duckdb.IOException as error:
             if time.monotonic() > until:
-                raise BackupError(f"{warehouse}: written to for {WRITER_PATIENCE_S} s; try when no run is on") from error
+                raise BackupError(
+                    f"{warehouse}: written to for {WRITER_PATIENCE_S} s; try when no run is on"
+                ) from error
             time.sleep(0.5)
     with closing(reader):
         yield

@@ -21,7 +21,13 @@ from persona_dagster_tests.e2e.month import Month, below, start
 pytestmark = [pytest.mark.browser, pytest.mark.train]
 V2 = "persona_v2"
 TRAINED = [f"lora_adapter/{V2}", f"generations/{V2}", f"eval_report/{V2}", "iteration_report"]
-NEWS = ["ptt_posts/Hate", "posts", "dialogues", "split", *(f"mix/{name}" for name in ("capybara_qlora", "persona_v1", V2))]
+NEWS = [
+    "ptt_posts/Hate",
+    "posts",
+    "dialogues",
+    "split",
+    *(f"mix/{name}" for name in ("capybara_qlora", "persona_v1", V2)),
+]
 RETRAIN = {"window_days": 3, "min_changed_share": 0.01}
 
 
