@@ -43,7 +43,7 @@ def doctor() -> None:
 @app.command()
 def parse(files: list[Path]) -> None:
     """Prints one JSON line a saved page or payload: outcome, kind, posts and comments, flags, and why."""
-    from persona_dagster.scraping.parsing import parse_file
+    from persona_dagster.scraping.inspecting import parse_file
 
     for path in files:
         sys.stdout.write(orjson.dumps(parse_file(path), default=str).decode() + "\n")
@@ -110,6 +110,18 @@ def forget(
     if not yes:
         typer.confirm(f"Forget {target} everywhere? This cannot be undone.", abort=True)
     console.print(remove(target, Settings()).markdown())
+
+
+@app.command()
+def chat(
+    recipe: Annotated[str | None, typer.Option(help="whose adapter to load first; default: the newest")] = None,
+    host: Annotated[str, typer.Option(help="127.0.0.1 keeps it on this machine")] = "127.0.0.1",
+    port: int = 7860,
+) -> None:
+    """Talk to the personas in a browser; an OpenAI-compatible API stands beside it at /v1."""
+    from persona_dagster.chat.app import launch
+
+    launch(Settings(), host=host, port=port, recipe=recipe)
 
 
 @sample_app.command()

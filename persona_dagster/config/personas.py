@@ -27,10 +27,16 @@ class Feed(Config):
 
 
 class Voice(Config):
-    """What the answer must sound like: regular expressions that speak for and against the voice."""
+    """What an exchange is about and how its answer sounds, as regular expressions (Rust syntax: no look-around):
+    `topics` of the question; `core`, further `signals` and what speaks `against` in the answer; what to `avoid`
+    in either. A feed's `min_voice` says how much of it must be heard: little where the board already has the
+    voice, nearly all where it has not."""
 
+    topics: tuple[str, ...] = ()
+    core: tuple[str, ...] = ()
     signals: tuple[str, ...] = ()
     against: tuple[str, ...] = ()
+    avoid: tuple[str, ...] = ()
 
 
 class Persona(Config):

@@ -26,7 +26,7 @@ FOLD = str.maketrans(
 GATE = (
     r"[@＠]|[0-9０-９][0-9０-９ .\-()－]{5,}|[A-Za-z][0-9A-Da-d][0-9]{8}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:"
     r"|[路街道巷弄段][^\n]{0,24}[號号]|(?i:line|instagram|facebook|(?-u:\b)ig|(?-u:\b)fb)|[賴零〇]|哀居|臉書|protected"
-    r"|作者|引述|※|(?m:^(?:推|噓|→) ?[A-Za-z])"
+    r"|\n[0-9]{4}-[0-9]{1,2}-|作者|引述|※|(?m:^(?:推|噓|→) ?[A-Za-z])"
 )
 
 URL = re.compile(r"(?:https?://|www\.)[!-;=?-~]+")
@@ -45,7 +45,7 @@ def emails(text: str) -> Iterator[Span]:
 
 
 PHONE = re.compile(
-    r"(?<![0-9A-Za-z_.\-/$＄+=:])(?:\(?\+?\(?886\)?[-\s]{0,2}\(?0?\)?|\(?0)[1-9](?:[-\s().]{0,2}[0-9]){6,9}"
+    r"(?<![0-9A-Za-z_/$＄])(?<![0-9][.\-:])(?:\(?\+?\(?886\)?[-\s]{0,2}\(?0?\)?|\(?0)[1-9](?:[-\s().]{0,2}[0-9]){6,9}"
     r"(?![0-9A-Za-z_])(?:[ ]?(?:#|分機[:： ]?|ext\.? ?|轉 ?)[0-9]{1,6})?",
     re.IGNORECASE,
 )
@@ -108,7 +108,7 @@ def phones(text: str) -> Iterator[Span]:
 
 IPV4 = re.compile(r"(?<![0-9A-Za-z_.\-/])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z_]|\.[0-9])")
 # A crawler that dropped the space between a push's address and its date: 114.25.91.24710/01 12:26
-GLUED_IPV4 = re.compile(r"(?<![0-9.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=[0-9]{2}/[0-9]{2})")
+GLUED_IPV4 = re.compile(r"(?:(?<![0-9.])|(?<=:[0-9]{2}))(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=[0-9]{2}/[0-9]{2})")
 IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
 VERSION_BEFORE = re.compile(
     r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|更新(?:到|至|為)?|"
@@ -319,6 +319,7 @@ USER = re.compile(
     r"|引述 ?《 ?(?P<quoted>[^》\n<]{1,60}?) ?》"
     r"|※ 編輯: (?P<editor>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
     r"|※ 轉錄者: (?P<forwarder>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
+    r"|^(?P<embed>[a-z0-9._]{3,30})(?=\n[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:\n|$))"
     r"|^(?:推|噓|→) ?(?P<push>[A-Za-z][A-Za-z0-9]{1,11}) {0,12}:",
     re.MULTILINE,
 )
@@ -344,7 +345,7 @@ DETECTORS: tuple[tuple[str, Detector, re.Pattern[str]], ...] = (
     ("ADDRESS", addresses, re.compile(r"[號号]")),
     ("PHONE", phones, re.compile(r"0\)?[1-9]|886|[零〇][九9]")),
     ("BANK", bank_accounts, re.compile(r"[0-9]{3}[0-9 )）\-]{6}")),
-    ("USER", users, re.compile(r"作者|引述|※|@[A-Za-z]|[推噓→]")),
+    ("USER", users, re.compile(r"作者|引述|※|@[A-Za-z]|[推噓→]|\n[0-9]{4}-")),
 )
 INSIDE_URLS = {"EMAIL", "LINE_ID", "IG_ID", "FB_ID", "IP"}  # the rest read digits of a link as numbers of people
 

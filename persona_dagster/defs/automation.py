@@ -5,8 +5,6 @@ output, because `will_be_requested` stands in for a change that has not happened
 versions that exist, so an unchanged digest stops the flow where it stands.
 """
 
-from __future__ import annotations
-
 import zlib
 
 import dagster as dg

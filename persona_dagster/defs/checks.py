@@ -1,7 +1,5 @@
 """Asset checks. Scrape checks warn; corpus, split and mix checks block; gates of a report never block evaluation."""
 
-from __future__ import annotations
-
 import dagster as dg
 import orjson
 import polars as pl
@@ -115,7 +113,12 @@ def _mix_is_whole(house: House) -> dg.AssetChecksDefinition:
         rows = sum(1 for name in ("train", "test") for _ in (folder / f"{name}.jsonl").open("rb"))
         return dg.AssetCheckResult(
             passed=bool(train.height and test.height and not both and rows == provenance.height),
-            metadata={"train": train.height, "test": test.height, "in_both": len(both), "rows_without_origin": rows - provenance.height},
+            metadata={
+                "train": train.height,
+                "test": test.height,
+                "in_both": len(both),
+                "rows_without_origin": rows - provenance.height,
+            },
         )
 
     return mix_is_whole

@@ -1,22 +1,24 @@
 """Corpus assets: typed, cleaned, pseudonymised rows in DuckDB, a partition a board; then one corpus without twins."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import chain
+from typing import Any
 
 import dagster as dg
 import polars as pl
 
-from persona_dagster.corpus.clean import clean_posts, rules_version
+from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.data_card import write_data_card
 from persona_dagster.corpus.dedup import mark_duplicates
+from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.quality import usable
+from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
-from persona_dagster.records import FORUMS, POST_SCHEMA, Source, posts_frame
+from persona_dagster.lineage.tombstones import without_forgotten
+from persona_dagster.records import FORUMS, Source, posts_frame
 from persona_dagster.scraping.parsing import PARSER_VERSION, parse_board
 
 Frame = dg.Output[pl.DataFrame]
@@ -27,7 +29,7 @@ def build_corpus_assets(house: House) -> list[dg.AssetsDefinition]:
     return [*(_forum_posts(house, source) for source in FORUMS), _notes(house), _posts(house)]
 
 
-def versioned(frame: pl.DataFrame, columns: tuple[str, ...], metadata: dict[str, object] | None = None) -> Frame:
+def versioned(frame: pl.DataFrame, columns: tuple[str, ...], metadata: dict[str, Any] | None = None) -> Frame:
     """A frame as an asset's value, with the digest of what it means as its data version."""
     return dg.Output(frame, data_version=dg.DataVersion(frame_digest(frame, columns)), metadata=metadata or {})
 
@@ -80,7 +82,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     parsed = parse_board(captures, pseudonym)
     for problem in parsed.problems[:50]:
         context.log.warning("%s/%s", source, problem)
-    cleaned = clean_posts(posts_frame(parsed.posts), source, house.sources)
+    cleaned = clean_posts(without_forgotten(posts_frame(parsed.posts), house.settings.home), source, house.sources)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
     )
@@ -91,7 +93,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
             "posts": cleaned.frame.filter(pl.col("kind") == "post").height,
             "usable_rows": cleaned.frame.filter(usable()).height,
             "captures_not_parsed": len(parsed.problems),
-            "data_card": dg.MetadataValue.path(str(card)),
+            "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
             "funnel": dg.MetadataValue.md(cleaned.funnel.markdown()),
         },
     )
@@ -111,11 +113,9 @@ def _posts(house: House) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(join=True),
     )
     def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
-        present = [frame for frame in (ptt_posts, dcard_posts, threads_posts) if frame.height]
-        corpus = pl.concat(present) if present else pl.DataFrame(schema=POST_SCHEMA)
-        deduplicated = mark_duplicates(corpus)
+        deduplicated = mark_duplicates(pl.concat([ptt_posts, dcard_posts, threads_posts]))
         card = write_data_card(
-            deduplicated.frame, None, deduplicated.matches, house.settings.reports_dir / "corpus" / "posts"
+            deduplicated.frame, Funnel(), deduplicated.matches, house.settings.reports_dir / "corpus" / "posts"
         )
         return versioned(
             deduplicated.frame,
@@ -125,9 +125,8 @@ def _posts(house: House) -> dg.AssetsDefinition:
                 "usable_rows": deduplicated.frame.filter(usable()).height,
                 "duplicates": deduplicated.frame["dup_of"].count(),
                 "rows_by_source": dict(deduplicated.frame.group_by("source").len().iter_rows()),
-                "data_card": dg.MetadataValue.path(str(card)),
+                "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
             },
         )
 
     return posts
-

@@ -1,11 +1,10 @@
 """Dialogue assets: who answers whom in which voice, what the test set holds, and one mix a recipe."""
 
-from __future__ import annotations
-
 import dagster as dg
 import polars as pl
 
 from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.split import load_split
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
@@ -14,7 +13,6 @@ from persona_dagster.defs.resources import House
 from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
 from persona_dagster.dialogue.mix import MIX_VERSION, write_mix
-from persona_dagster.config.split import load_split
 from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
 
@@ -91,7 +89,7 @@ def _dialogues(house: House) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(),
     )
     def dialogues(posts: pl.DataFrame, notes: pl.DataFrame) -> Frame:
-        corpus = pl.concat([frame for frame in (posts, notes) if frame.height])
+        corpus = pl.concat([posts, notes])
         built = build_dialogues(corpus, house.personas(), usable())
         by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
         return versioned(
@@ -137,7 +135,7 @@ def _split(house: House) -> dg.AssetsDefinition:
     )
     def split(dialogues: pl.DataFrame, capybara_dialogues: pl.DataFrame) -> Frame:
         path = house.settings.exports_dir / LEDGER
-        everything = pl.concat([frame for frame in (dialogues, capybara_dialogues) if frame.height])
+        everything = pl.concat([dialogues, capybara_dialogues])
         result = split_dialogues(everything, read_ledger(path), load_split(house.settings.config_dir))
         write_ledger(result.ledger, path)
         return versioned(
@@ -175,10 +173,8 @@ def _mix(house: House) -> dg.AssetsDefinition:
         split: pl.DataFrame,
     ) -> dg.MaterializeResult:
         recipe = house.recipe(context.partition_key)
-        everything = pl.concat([frame for frame in (dialogues, capybara_dialogues) if frame.height])
-        manifest = write_mix(
-            everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name
-        )
+        everything = pl.concat([dialogues, capybara_dialogues])
+        manifest = write_mix(everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest),
             metadata={

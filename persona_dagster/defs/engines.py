@@ -3,10 +3,9 @@
 Both speak Dagster Pipes, so assets see one call; PERSONA_ENGINE alone decides.
 """
 
-from __future__ import annotations
-
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -72,8 +71,10 @@ def _wants_gpu(job: Path) -> bool:
     return bool(orjson.loads(job.read_bytes()).get("recipe", {}).get("requires_cuda"))
 
 
-def _one_result(results: object) -> dg.MaterializeResult:
-    materialized = [result for result in results if isinstance(result, dg.MaterializeResult)]  # type: ignore[attr-defined]
+def _one_result(results: Sequence[dg.PipesExecutionResult]) -> dg.MaterializeResult:
+    materialized = [result for result in results if isinstance(result, dg.MaterializeResult)]
     if not materialized:
-        raise dg.Failure("the program ended without reporting a result; its own log above says why", allow_retries=False)
+        raise dg.Failure(
+            "the program ended without reporting a result; its own log above says why", allow_retries=False
+        )
     return materialized[0]

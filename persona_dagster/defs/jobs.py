@@ -1,7 +1,5 @@
 """Jobs, named for what people want. A job's assets share one kind of partition, so re-scraping is a job a site."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from persona_dagster.records import FORUMS
@@ -9,7 +7,7 @@ from persona_dagster.records import FORUMS
 Selection = dg.AssetSelection
 
 
-def build_jobs() -> list[dg.UnresolvedAssetJobDefinition]:
+def build_jobs():  # the type of an unresolved job is private to Dagster
     return [
         *(
             dg.define_asset_job(

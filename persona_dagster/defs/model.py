@@ -1,10 +1,9 @@
 """Model assets, a partition a recipe: the adapter, what it says, and what that is worth."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 from pydantic import BaseModel
 
 from persona_dagster.config.recipes import RECIPES
@@ -13,6 +12,7 @@ from persona_dagster.defs.engines import Engine
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
+from persona_dagster.evaluation.judge import write_judge_rows
 from persona_dagster.training.job import TRAINING_VERSION, TrainJob
 
 
@@ -89,9 +89,10 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
             mix_dir=latest(settings.mix_dir / recipe.name),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             models_dir=settings.models_dir,
-            out_dir=settings.generations_dir / recipe.name,
+            out_dir=settings.generations_dir,
         )
-        return engine.run(context, "persona_dagster.evaluation.generate", save_job(house, f"generate-{recipe.name}", job))
+        path = save_job(house, f"generate-{recipe.name}", job)
+        return engine.run(context, "persona_dagster.evaluation.generate", path)
 
     return generations
 
@@ -110,7 +111,9 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         code_version=EVALUATION_VERSION,
         automation_condition=only_if_data_changed(),
     )
-    def eval_report(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    def eval_report(
+        context: dg.AssetExecutionContext, dialogues: pl.DataFrame, split: pl.DataFrame
+    ) -> dg.MaterializeResult:
         settings, recipe = house.settings, house.recipe(context.partition_key)
         job = EvaluateJob(
             recipe=recipe,
@@ -119,9 +122,11 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             generations_dir=latest(settings.generations_dir / recipe.name),
             models_dir=settings.models_dir,
-            out_dir=settings.reports_dir / recipe.name,
+            out_dir=settings.reports_dir,
+            judge_rows=write_judge_rows(dialogues, split, settings.home / "judge" / "rows.jsonl"),
         )
-        return engine.run(context, "persona_dagster.evaluation.evaluate", save_job(house, f"evaluate-{recipe.name}", job))
+        path = save_job(house, f"evaluate-{recipe.name}", job)
+        return engine.run(context, "persona_dagster.evaluation.evaluate", path)
 
     return eval_report
 

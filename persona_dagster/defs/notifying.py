@@ -1,7 +1,5 @@
 """Tells a person: always in the log, and to a webhook where PERSONA_WEBHOOK_URL names one."""
 
-from __future__ import annotations
-
 import logging
 import os
 

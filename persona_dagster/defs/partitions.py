@@ -1,7 +1,5 @@
 """The partitions: boards of a source, and recipes. Both are static keys from configuration."""
 
-from __future__ import annotations
-
 import dagster as dg
 
 from persona_dagster.config.recipes import RECIPES

@@ -1,7 +1,5 @@
 """Raw assets: what the sites sent, archived byte for byte, a partition a board."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -12,18 +10,17 @@ from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.automation import on_polite_hours
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
 from persona_dagster.defs.resources import House
+from persona_dagster.digest import combine
 from persona_dagster.records import FORUMS, Capture, Source
 from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.crawl import CrawlReport, crawl_board
-from persona_dagster.scraping.importing import read_dump
+from persona_dagster.scraping.crawl import crawl_board, summary
+from persona_dagster.scraping.crawling import CrawlReport
 
 DESCRIPTIONS = {
     "ptt": "PTT boards (www.ptt.cc) as served. Chromium passes the over18 gate once; articles come by plain HTTP.",
     "dcard": "Dcard forums (www.dcard.tw) through a real Chromium: the JSON that the site sends to its own page.",
     "threads": "Threads keywords, tags and accounts: the official API in live, the captured page data in the sample.",
 }
-# A scrape that met a busy server may do better soon; a login wall or a block will not, and fails without a retry.
-SCRAPE_RETRY = dg.RetryPolicy(max_retries=2, delay=20, backoff=dg.Backoff.EXPONENTIAL, jitter=dg.Jitter.PLUS_MINUS)
 
 
 class CrawlConfig(dg.Config):
@@ -48,7 +45,6 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
         kinds={"parquet", "playwright"},
         owners=["team:data"],
         pool=f"host_{source}",
-        retry_policy=SCRAPE_RETRY,
         automation_condition=on_polite_hours(house, source),
     )
     def forum_raw(context: dg.AssetExecutionContext, config: CrawlConfig) -> dg.MaterializeResult:
@@ -60,21 +56,20 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
             report = crawl_board(
                 source, board, house.sources, archive, transport=transport, since=since, log=context.log.info
             )
-        return _crawled(report, archive, source, board)
+        return _crawled(report)
 
     return forum_raw
 
 
-def _crawled(report: CrawlReport, archive: Archive, source: Source, board: str) -> dg.MaterializeResult:
-    """The result of one pass. A pass that got nothing but refusals fails, and what was stored stays."""
+def _crawled(report: CrawlReport) -> dg.MaterializeResult:
+    """The result of one pass. One that got nothing fails, and what was stored stays: a busy server is asked again
+    soon, a login wall or a block is left for a person."""
+    if report.refused and report.retryable:
+        raise dg.RetryRequested(max_retries=2, seconds_to_wait=30) from RuntimeError(summary(report))
     if report.refused:
-        raise dg.Failure(
-            f"{source}/{board}: {report.why}",
-            metadata={"outcomes": report.outcomes, "requests": report.requests},
-            allow_retries=report.retryable,
-        )
+        raise dg.Failure(summary(report), metadata={"problems": report.problems}, allow_retries=False)
     return dg.MaterializeResult(
-        data_version=dg.DataVersion(archive.digest(source, board)),
+        data_version=dg.DataVersion(report.digest),
         metadata={
             "posts_new": report.new,
             "posts_changed": report.changed,
@@ -83,24 +78,34 @@ def _crawled(report: CrawlReport, archive: Archive, source: Source, board: str) 
             "requests": report.requests,
             "megabytes": round(report.bytes / 1e6, 3),
             "seconds": round(report.seconds, 1),
-            "outcomes": report.outcomes,
-            "watermark": str(report.watermark),
+            "left_for_the_next_pass": report.due,
+            "outcomes": dict(report.outcomes),
+            "problems": report.problems,
+            "stopped": report.stopped or "walked to the end",
+            "known_up_to": report.watermark or "nothing yet",
         },
     )
 
 
-def _import(
-    house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext
-) -> dg.MaterializeResult:
+def _import(house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+    from persona_dagster.scraping.importing import BadRow, read_dump
+
     folder = house.settings.imports_dir
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    stored = 0
+    read, problems = 0, list[BadRow]()
     for path in files:
-        stored += archive.append(read_dump(path, source))
+        read += archive.append(read_dump(path, source, problems=problems, denied=house.sources.denied_boards))
         context.log.info("%s: read", path.name)
+    for problem in problems[:50]:
+        context.log.warning("%s", problem)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
-        metadata={"files": len(files), "rows_new": stored, "folder": dg.MetadataValue.path(str(folder))},
+        metadata={
+            "files": len(files),
+            "rows_read": read,
+            "rows_refused": len(problems),
+            "folder": dg.MetadataValue.path(str(folder)),
+        },
     )
 
 
@@ -113,11 +118,13 @@ def _notes_raw(house: House) -> dg.AssetsDefinition:
         owners=["team:data"],
     )
     def notes_raw() -> dg.MaterializeResult:
-        from persona_dagster.sample.content import NOTES
+        from persona_dagster.sample.content import PACKAGED
         from persona_dagster.scraping.notes import read_notes
 
         own = house.settings.notes_dir
-        folder = own if own.is_dir() and any(own.rglob("*.*")) or house.settings.profile == "live" else NOTES
+        folder = (
+            own if (own.is_dir() and any(own.rglob("*.*"))) or house.settings.profile == "live" else PACKAGED / "notes"
+        )
         return _read_in(house.archive(), "notes", read_notes(folder), folder)
 
     return notes_raw
@@ -144,16 +151,10 @@ def _capybara_raw(house: House) -> dg.AssetsDefinition:
 
 
 def _read_in(archive: Archive, source: Source, captures: Iterable[Capture], origin: Path) -> dg.MaterializeResult:
-    new = archive.append(captures)
+    read = archive.append(captures)
     boards = archive.boards(source)
     digests = [archive.digest(source, board) for board in boards]
     return dg.MaterializeResult(
-        data_version=dg.DataVersion("-".join(digests) if len(digests) == 1 else _combined(digests)),
-        metadata={"captures_new": new, "boards": len(boards), "read_from": str(origin)},
+        data_version=dg.DataVersion(combine(digests)),
+        metadata={"captures_read": read, "boards": len(boards), "read_from": str(origin)},
     )
-
-
-def _combined(digests: list[str]) -> str:
-    from persona_dagster.digest import combine
-
-    return combine(digests)

@@ -3,8 +3,6 @@
 Nothing here touches disk or network before an asset runs.
 """
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,16 +10,33 @@ from pathlib import Path
 from urllib.parse import quote
 
 import dagster as dg
+import duckdb
 import polars as pl
 from dagster_duckdb import DuckDBResource
+from duckdb import DuckDBPyConnection
+from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.config.sources import Sources, load_sources
-from persona_dagster.corpus.warehouse import Warehouse, export
+from persona_dagster.corpus.warehouse import Warehouse, write_parquet
+from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.transport import Transport
 from persona_dagster.settings import Settings
+
+WHOLE = "all"  # the partition name of an asset without partitions
+LOCK_PATIENCE = Retrying(
+    retry=retry_if_exception_type(duckdb.IOException),
+    wait=wait_random(0.2, 1.0),
+    stop=stop_after_delay(60),
+    reraise=True,
+)
+SCHEMAS = {
+    **dict.fromkeys(("ptt_posts", "dcard_posts", "threads_posts", "notes", "posts"), POST_SCHEMA),
+    **dict.fromkeys(("dialogues", "capybara_dialogues"), DIALOGUE_SCHEMA),
+    "split": SPLIT_SCHEMA,
+}
 
 
 @dataclass(frozen=True)
@@ -33,7 +48,7 @@ class House:
     sources: Sources
 
     @classmethod
-    def open(cls, settings: Settings) -> House:
+    def open(cls, settings: Settings) -> "House":
         return cls(settings, load_sources(settings.config_dir, settings.profile))
 
     def personas(self) -> Personas:
@@ -76,22 +91,22 @@ class TableIOManager(dg.ConfigurableIOManager):
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
         table = context.asset_key.to_user_string()
-        partition = context.partition_key if context.has_partition_key else None
-        with self.duckdb.get_connection() as connection:
-            Warehouse(connection).replace(table, partition, obj)
+        partition = context.partition_key if context.has_partition_key else WHOLE
+        Warehouse(self.duckdb.database, self._connect).replace(table, partition, obj)
         path = self._path(table, partition)
-        export(obj, path)
-        context.add_output_metadata(
-            {"dagster/row_count": obj.height, "export": dg.MetadataValue.path(str(path)), "table": table}
-        )
+        write_parquet(obj, path)
+        context.add_output_metadata({"dagster/row_count": obj.height, "export": dg.MetadataValue.path(str(path))})
 
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
         table = context.asset_key.to_user_string()
-        keys = context.asset_partition_keys if context.has_asset_partitions else [None]
+        keys = context.asset_partition_keys if context.has_asset_partitions else [WHOLE]
         paths = [path for key in keys if (path := self._path(table, key)).is_file()]
-        if not paths:
-            return pl.DataFrame()
-        return pl.concat([pl.read_parquet(path) for path in paths], how="vertical")
+        empty = pl.DataFrame(schema=SCHEMAS[table])
+        return pl.concat([empty, *(pl.read_parquet(path) for path in paths)])
 
-    def _path(self, table: str, partition: str | None) -> Path:
-        return Path(self.exports_dir) / table / f"{quote(partition or 'all', safe='')}.parquet"
+    def _connect(self, path: str, /, read_only: bool = False) -> DuckDBPyConnection:
+        """Waits for another process's transaction instead of failing on its lock."""
+        return LOCK_PATIENCE(duckdb.connect, path, read_only=read_only, config=dict(self.duckdb.connection_config))
+
+    def _path(self, table: str, partition: str) -> Path:
+        return Path(self.exports_dir) / table / f"{quote(partition, safe='')}.parquet"

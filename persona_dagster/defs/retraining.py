@@ -1,7 +1,5 @@
 """When an adapter follows its mix by itself: the recipe's policy, weighed against what the adapter was made of."""
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Sensors: what changes outside the graph (files, configuration, time), and what to tell a person."""
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import dagster as dg
@@ -31,9 +29,7 @@ def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         description="Notices an edited recipe or persona, and makes just that one stale.",
     )
     def config_changes(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
-        wanted: dict[str, str] = {
-            name: json_digest(house.recipe(name).model_dump(mode="json")) for name in RECIPES
-        }
+        wanted: dict[str, str] = {name: json_digest(house.recipe(name).model_dump(mode="json")) for name in RECIPES}
         requests = [
             dg.RunRequest(
                 run_key=f"{name}:{digest}", partition_key=name, asset_selection=[dg.AssetKey("recipe_config")]
@@ -78,7 +74,7 @@ def _new_files(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinit
         requests = []
         if notes != old_notes and (notes != EMPTY or old_notes not in ("-", EMPTY)):
             requests.append(dg.RunRequest(run_key=f"notes:{notes}", asset_selection=[dg.AssetKey("notes_raw")]))
-        if imports != old_imports and imports != EMPTY:
+        if imports not in (old_imports, EMPTY):
             requests += [
                 dg.RunRequest(
                     run_key=f"{name}:{imports}", partition_key=IMPORT_BOARD, asset_selection=[dg.AssetKey(name)]
@@ -97,7 +93,9 @@ EMPTY = json_digest([])
 def _fingerprint(folder: Path) -> str:
     """What lies in a folder by name, size and time: cheap enough for every minute."""
     files = sorted(path for path in folder.rglob("*") if path.is_file()) if folder.is_dir() else []
-    return json_digest([(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files])
+    return json_digest(
+        [(str(path.relative_to(folder)), path.stat().st_size, path.stat().st_mtime_ns) for path in files]
+    )
 
 
 def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:

@@ -3,8 +3,6 @@
 The only file that imports private names of Dagster (1.13); a test pins what it relies on.
 """
 
-from __future__ import annotations
-
 import dagster as dg
 from dagster._core.definitions.data_version import CachingStaleStatusResolver, StaleStatus
 from dagster._core.loader import LoadingContextForTest

@@ -256,7 +256,7 @@ def _feed(pairs: pl.DataFrame, feed: Feed, persona: Persona) -> tuple[pl.DataFra
     if feed.min_score is not None:
         found = found.filter(pl.col("likes") >= feed.min_score)
     funnel["liked"] = found.height
-    found = found.with_columns(voice=voice_score(pl.col("answer"), persona.voice)).filter(
+    found = found.with_columns(voice=voice_score(pl.col("question"), pl.col("answer"), persona.voice)).filter(
         pl.col("voice") >= feed.min_voice
     )
     funnel["in_voice"] = found.height

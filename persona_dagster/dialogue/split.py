@@ -103,9 +103,7 @@ def find_ties(rows: pl.DataFrame, spec: SplitSpec) -> Ties:
     ]
     if spec.by_author:
         kinds.append(numbered.select("row", key=pl.format("author {}", "answer_author")))
-    found = near_duplicates(spoken(rows), spec.jaccard, spec.min_chars)
-    twin = pl.format("twins {}", pl.int_range(pl.len()))
-    kinds += [found.select(pl.col(side).cast(pl.Int64).alias("row"), key=twin) for side in ("left", "right")]
+    kinds.append(near_duplicates(spoken(rows), spec.jaccard, spec.min_chars).select("row", key="group"))
     member = pl.concat(kinds).drop_nulls().with_columns(group=pl.col("key").rank("dense").cast(pl.Int64) - 1)
     return Ties(member["row"].to_numpy(), member["group"].to_numpy(), rows.height)
 

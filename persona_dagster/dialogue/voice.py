@@ -1,7 +1,8 @@
-"""How well an answer fits a persona's voice: a small scorer over the regular expressions of personas.yaml.
+"""How well an exchange fits a persona: a small scorer over the regular expressions of personas.yaml.
 
-Score = share of the voice's signals heard, halved by each pattern heard against it; 1 where a voice has none.
-Polars evaluates the patterns (Rust syntax, no look-around), so that 100 k answers take about a second.
+The question on topic and the core of the voice heard count two each, every further signal one; the score is
+their share of all. A pattern against the voice halves it, and what the persona avoids makes it 0. Polars
+evaluates the patterns (Rust syntax, no look-around), so that 100 k exchanges take about a second.
 """
 
 from __future__ import annotations
@@ -11,12 +12,23 @@ import polars as pl
 from persona_dagster.config.personas import Voice
 
 
-def voice_score(text: pl.Expr, voice: Voice) -> pl.Expr:
-    """The score of `text`, 0 to 1."""
-    heard = _hits(text, voice.signals) / len(voice.signals) if voice.signals else pl.lit(1.0)
-    return heard * pl.lit(0.5).pow(_hits(text, voice.against))
+def voice_score(question: pl.Expr, answer: pl.Expr, voice: Voice) -> pl.Expr:
+    """The score of an exchange, 0 to 1; a list without patterns is heard in everything."""
+    heard = [
+        2 * _any(question, voice.topics),
+        2 * _any(answer, voice.core),
+        *(_any(answer, (s,)) for s in voice.signals),
+    ]
+    score = pl.sum_horizontal(heard) / (4 + len(voice.signals))
+    if voice.against:
+        score = score / (1 + _any(answer, voice.against))
+    if voice.avoid:
+        score = score * (1 - _any(question, voice.avoid)) * (1 - _any(answer, voice.avoid))
+    return score
 
 
-def _hits(text: pl.Expr, patterns: tuple[str, ...]) -> pl.Expr:
-    """How many of the patterns occur in `text`."""
-    return pl.sum_horizontal(pl.lit(0), *(text.str.contains(pattern).cast(pl.Int32) for pattern in patterns))
+def _any(text: pl.Expr, patterns: tuple[str, ...]) -> pl.Expr:
+    """1 where one of the patterns occurs in `text`, else 0; 1 without patterns."""
+    if not patterns:
+        return pl.lit(1)
+    return text.str.contains("|".join(f"(?:{pattern})" for pattern in patterns)).fill_null(value=False).cast(pl.Int32)

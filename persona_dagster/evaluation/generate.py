@@ -19,7 +19,7 @@ import polars as pl
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest
-from persona_dagster.evaluation.job import GenerateJob
+from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
 from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, read_rows, stratified
 from persona_dagster.records import GENERATION_SCHEMA
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-VERSION = "1"  # raise when the same inputs would give other answers
 LEAST_PROMPT = 64  # tokens of a prompt that are kept however small the model's window
 
 
@@ -40,7 +39,7 @@ def generation_digest(job: GenerateJob) -> str:
     recipe = job.recipe
     return json_digest(
         {
-            "version": VERSION,
+            "version": EVALUATION_VERSION,
             "base": recipe.base.model_dump(),
             "sampling": recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
             "max_length": recipe.training.max_length,
@@ -61,7 +60,7 @@ def _folder_digest(folder: Path, names: tuple[str, ...]) -> str:
 
 def find_generations(job: GenerateJob) -> Path | None:
     """The folder of these very generations, if they are there."""
-    folder = job.out_dir / job.recipe.name / generation_digest(job)
+    folder = job.out_dir / generation_digest(job)
     return folder if (folder / "generations.parquet").is_file() else None
 
 
@@ -71,7 +70,7 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
     Answers are saved batch by batch beside the target, so an interrupted run goes on where it stopped.
     """
     digest = generation_digest(job)
-    target = job.out_dir / job.recipe.name / digest
+    target = job.out_dir / digest
     if (found := find_generations(job)) is not None:
         reporter.line(f"generations {digest[:12]} are there already: nothing asked")
         point_latest(found)
@@ -81,8 +80,9 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
     model, tokenizer, dtype = load_models(job)
     reporter.line(f"model loaded in {time.perf_counter() - started:.1f} s ({dtype})")
     partial = target.parent / f".partial-{digest}.jsonl"
-    answers = answer_all(model, tokenizer, make_prompts(job.personas, train, test, job.recipe.evaluation), job, partial, reporter)
-    scored = score_all(model, tokenizer, train, test, job.recipe, reporter)
+    prompts = make_prompts(job.personas, train, test, job.recipe.evaluation)
+    answers = answer_all(model, tokenizer, prompts, job=job, partial=partial, reporter=reporter)
+    scored = score_all(model, tokenizer, train, test, recipe=job.recipe, reporter=reporter)
     settings = {
         "digest": digest,
         "base": job.recipe.base.model_dump(),
@@ -132,6 +132,7 @@ def answer_all(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[Prompt],
+    *,
     job: GenerateJob,
     partial: Path,
     reporter: Reporter,
@@ -230,13 +231,19 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], recipe: Recipe) -> lis
     for ids in output[:, batch["input_ids"].shape[1] :].tolist():
         stopped = tokenizer.eos_token_id in ids
         new = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
-        text = tokenizer.decode(new, skip_special_tokens=True).strip()
+        text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
         answers.append({"answer": text, "finish": "stop" if stopped else "length", "new_tokens": len(new)})
     return answers
 
 
 def score_all(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, train: list[Row], test: list[Row], recipe: Recipe, reporter: Reporter
+    model: PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: list[Row],
+    test: list[Row],
+    *,
+    recipe: Recipe,
+    reporter: Reporter,
 ) -> pl.DataFrame:
     """Likelihoods of base and adapter: test answers, as many train answers (the gap), knowledge choices."""
     spec = recipe.evaluation
@@ -256,7 +263,7 @@ def score_all(
         with as_model(model, name):
             # The train answers tell what the adapter learnt by heart; the base never saw them.
             asked = [row for row in rows if name == "adapter" or row.suite != "train"]
-            frames.append(likelihoods(model, tokenizer, asked, recipe.training.max_length, name))
+            frames.append(likelihoods(model, tokenizer, asked, max_length=recipe.training.max_length, name=name))
         reporter.line(f"{name}: {len(asked)} answers scored in {time.perf_counter() - started:.1f} s")
     return pl.concat(frames)
 

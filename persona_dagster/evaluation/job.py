@@ -8,6 +8,12 @@ from persona_dagster.config.loading import Config
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 
+# Raise when the same inputs would give other answers or other numbers: generations and reports are then stale.
+EVALUATION_VERSION = "1"
+
+
+EVALUATION_VERSION = "1"  # of what generations, metrics and report mean
+
 
 class _Job(Config):
     recipe: Recipe
@@ -22,17 +28,18 @@ class _Job(Config):
 
 
 class GenerateJob(_Job):
-    """Answers of base and adapter: written to `out_dir/<recipe>/<digest>`, and `out_dir/<recipe>/latest`."""
+    """Answers of base and adapter: written to `out_dir/<digest>`; the file `out_dir/latest` names the digest."""
 
     adapter_dir: Path  # a PEFT adapter: adapter_config.json, adapter_model.safetensors
     out_dir: Path
 
 
 class EvaluateJob(_Job):
-    """Metrics and report over generations: written to `out_dir/<recipe>/<digest>`, and `out_dir/<recipe>/latest`.
+    """Metrics and report over generations: written to `out_dir/<digest>`; the file `out_dir/latest` names the digest.
 
-    `judge_rows` is what the voice judge learns from: a JSONL of train rows that all recipes share, so that
-    every recipe meets the same judge; without it, the recipe's own train rows teach it, and the report says so.
+    `judge_rows` is what the voice judge learns from: what `judge.write_judge_rows` made of the train dialogues that
+    all recipes share, so that every recipe meets the same judge; without it, the recipe's own train rows teach
+    it, and the report says so.
     """
 
     generations_dir: Path  # what generate wrote

@@ -7,7 +7,7 @@ Source: the language-modelling loss of `transformers`, with the mask of `dialogu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -49,9 +49,9 @@ def likelihoods(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     rows: Sequence[Answered],
+    *,
     max_length: int,
     name: str,
-    progress: Callable[[int, int], None] = lambda done, of: None,
 ) -> pl.DataFrame:
     """A frame of LIKELIHOOD_SCHEMA; rows whose answer does not fit `max_length` are left out."""
     encoded = [(row, encode(row.messages, tokenizer, max_length)) for row in rows]
@@ -68,7 +68,6 @@ def likelihoods(
         for (row, _), (nats, tokens) in zip(batch, sums, strict=True):
             records.append((row.key, row.suite, row.persona, name, row.option, nats, tokens))
         start = end
-        progress(start, len(fitting))
     return pl.DataFrame(records, schema=LIKELIHOOD_SCHEMA, orient="row")
 
 
@@ -100,7 +99,7 @@ def _batch_nats(model: Any, inputs: list[list[int]], labels: list[list[int]]) ->
 def mean_loss(frame: pl.DataFrame) -> float | None:
     """Nats a token over the frame; None when it holds no token."""
     tokens = frame["tokens"].sum()
-    return float(frame["nats"].sum() / tokens) if tokens else None
+    return float(frame["nats"].sum()) / int(tokens) if tokens else None
 
 
 def perplexity(loss: float | None) -> float | None:

@@ -110,7 +110,9 @@ def _paired(rows: pl.DataFrame, column: str, ours: str, theirs: str) -> tuple[li
     """Values of `column` for prompts that both models answered, and the groups they are resampled in."""
     keys = ["suite", "prompt_id"]
     left, right = (rows.filter(pl.col("model") == name).select(*keys, "question", column) for name in (ours, theirs))
-    both = left.join(right.drop("question"), on=keys, suffix="_other").drop_nulls([column, f"{column}_other"]).sort(keys)
+    both = (
+        left.join(right.drop("question"), on=keys, suffix="_other").drop_nulls([column, f"{column}_other"]).sort(keys)
+    )
     groups = [text_digest(question) for question in both["question"].to_list()]
     return both[column].cast(pl.Float64).to_list(), both[f"{column}_other"].cast(pl.Float64).to_list(), groups
 
@@ -161,7 +163,7 @@ def _voices(
     judge = material.judge
     if judge is None:
         detail["voices"] = None
-        return {"min_fidelity_gain": NOTHING}
+        return {"min_fidelity_gain": NOTHING, "min_tag_obedience": NOTHING}
     human = [row for row in material.test if row.persona in judge.voices]
     heard = judge.hear([row.answer for row in human], [row.question for row in human])
     right = [float(row.persona == voice) for row, voice in zip(human, heard, strict=True)]
@@ -197,10 +199,12 @@ def _voices(
         part = spoken.filter(pl.col("model") == model)
         answers = {v: part.filter(pl.col("asked") == v)["answer"].to_list() for v in judge.voices}
         detail["markers"][model] = fidelity.by_voice(answers)
-    return {"min_fidelity_gain": intervals["fidelity_gain"]}
+    return {"min_fidelity_gain": intervals["fidelity_gain"], "min_tag_obedience": intervals["contradiction_adapter"]}
 
 
-def _values(rows: pl.DataFrame, column: str, ours: str, theirs: str) -> tuple[list[float], list[float], None, list[str]]:
+def _values(
+    rows: pl.DataFrame, column: str, ours: str, theirs: str
+) -> tuple[list[float], list[float], None, list[str]]:
     left, right, groups = _paired(rows, column, ours, theirs)
     return left, right, None, groups
 
@@ -261,6 +265,8 @@ def _residue(
         detail["residue"][model] = {"raw": asdict(raw), "filtered": asdict(filtered) if filtered else None}
     human = residue.measure([row.answer for row in material.test], material.personas)
     detail["residue"]["human"] = {"raw": asdict(human), "filtered": None}
+    learnt = residue.measure([row.answer for row in material.train], material.personas)
+    detail["residue"]["train"] = {"raw": asdict(learnt), "filtered": None}
     return {"max_residue": intervals["residue_adapter"]}
 
 
@@ -293,9 +299,7 @@ def _memorisation(
 def _minus(interval: Interval, amount: float) -> Interval:
     if interval.value is None or interval.low is None or interval.high is None:
         return interval
-    return Interval(
-        interval.value - amount, interval.low - amount, interval.high - amount, interval.n, interval.enough
-    )
+    return Interval(interval.value - amount, interval.low - amount, interval.high - amount, interval.n, interval.enough)
 
 
 def _forgetting(material: Material, intervals: dict[str, Interval], detail: dict[str, Any]) -> dict[str, Interval]:
@@ -332,7 +336,7 @@ def _similarity(
     table: dict[str, Any] = {}
     for model in MODELS:
         part = tested.filter(pl.col("model") == model)
-        intervals[f"bertscore_{model}"] = _grouped(part, "bertscore")
+        intervals[f"bertscore_f1_{model}"] = _grouped(part, "bertscore")
         means = [part[name].mean() for name in ("bert_p", "bert_r", "bertscore")]
         if part.height:
             import numpy as np
@@ -343,7 +347,7 @@ def _similarity(
                 "rescaled": dict(zip("PRF", np.asarray(rescaled).tolist(), strict=True)),
                 "n": part.height,
             }
-    intervals["bertscore_gain"] = paired_interval(*_values(tested, "bertscore", "adapter", "base"))
+    intervals["bertscore_f1_gain"] = paired_interval(*_values(tested, "bertscore", "adapter", "base"))
     encoder = scorer.encoder
     detail["bertscore"] = {
         "models": table,

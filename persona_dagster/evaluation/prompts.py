@@ -21,7 +21,7 @@ from persona_dagster.digest import keyed_hash
 
 PROBES = Path(__file__).parent / "probes"
 SHOTS = 2  # examples in the few-shot baseline
-SHOT_CHARS = 120  # of an example's question and answer: CPU prefill is what a few-shot prompt costs
+SHOT_CHARS = 80  # of an example: prefill is what a few-shot prompt costs on a CPU
 TRAIN_PROMPTS = 3  # a persona: train questions asked again, to see whether the model recites their answers
 
 
@@ -181,15 +181,23 @@ def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Ev
         for probe_id, key, text in contradictions(personas, half):
             turns = with_persona([{"role": "user", "content": text}], personas.personas[key], tagged=True)
             asked.append((probe_id, "contradiction", key, True, turns, None))
-    for probe in knowledge(third):
-        asked.append((probe.id, "knowledge", "general", False, [{"role": "user", "content": probe.prompt}], None))
-    prompts = [Prompt(i, suite, model, *rest) for model in ("base", "adapter") for i, suite, *rest in asked]
+    asked += [
+        (probe.id, "knowledge", "general", False, [{"role": "user", "content": probe.prompt}], None)
+        for probe in knowledge(third)
+    ]
+    prompts = [
+        Prompt(prompt_id, suite, model, key, tagged, turns, reference)
+        for model in ("base", "adapter")
+        for prompt_id, suite, key, tagged, turns, reference in asked
+    ]
     kinds = len({row.persona for row in train})
-    for row in stratified(train, TRAIN_PROMPTS * kinds, spec.seed):
-        prompts.append(
-            Prompt(row.row_id, "reference_train", "adapter", row.persona, row.tagged, row.prompt, row.answer)
-        )
-    for row in stratified((row for row in tested if row.persona in personas.personas), -(-len(tested) // 2), spec.seed):
-        turns = few_shot(row, train, personas)
-        prompts.append(Prompt(row.row_id, "test", "fewshot", row.persona, True, turns, row.answer))
+    prompts += [
+        Prompt(row.row_id, "reference_train", "adapter", row.persona, row.tagged, row.prompt, row.answer)
+        for row in stratified(train, TRAIN_PROMPTS * kinds, spec.seed)
+    ]
+    speaking = [row for row in tested if row.persona in personas.personas]
+    prompts += [
+        Prompt(row.row_id, "test", "fewshot", row.persona, True, few_shot(row, train, personas), row.answer)
+        for row in stratified(speaking, -(-len(tested) // 2), spec.seed)
+    ]
     return prompts

@@ -22,7 +22,7 @@ from persona_dagster.evaluation.prompts import SHOTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 WORDS = {"green": "Ready", "amber": "Undecided", "red": "Not ready"}
-NAMES = {"human": "People", "base": "Base", "fewshot": "Base, few-shot", "adapter": "Adapter"}
+NAMES = {"human": "People", "base": "Base", "fewshot": "Few-shot", "adapter": "Adapter"}
 SAMPLES = 6  # a persona
 COLLAPSE_ROWS = [
     ("distinct_1", "distinct-1", "plain"),
@@ -37,7 +37,11 @@ MINUS = "\N{MINUS SIGN}"
 def environment() -> Environment:
     """Jinja2 with escaping on, and the filters of both reports."""
     made = Environment(
-        loader=FileSystemLoader(TEMPLATES), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=FileSystemLoader(TEMPLATES),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     made.filters.update(figure=figure, share=share, marked=marked)
     return made
@@ -66,7 +70,7 @@ def marked(text: str, part: str | None) -> Markup:
     if not part or part not in text:
         return escape(text)
     before, after = text.split(part, 1)
-    return Markup("{}<mark>{}</mark>{}").format(before, part, after)  # noqa: S704  (format escapes)
+    return Markup("{}<mark>{}</mark>{}").format(before, part, after)
 
 
 def write_report(
@@ -87,7 +91,7 @@ def write_report(
         m=metrics,
         d=metrics["detail"],
         i=metrics["intervals"],
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),  # noqa: S704  (our own file)
+        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
         words=WORDS,
         names=NAMES,
         shots=SHOTS,
@@ -122,7 +126,11 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     i, sentences = metrics["intervals"], []
     if metrics["detail"]["voices"] and i["fidelity_adapter"]["value"] is not None:
         gain = i["fidelity_gain"]
-        sure = f" (95 % interval {figure(100 * gain['low'], 'one')} to {figure(100 * gain['high'], 'one')})" if gain["enough"] else ""
+        sure = (
+            f" (95 % interval {figure(100 * gain['low'], 'one')} to {figure(100 * gain['high'], 'one')})"
+            if gain["enough"]
+            else ""
+        )
         sentences.append(
             f"It answers in the asked voice {figure(i['fidelity_adapter']['value'], 'percent')} of the time, its base "
             f"{figure(i['fidelity_base']['value'], 'percent')}: {figure(100 * gain['value'], 'one')} points{sure}."
@@ -146,7 +154,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         ("fidelity", "Answers in the asked voice", "test rows and personas' own probes", "percent", voices),
         ("routing", "Chooses the right voice untold", "untagged prompts", "percent", voices),
         ("contradiction", "Obeys the tag against the topic", "contradicting prompts", "percent", voices),
-        ("bertscore", "BERTScore F1, raw", _encoder_note(detail), "plain", True),
+        ("bertscore_f1", "BERTScore F1, raw", _encoder_note(detail), "plain", True),
         ("loss", "Loss on human test answers", "nats a token, lower is better", "plain", True),
         ("repetition", "Repetition within an answer", "rep-4, lower is better", "percent", True),
     ]
@@ -161,7 +169,9 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         ]
         if not rows:
             continue
-        top = 1.0 if form == "percent" else 1.1 * max(row["interval"]["high"] or row["interval"]["value"] for row in rows)
+        top = (
+            1.0 if form == "percent" else 1.1 * max(row["interval"]["high"] or row["interval"]["value"] for row in rows)
+        )
         gain = i.get(f"{name}_gain")
         gain_name = "Base minus adapter" if name == "loss" else "Adapter minus base"
         made.append(
@@ -200,7 +210,10 @@ def sampled(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
     keys = ["suite", "prompt_id"]
     wide = rows.filter(pl.col("suite").is_in(["test", "routing", "contradiction", "probe"]))
     base = wide.filter(pl.col("model") == "base").select(
-        *keys, pl.col("answer").alias("base"), pl.col("heard").alias("base_heard"), pl.col("broken").alias("base_broken")
+        *keys,
+        pl.col("answer").alias("base"),
+        pl.col("heard").alias("base_heard"),
+        pl.col("broken").alias("base_broken"),
     )
     ours = wide.filter(pl.col("model") == "adapter").rename(
         {"answer": "adapter", "heard": "adapter_heard", "broken": "adapter_broken"}
@@ -234,9 +247,7 @@ def curve(job: EvaluateJob) -> dict[str, Any] | None:
     return {"svg": loss_svg(train, held, band), "band": band, "caption": caption}
 
 
-def loss_svg(
-    train: list[tuple[int, float]], held: list[tuple[int, float]], band: tuple[float, float] | None
-) -> Markup:
+def loss_svg(train: list[tuple[int, float]], held: list[tuple[int, float]], band: tuple[float, float] | None) -> Markup:
     """Two lines over steps, in the page's own colours; numbers only, so nothing needs escaping."""
     width, height, left, bottom = 960, 300, 46, 28
     last = max(step for step, _ in train + held) or 1
@@ -251,28 +262,39 @@ def loss_svg(
     parts = [f'<svg class="curve" viewBox="0 0 {width} {height}" role="img" aria-label="Training curves">']
     if band:
         high, low = y(min(band[1], top)), y(min(band[0], top))
-        parts.append(f'<rect x="{left}" y="{high}" width="{width - left - 12}" height="{low - high}" fill="var(--green-wash)"/>')
+        parts.append(
+            f'<rect x="{left}" y="{high}" width="{width - left - 12}" height="{low - high}" fill="var(--green-wash)"/>'
+        )
     step = 0.5 if top <= 3 else 1.0
     tick = 0.0
     while tick <= top:
         parts.append(f'<line x1="{left}" x2="{width - 12}" y1="{y(tick)}" y2="{y(tick)}" stroke="var(--line)"/>')
-        parts.append(f'<text x="{left - 8}" y="{y(tick) + 4}" text-anchor="end" font-size="12" fill="var(--soft)">{tick:g}</text>')
+        parts.append(
+            f'<text x="{left - 8}" y="{y(tick) + 4}" text-anchor="end" font-size="12" fill="var(--soft)">'
+            f"{tick:g}</text>"
+        )
         tick += step
     for mark in range(5):
         at = last * mark / 4
-        parts.append(f'<text x="{x(at)}" y="{height - 8}" text-anchor="middle" font-size="12" fill="var(--soft)">{at:.0f}</text>')
+        parts.append(
+            f'<text x="{x(at)}" y="{height - 8}" text-anchor="middle" font-size="12" fill="var(--soft)">{at:.0f}</text>'
+        )
     for points, color, thick in ((train, "var(--base)", 1.5), (held, "var(--adapter)", 2.5)):
         line = " ".join(f"{x(step)},{y(value)}" for step, value in points)
-        parts.append(f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{thick}" stroke-linejoin="round"/>')
+        parts.append(
+            f'<polyline points="{line}" fill="none" stroke="{color}" stroke-width="{thick}" stroke-linejoin="round"/>'
+        )
     parts += [f'<circle cx="{x(step)}" cy="{y(value)}" r="4" fill="var(--adapter)"/>' for step, value in held]
-    return Markup("".join(parts) + "</svg>")  # noqa: S704  (numbers only)
+    return Markup("".join(parts) + "</svg>")
 
 
 def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     """What one must know to believe or repeat the numbers."""
     detail, settings = metrics["detail"], metrics["settings"]
     sampling, score = settings["sampling"], metrics["detail"]["bertscore"]
-    greedy = "greedy" if not sampling["temperature"] else f"temperature {sampling['temperature']}, top-p {sampling['top_p']}"
+    greedy = (
+        "greedy" if not sampling["temperature"] else f"temperature {sampling['temperature']}, top-p {sampling['top_p']}"
+    )
     rows = [
         ("Base model", f"{settings['base']['model']}, {settings['dtype']} for inference"),
         (
@@ -284,21 +306,26 @@ def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         (
             "BERTScore",
             f"{score['encoder']}, layer {score['layer']}, weights sha256 {score['sha256'][:16]}…, baseline "
-            f"{figure(score['baseline']['values'][2])} from {score['baseline']['pairs']} pairs ({score['baseline']['source']})",
+            f"{figure(score['baseline']['values'][2])} from {score['baseline']['pairs']} pairs "
+            f"({score['baseline']['source']})",
         ),
-        ("Intervals", "95 %, percentile bootstrap over distinct prompts, 2,000 rounds; under 8 prompts nothing is judged"),
+        (
+            "Intervals",
+            "95 %, percentile bootstrap over distinct prompts, 2,000 rounds; under 8 prompts nothing is judged",
+        ),
     ]
     if detail["voices"]:
         shared = "the same for all recipes" if metrics["shared_judge"] else "learnt from this recipe's own train rows"
         judge = detail["judge"]
-        rows.append(("Voice judge", f"character 1–3-grams, logistic regression, topic words masked; {shared}; {judge['digest']}"))
+        rows.append(
+            (
+                "Voice judge",
+                f"character 1–3-grams, logistic regression, topic words masked; {shared}; {judge['digest']}",
+            )
+        )
     if run := metrics.get("run"):
-        results = run.get("results", {})
-        facts = [f"{results[key]} {unit}" for key, unit in (("steps", "steps"), ("seconds", "s")) if key in results]
-        if results.get("peak_memory_gib"):
-            facts.append(f"peak {results['peak_memory_gib']} GiB")
-        if results.get("energy_wh"):
-            facts.append(f"{results['energy_wh']} Wh")
+        units = {"steps": "steps", "seconds": "s", "peak_memory_gib": "GiB at peak", "energy_wh": "Wh"}
+        facts = [f"{run[key]} {unit}" for key, unit in units.items() if run.get(key)]
         rows.append(("Training run", ", ".join(facts)))
     rows.append(("Generations", metrics["generations"]))
     return rows

@@ -223,6 +223,7 @@ def post_page(
     name: str, code: str, text: str, data: dict[str, Any], related: list[dict[str, Any]], *, cut: bool
 ) -> str:
     """A post with its replies; strangers' posts come along as `relatedPosts`, before it, as on the site."""
+    related = [{key: value for key, value in node.items() if key != "__typename"} for node in related]
     scripts = [
         script(
             relay("BarcelonaLoggedOutRelatedPostsQuery", {"relatedPosts": {"threads": related, "trending_threads": []}})

@@ -34,21 +34,19 @@ LISTS = frozenset(["listing", "list", WALK])  # what names posts; it changes wit
 KEPT_HEADERS = frozenset(["content-type", "date", "last-modified", "etag", "cache-control", "retry-after", "server"])
 SECRETS = re.compile(r"([?&](?:access_token|token|client_secret|key)=)[^&#]*")
 
-SCHEMA = pl.Schema(
-    {
-        "kind": pl.String,
-        "key": pl.String,
-        "url": pl.String,
-        "fetched_at": pl.Datetime("us", "UTC"),
-        "status": pl.Int32,
-        "outcome": pl.String,
-        "headers": pl.String,
-        "sha256": pl.String,
-        "stored": pl.Boolean,  # false: the same bytes stand in an earlier row
-        "body": pl.Binary,
-    }
-)
-INDEX = [name for name in SCHEMA if name != "body"]
+COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
+    "kind": pl.String,
+    "key": pl.String,
+    "url": pl.String,
+    "fetched_at": pl.Datetime("us", "UTC"),
+    "status": pl.Int32,
+    "outcome": pl.String,
+    "headers": pl.String,
+    "sha256": pl.String,
+    "stored": pl.Boolean,  # false: the same bytes stand in an earlier row
+    "body": pl.Binary,
+}
+INDEX = [name for name in COLUMNS if name != "body"]
 
 
 class ArchiveDamagedError(RuntimeError):
@@ -198,7 +196,9 @@ class Archive:
     def parts(self, source: str, board: str) -> list[str]:
         folder = self._folder(source, board)
         self.fs.invalidate_cache()
-        return sorted(path for path in self.fs.glob(f"{folder}/date=*/*.parquet") if "/." not in path)
+        return sorted(
+            path for path in self.fs.glob(f"{folder}/date=*/*.parquet") if not path.rsplit("/", 1)[-1].startswith(".")
+        )
 
     def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
         """Everything ever seen of a board, without bodies."""
@@ -430,6 +430,6 @@ def _row(capture: Capture, known: bool) -> dict[str, Any]:
 
 def _parquet(rows: list[dict[str, Any]]) -> bytes:
     sink = pa.BufferOutputStream()
-    table = pl.DataFrame(rows, SCHEMA).to_arrow()
+    table = pl.DataFrame(rows, COLUMNS).to_arrow()
     pq.write_table(table, sink, compression="zstd", compression_level=9, write_page_checksum=True)
     return sink.getvalue().to_pybytes()

@@ -10,6 +10,7 @@ import base64
 import time
 from collections.abc import Callable
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
@@ -58,6 +59,19 @@ FETCH = """async ([url, headers, limit, milliseconds]) => {
     return {error: String(error), aborted: controller.signal.aborted};
   } finally { clearTimeout(timer); }
 }"""
+
+
+class BrowserMissing(RuntimeError):  # noqa: N818 - says what is the case
+    """There is no Chromium to start."""
+
+
+def find_chromium(path: Path | None = None) -> Path:
+    """The Chromium that a crawl would start: `path`, else the one found. Raises `BrowserMissing`."""
+    found = Transport(chromium=path).browser_path()
+    if found is None or not found.is_file():
+        wanted = f"{path} is no file" if path else "no Chromium on PATH"
+        raise BrowserMissing(f"{wanted}; apt install chromium-headless-shell, or set PERSONA_CHROMIUM")
+    return found
 
 
 class BrowserError(RuntimeError):

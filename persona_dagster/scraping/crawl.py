@@ -7,7 +7,7 @@ from collections.abc import Callable
 from datetime import datetime
 
 from persona_dagster.config.sources import Sources
-from persona_dagster.records import Outcome, Source
+from persona_dagster.records import Source
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.browser import BrowserError
 from persona_dagster.scraping.crawling import BudgetSpentError, CrawlReport, Pass
@@ -76,9 +76,3 @@ def summary(report: CrawlReport) -> str:
         f"{report.gone} gone; {report.requests} requests ({outcomes or 'none'}) in {report.seconds:.1f} s"
         + (f"; stopped: {report.stopped}" if report.stopped else "")
     )
-
-
-def refused(report: CrawlReport) -> bool:
-    """True when the site said no: a retry in a minute would only make it worse."""
-    names = (Outcome.CHALLENGE, Outcome.BLOCKED, Outcome.LOGIN_WALL, Outcome.ROBOTS_DISALLOWED)
-    return any(report.outcomes[name.value] for name in names)

@@ -20,7 +20,7 @@ from persona_dagster.scraping.archive import Archive, History
 from persona_dagster.scraping.browser import Browser
 from persona_dagster.scraping.http import HttpFetcher
 from persona_dagster.scraping.lease import Lease
-from persona_dagster.scraping.outcomes import RETRYABLE, Fetched
+from persona_dagster.scraping.outcomes import REFUSALS, RETRYABLE, Fetched
 from persona_dagster.scraping.pace import Pacer
 from persona_dagster.scraping.policy import UrlPolicy
 from persona_dagster.scraping.revisits import due_at
@@ -59,6 +59,20 @@ class CrawlReport:
     @property
     def complete(self) -> bool:
         return not self.stopped and not self.due
+
+    @property
+    def refused(self) -> bool:
+        """The pass was stopped, and nothing that was asked for came."""
+        return bool(self.stopped) and not any(self.outcomes[name] for name in (Outcome.OK, Outcome.GONE))
+
+    @property
+    def retryable(self) -> bool:
+        """Another try soon may do better: nobody said no."""
+        return not any(self.outcomes[name] for name in (*REFUSALS, Outcome.ROBOTS_DISALLOWED))
+
+    @property
+    def why(self) -> str:
+        return "; ".join(filter(None, [self.stopped, *self.problems[:3]]))
 
 
 class Pass:
@@ -136,9 +150,10 @@ class Pass:
         report = self.report
         report.requests += 1
         report.bytes += len(fetched.body)
-        report.outcomes[fetched.outcome.value] += 1
-        if not fetched.outcome.advances and not fetched.url.endswith("/robots.txt"):
-            self.problem(fetched)
+        if not fetched.url.endswith("/robots.txt"):
+            report.outcomes[fetched.outcome.value] += 1
+            if not fetched.outcome.advances:
+                self.problem(fetched)
         if report.requests % LOG_EVERY == 0:
             self.log(
                 f"{self.source}/{self.board}: {report.requests} requests, {report.new} new, {report.changed} changed, "

@@ -13,6 +13,7 @@ from persona_dagster.scraping.archive import LISTS, WALK
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.scraping.ptt_listing import parse_listing
 
+PARSER_VERSION = "1"  # raised when the same bytes would give other posts: everything is then parsed again
 THREAD_DAYS = 180  # a title comes back for another thread after that
 
 
@@ -58,7 +59,8 @@ def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 
         case _, kind if kind == WALK:
             return Parsed(Outcome.OK, flags=["listed"])
         case "dcard", _:
-            return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key)
+            first = capture.key.endswith("@0") or "@" not in capture.key
+            return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key, first=first)
         case "threads", kind:
             # A post's page is asked for by its code; a search or a profile by its words.
             code = capture.key if kind == "page" and ":" not in capture.key else None
@@ -77,21 +79,22 @@ def _names(capture: Capture) -> Parsed:
 def parse_board(captures: Iterable[Capture], author_key: AuthorKey) -> BoardPosts:
     """Every post of a board's latest captures. A post that several captures hold is taken from the newest one."""
     result = BoardPosts([])
-    posts: dict[str, Post] = {}
+    posts: dict[tuple[str, str], Post] = {}
     for capture in captures:
         if capture.kind in LISTS:
             continue
         parsed = parse_capture(capture, author_key)
         result.outcomes[parsed.outcome.value] += 1
         result.flags.update(parsed.flags)
-        if not parsed.complete:
+        if not parsed.usable:
             result.problems.append(f"{capture.key}: {parsed.outcome}: {parsed.why}")
             if parsed.outcome is not Outcome.LOGIN_WALL:
                 continue
         for post in parsed.posts:
-            old = posts.get(post.post_id)
+            name = (post.board, post.post_id)  # the imports of one source hold many boards
+            old = posts.get(name)
             if old is None or _better(post, old):
-                posts[post.post_id] = post
+                posts[name] = post
     result.posts = link_replies(sorted(posts.values(), key=lambda post: (post.created_at or EPOCH, post.post_id)))
     return result
 
@@ -111,7 +114,7 @@ def link_replies(posts: list[Post]) -> list[Post]:
     Without one (expired, or on another board) the articles of one title still share a thread.
     """
     roots: dict[tuple[str, str], list[Post]] = {}
-    moved: dict[str, str] = {}
+    moved: dict[tuple[str, str], str] = {}
     articles = [post for post in posts if post.source == "ptt" and post.kind == "post" and post.title]
     for post in articles:
         title = ptt.plain_title(post.title or "")
@@ -126,8 +129,8 @@ def link_replies(posts: list[Post]) -> list[Post]:
         ]
         if near:
             post.parent_id = near[-1].post_id
-            post.thread_id = moved[post.post_id] = near[-1].post_id
+            post.thread_id = moved[post.board, post.post_id] = near[-1].post_id
     for post in posts:
         if post.source == "ptt" and post.kind != "post":
-            post.thread_id = moved.get(post.post_id.split("#", 1)[0], post.thread_id)
+            post.thread_id = moved.get((post.board, post.post_id.split("#", 1)[0]), post.thread_id)
     return posts

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from zoneinfo import ZoneInfo
 
 from persona_dagster.digest import text_digest
@@ -95,6 +96,10 @@ def parse_article(
         problems.append(problem)
     if len({post.post_id for post in posts}) != len(posts):
         problems.append("two posts of one id")
+    if not ptt_size.states_length(source):
+        flags.append("length_unstated")  # whole as far as its markup tells; a lost push would not show
+        if _twice(article):
+            problems.append("a run of pushes stands there twice")
     if problems:
         return incomplete("; ".join(problems[:3]), posts, flags)
     return Parsed(Outcome.OK, posts, flags)
@@ -115,6 +120,14 @@ def _page_problems(source: str, article: Article, article_id: str) -> Iterator[s
         if isinstance(item, PushLine) and ("\n" in item.content.strip("\n") or not PUSH_WHEN.match(item.when)):
             yield f"a push that does not end in a date: {ADDRESSES.sub(ADDRESS, item.when.strip())[:30]!r}"
             break
+
+
+def _twice(article: Article) -> bool:
+    """The same pushes again after the time went back: of 61 real pages none has both."""
+    pushes = [item for item in article.items if isinstance(item, PushLine)]
+    times = [tuple(int(part or 0) for part in m.groups()[1:]) for p in pushes if (m := PUSH_WHEN.match(p.when))]
+    backwards = any(later < earlier for earlier, later in pairwise(times))
+    return backwards and len({(p.user, p.tag, p.content, p.when) for p in pushes}) < len(pushes)
 
 
 def lines_of(article: Article) -> list[Line]:

@@ -14,7 +14,7 @@ from persona_dagster.sample.clock import Clock
 from persona_dagster.settings import Settings
 
 pytestmark = [pytest.mark.browser, pytest.mark.train]
-TRAINED = ("lora_adapter[persona_v2]", "generations[persona_v2]", "eval_report[persona_v2]")
+TRAINED = ("lora_adapter · persona_v2", "generations · persona_v2", "eval_report · persona_v2")
 
 
 @pytest.fixture(scope="module")
@@ -77,5 +77,5 @@ def test_new_days_flow_through_to_the_mix(
 ) -> None:
     Clock(settings.replica_dir).advance(9)
     later = run(settings, ("persona_v2",), instance)
-    assert any(name.endswith("_raw[Hate]") or name.startswith("dcard_raw") for name in later.changed)
+    assert any(name == "ptt_raw · Hate" or name.startswith("dcard_raw") for name in later.changed)
     assert "posts" in later.changed
