@@ -170,10 +170,18 @@ class Browser:
 
     def goto(self, url: str) -> Fetched:
         """Navigate to a canonical URL; the document as it was served."""
+        from playwright.sync_api import Error
+
         started, actual = time.monotonic(), self.policy.actual(url)
 
         def navigate() -> Fetched:
-            answer = self.page.goto(actual, wait_until="domcontentloaded")
+            try:
+                answer = self.page.goto(actual, wait_until="domcontentloaded")
+            except Error as error:
+                if "interrupted by another navigation" not in error.message:
+                    raise
+                # The error page of the last address came late, and took the place of this one.
+                answer = self.page.goto(actual, wait_until="domcontentloaded")
             return self._fetched(url, answer)
 
         fetched = self._alive(navigate)
