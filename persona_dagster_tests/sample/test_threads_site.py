@@ -38,7 +38,7 @@ def test_robots_refuses_everybody(replica: Replica) -> None:
 def test_search_brings_the_newest_in_the_page_and_the_rest_by_its_script(replica: Replica) -> None:
     answer = httpx.get(replica.url(f"{THREADS}/search"), params={"q": "失戀", "serp_type": "default"})
     parsed = parse_threads(answer.content, board="失戀", author_key=str)
-    assert parsed.complete and len(parsed.posts) == SEARCH_PAGE and "more_replies" in parsed.flags
+    assert parsed.usable and len(parsed.posts) == SEARCH_PAGE and "more_replies" in parsed.flags
     codes = [post.post_id for post in parsed.posts]
     cursor = re.search(r'data-cursor="(\d+)"', answer.text)[1]  # type: ignore[index]
     while cursor:
