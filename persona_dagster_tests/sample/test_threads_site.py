@@ -66,6 +66,14 @@ def test_a_post_page_holds_self_thread_replies_and_strangers(replica: Replica) -
     assert {post.thread_id for post in parsed.posts} == {code}
 
 
+def test_an_account_shows_its_own_posts(replica: Replica) -> None:
+    item = replica.content.threads["失戀"][0]
+    page = httpx.get(replica.url(f"{THREADS}/@{item.user}"))
+    parsed = parse_threads(page.content, board=f"@{item.user}", author_key=str)
+    assert [post.post_id for post in parsed.posts] == [threads_code(pk_of(item))] and parsed.complete
+    assert httpx.get(replica.url(f"{THREADS}/@nobody.at.all")).status_code == 404
+
+
 def test_pictures_without_words_have_a_null_caption(replica: Replica) -> None:
     item = replica.content.threads["失戀"][1]
     page = httpx.get(replica.url(f"{THREADS}/@{item.user}/post/{threads_code(pk_of(item))}"))
