@@ -112,6 +112,18 @@ def forget(
     console.print(remove(target, Settings()).markdown())
 
 
+@app.command()
+def chat(
+    recipe: Annotated[str | None, typer.Option(help="whose adapter to load first; default: the newest")] = None,
+    host: Annotated[str, typer.Option(help="127.0.0.1 keeps it on this machine")] = "127.0.0.1",
+    port: int = 7860,
+) -> None:
+    """Talk to the personas in a browser; an OpenAI-compatible API stands beside it at /v1."""
+    from persona_dagster.chat.app import launch
+
+    launch(Settings(), host=host, port=port, recipe=recipe)
+
+
 @sample_app.command()
 def advance(days: int) -> None:
     """Moves the replica's clock: posts, edits and deletions of those days come into being."""

@@ -18,6 +18,7 @@ from persona_dagster.defs.engines import Engine, build_engine
 from persona_dagster.defs.jobs import build_jobs
 from persona_dagster.defs.model import build_model_assets
 from persona_dagster.defs.raw import build_raw_assets
+from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import House, TableIOManager
 from persona_dagster.defs.sensors import build_sensors
 from persona_dagster.settings import Settings
@@ -38,6 +39,7 @@ def build_defs(settings: Settings | None = None, *, engine: Engine | None = None
             *build_corpus_assets(house),
             *build_dialogue_assets(house),
             *build_model_assets(house, engine or build_engine(settings)),
+            *build_release_assets(house),
         ],
         asset_checks=build_checks(house),
         jobs=build_jobs(),

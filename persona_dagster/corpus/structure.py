@@ -24,6 +24,7 @@ OWN_LINE = re.compile(
 SIGNATURE_LINES = 12
 # The editor breaks at 78-80 columns; a line two columns shorter is one whose next character was wide.
 WRAP_FROM, WRAP_TO = 75, 81
+SPLITS_WORDS = 79  # a line this full was cut within a word; a shorter one between words
 SENTENCE_ENDS = frozenset("。！？!?…~～:：)）」』】")  # a full line that ends a sentence was ended by its author
 # A crawl that lost the line ends leaves quote marks within the line: quote and answer cannot be told apart.
 FLATTENED = re.compile(r"^[ ※]*引述 ?《|^ ?[:：][^\n]{40}|(?: : [^\n]{1,200}?){3}")
@@ -79,15 +80,8 @@ def rejoin(lines: list[str]) -> str:
         wrapped = joined and WRAP_FROM <= width <= WRAP_TO and joined[-1][-1:] not in SENTENCE_ENDS
         if wrapped and tight and not OWN_LINE.match(tight):
             before = joined[-1]
-            apart = (
-                " "
-                if before[-1:].isascii()
-                and before[-1:].isalpha()
-                and tight[0].isascii()
-                and tight[0].isalpha()
-                and width < 79
-                else ""
-            )
+            words = before[-1].isascii() and tight[0].isascii() and tight[0].isalnum() and width < SPLITS_WORDS
+            apart = " " if words else ""
             joined[-1] = before + apart + tight
         else:
             joined.append(tight)

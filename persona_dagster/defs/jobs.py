@@ -33,4 +33,9 @@ def build_jobs():  # the type of an unresolved job is private to Dagster
             selection=Selection.assets("generations", "eval_report"),
             description="Generate with base and adapter, and write the report.",
         ),
+        dg.define_asset_job(
+            "release",
+            selection=Selection.assets("hub_release"),
+            description="Release one recipe's adapter to the Hugging Face Hub; a dry run unless told otherwise.",
+        ),
     ]

@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -154,10 +154,14 @@ def _write(dialogues: pl.DataFrame, plan: Plan, recipe: Recipe, personas: Person
         },
         folder=fresh,
     )
+    _write_manifest(manifest, personas, fresh)
+    return manifest
+
+
+def _write_manifest(manifest: MixManifest, personas: Personas, fresh: Path) -> None:
     write_card(manifest, personas, fresh)
     value = {key: item for key, item in asdict(manifest).items() if key != "folder"}
     (fresh / "manifest.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
-    return manifest
 
 
 def _write_rows(
@@ -267,12 +271,14 @@ def _counts(rows: pl.DataFrame, column: str) -> dict[str, int]:
     return dict(rows.group_by(column).len().sort(column).iter_rows())
 
 
-def _publish(manifest: MixManifest, fresh: Path, folder: Path) -> MixManifest:
+def _publish(manifest: MixManifest, fresh: Path, folder: Path, point: bool = True) -> MixManifest:
     """Moves the finished directory to its name, then `latest`. A mix of that name is complete already: it stays."""
     home = folder / manifest.digest
     if not (home / "manifest.json").is_file():
         shutil.rmtree(home, ignore_errors=True)
         fresh.rename(home)
+    if not point:
+        return read_manifest(home)
     pointer = folder / f".latest.{os.getpid()}"
     with pointer.open("w", encoding="utf-8") as file:
         file.write(f"{manifest.digest}\n")
@@ -280,3 +286,77 @@ def _publish(manifest: MixManifest, fresh: Path, folder: Path) -> MixManifest:
         os.fsync(file.fileno())
     pointer.replace(folder / "latest")
     return read_manifest(home)
+
+
+def drop_rows(mix: Path, row_ids: set[str], personas: Personas) -> MixManifest | None:
+    """Writes the mix in `mix` anew without these rows, under its new digest, and deletes the old directory.
+
+    `latest` moves along where it pointed there. None where no row of train or test would be left: the directory
+    is deleted, and `latest` with it.
+    """
+    old, folder = read_manifest(mix), mix.parent
+    points_here = (folder / "latest").is_file() and latest_mix(folder) == mix
+    rows = pl.read_parquet(mix / "provenance.parquet").filter(~pl.col("row_id").is_in(list(row_ids)))
+    made: MixManifest | None = None
+    if rows.height and (rows["split"] == "train").any():
+        fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        try:
+            made = _publish(_filtered(old, rows, row_ids, personas, fresh), fresh, folder, point=points_here)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    elif points_here:
+        (folder / "latest").unlink()
+    shutil.rmtree(mix)
+    return made
+
+
+def _filtered(old: MixManifest, rows: pl.DataFrame, row_ids: set[str], personas: Personas, fresh: Path) -> MixManifest:
+    digests: list[str] = []
+    files: dict[str, dict[str, Any]] = {}
+    chars: dict[str, int] = {}
+    for split in ("train", "test"):
+        kept = [
+            (line, row)
+            for line in (old.folder / f"{split}.jsonl").read_bytes().splitlines(keepends=True)
+            if (row := orjson.loads(line))["row_id"] not in row_ids
+        ]
+        for line, row in kept:
+            messages = line[line.index(b'"messages":') + len(b'"messages":') : -2].decode()
+            digests.append(text_digest(row["row_id"], row["persona"], split, messages))
+        data = b"".join(line for line, _ in kept)
+        (fresh / f"{split}.jsonl").write_bytes(data)
+        chars[split] = sum(len(m["content"]) for _, row in kept for m in row["messages"] if m["role"] != "system")
+        files[f"{split}.jsonl"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": len(kept)}
+    files["provenance.parquet"] = _write_provenance(rows, fresh / "provenance.parquet")
+    train, test = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
+    by_persona = _counts(train, "persona")
+    weighed = sum(by_persona.get(weight["persona"], 0) for weight in old.weights)
+    weights = [
+        {
+            **weight,
+            "rows": by_persona.get(weight["persona"], 0),
+            "reached": by_persona.get(weight["persona"], 0) / weighed,
+        }
+        for weight in old.weights
+    ]
+    manifest = replace(
+        old,
+        digest=combine(digests),
+        train_rows=train.height,
+        test_rows=test.height,
+        train_by_persona=by_persona,
+        test_by_persona=_counts(test, "persona"),
+        tagged=_counts(rows.filter("tagged"), "split"),
+        by_source=_counts(train, "source"),
+        by_builder=_counts(train, "builder"),
+        weights=weights,
+        chars=chars,
+        files=files,
+        warnings=[
+            *old.warnings,
+            "rows were forgotten after this mix was made; materialise it again for its full weights",
+        ],
+        folder=fresh,
+    )
+    _write_manifest(manifest, personas, fresh)
+    return manifest

@@ -22,7 +22,7 @@ from persona_dagster.evaluation.prompts import SHOTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 WORDS = {"green": "Ready", "amber": "Undecided", "red": "Not ready"}
-NAMES = {"human": "People", "base": "Base", "fewshot": "Base, few-shot", "adapter": "Adapter"}
+NAMES = {"human": "People", "base": "Base", "fewshot": "Few-shot", "adapter": "Adapter"}
 SAMPLES = 6  # a persona
 COLLAPSE_ROWS = [
     ("distinct_1", "distinct-1", "plain"),

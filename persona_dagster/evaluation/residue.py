@@ -17,7 +17,9 @@ PATTERNS: dict[str, re.Pattern[str]] = {
     "push_line": re.compile(r"(?m)^\s*(?:推|噓|→)\s*(?:<USER>|[A-Za-z][A-Za-z0-9]{1,11})?\s*[:：]"),
     "station": re.compile(r"[※◆]\s*(?:發信站|From|文章網址|文章代碼|編輯|轉錄者)|批踢踢實業坊|ptt\.cc", re.IGNORECASE),
     "quotation": re.compile(r"※\s*引述|(?m:^\s*(?::|>)\s*\S)"),
-    "header": re.compile(r"(?m)^\s*(?:作者|看板|站內)\s*[:：]|^\s*作者\s+\S+.*看板|^\s*時間\s*[:：]?\s*[A-Z][a-z]{2} [A-Z]"),
+    "header": re.compile(
+        r"(?m)^\s*(?:作者|看板|站內)\s*[:：]|^\s*作者\s+\S+.*看板|^\s*時間\s*[:：]?\s*[A-Z][a-z]{2} [A-Z]"
+    ),
     "push_time": re.compile(r"\b(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])\s+\d{1,2}:\d{2}\b"),
     "date": re.compile(r"\b20[0-2]\d[-/年.]\s?\d{1,2}[-/月.]\s?\d{1,2}|\d{1,2}\s?月\s?\d{1,2}\s?日\s?\d{1,2}:\d{2}"),
     "signature": re.compile(r"(?m)^--\s*$|Sent from", re.IGNORECASE),

@@ -43,13 +43,16 @@ def load_json(text: str) -> Any:
         raise MalformedError(f"no JSON: {error}") from error
 
 
-def parse_dcard(body: bytes, *, board: str, author_key: AuthorKey) -> Parsed:
-    """Any Dcard payload: what it is shows in its keys. Lists name posts, and give no rows of their own."""
+def parse_dcard(body: bytes, *, board: str, author_key: AuthorKey, first: bool = True) -> Parsed:
+    """Any Dcard payload: what it is shows in its keys. Lists name posts, and give no rows of their own.
+
+    `first`: comments that do not begin at floor 1 have a gap; False for the later pages of them.
+    """
     try:
         text = decode(body)
         if text.isascii() and "\\u" not in text and "????" in text:
             raise MalformedError("the characters were lost in another encoding")
-        return _parse(page_data(text) if text.lstrip().startswith("<") else load_json(text), board, author_key)
+        return _parse(page_data(text) if text.lstrip().startswith("<") else load_json(text), board, author_key, first)
     except MalformedError as error:
         return incomplete(str(error))
     except RecursionError:
@@ -69,7 +72,7 @@ def page_data(source: str) -> Any:
         raise MalformedError(f"__NEXT_DATA__ without {error}") from error
 
 
-def _parse(value: Any, board: str, author_key: AuthorKey) -> Parsed:
+def _parse(value: Any, board: str, author_key: AuthorKey, first: bool) -> Parsed:
     rows = list(rows_of(value))
     if not rows and isinstance(value, list) and any(isinstance(item, dict) and _is_forum(item) for item in value):
         return Parsed(Outcome.OK, flags=["forums"])
@@ -87,17 +90,19 @@ def _parse(value: Any, board: str, author_key: AuthorKey) -> Parsed:
             posts.append(_post(row, board, author_key))
         else:
             flags.append("listed")
-    if _has_gaps(posts):
+    if any(post.floor is not None for post in posts):
+        flags.append("count_unstated")  # comments do not say how many they are; their post does
+    if _has_gaps(posts, first):
         flags.append("floor_gaps")  # deleted comments leave their floor empty
     return Parsed(Outcome.OK, posts, sorted(set(flags)))
 
 
-def _has_gaps(posts: list[Post]) -> bool:
+def _has_gaps(posts: list[Post], first: bool) -> bool:
     floors: dict[str | None, list[int]] = {}
     for post in posts:
         if post.floor is not None:
             floors.setdefault(post.thread_id, []).append(post.floor)
-    return any(max(of) - min(of) >= len(of) for of in floors.values())
+    return any(max(of) - (0 if first else min(of) - 1) > len(of) for of in floors.values())
 
 
 def rows_of(value: Any) -> Iterator[dict[str, Any]]:

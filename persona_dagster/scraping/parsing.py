@@ -59,7 +59,8 @@ def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 
         case _, kind if kind == WALK:
             return Parsed(Outcome.OK, flags=["listed"])
         case "dcard", _:
-            return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key)
+            first = capture.key.endswith("@0") or "@" not in capture.key
+            return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key, first=first)
         case "threads", kind:
             # A post's page is asked for by its code; a search or a profile by its words.
             code = capture.key if kind == "page" and ":" not in capture.key else None

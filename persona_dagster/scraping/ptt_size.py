@@ -34,7 +34,7 @@ def mismatch(source: str, article: Article) -> str | None:
     if stated is None:
         return "the page does not state its length" if states_length(source) else None
     shown, fewest, most = 0, 0.0, 0.0
-    for item, following in zip(article.items, [*article.items[1:], None], strict=True):
+    for item, following in zip(article.items, [*article.items[1:], None], strict=False):
         if isinstance(item, PushLine):
             shown += PUSH_BYTES
         elif isinstance(item, Run):

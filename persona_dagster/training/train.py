@@ -45,6 +45,7 @@ from persona_dagster.training.hardware import cards
 from persona_dagster.training.isolation import card_lock
 from persona_dagster.training.job import JobError, TrainJob, adapter_digest, find_adapter, mix_digest, recipe_digest
 from persona_dagster.training.plan import Plan, make_plan
+from persona_dagster.training.preflight import check_machine, check_rows
 from persona_dagster.training.reporting import Reporter, open_reporter
 from persona_dagster.training.rows import Row, Rows, read_rows
 from persona_dagster.training.telemetry import Gauges
@@ -89,6 +90,7 @@ def train(job: TrainJob, reporter: Reporter) -> Path:
         if folder is not None:
             reporter.line(f"{job.recipe.name}: nothing changed since {folder.name} was trained")
         else:
+            check_machine(job)
             with _card(reporter):
                 folder = _train(job, reporter)
         point_latest(folder)
@@ -105,6 +107,8 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     model, tokenizer = backend.load(recipe, job.models_dir)
     train_rows = read_rows(job.mix_dir, "train", tokenizer, recipe.training.max_length)
     test_rows = read_rows(job.mix_dir, "test", tokenizer, recipe.training.max_length)
+    check_rows(recipe, train_rows, "train")
+    check_rows(recipe, test_rows, "test")
     plan = make_plan(recipe, train_rows.lengths, [row.pair_id for row in train_rows.rows])
     reporter.line(_planned(job, plan, train_rows, time.monotonic() - started))
 
@@ -112,7 +116,7 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     log = TrainingLog(job.work_dir / "training_log.jsonl")
     checkpoint = last_whole_checkpoint(job.work_dir)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    with Gauges(card) as gauges:
+    with Gauges(card) as gauges, backend.shortcut(recipe, model, tokenizer.pad_token_id):
         session = Session(
             job=job,
             reporter=reporter,
@@ -122,9 +126,14 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
             eval_rows=choose(test_rows.rows, recipe.training.eval_rows),
             pad_token_id=tokenizer.pad_token_id,
         )
-        callbacks = [make_callback(session)]
         trainer = make_trainer(
-            recipe, model, tokenizer, train_rows.rows, job.work_dir, callbacks, backend.arguments(recipe)
+            recipe,
+            model,
+            tokenizer,
+            train_rows.rows,
+            folder=job.work_dir,
+            callbacks=[make_callback(session)],
+            extra=backend.arguments(recipe),
         )
         log.writes = is_main()
         log.rewind(step if checkpoint else -1)
@@ -141,7 +150,13 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
         train_loss = evaluation_loss(trainer.model, learnt, tokenizer.pad_token_id, recipe.training.batch_size)
         results = _results(session, trainer.state, train_loss, use_best, time.monotonic() - started)
     if is_main():
-        _publish(job, session, trainer.model, tokenizer, plan, train_rows, test_rows, results)
+        rows = {
+            "train": [row.row_id for row in train_rows.rows],
+            "eval": [row.row_id for row in session.eval_rows],
+            "dropped": [*train_rows.dropped, *test_rows.dropped],
+            "cut": [*train_rows.cut, *test_rows.cut],
+        }
+        _publish(session, trainer.model, tokenizer, rows, {"plan": plan.as_dict(), **results})
     return job.out_dir / adapter_digest(job)
 
 
@@ -255,30 +270,15 @@ def _results(session: Session, state: Any, train_loss: float, use_best: bool, se
     }
 
 
-def _publish(
-    job: TrainJob,
-    session: Session,
-    model: Any,
-    tokenizer: Any,
-    plan: Plan,
-    train_rows: Rows,
-    test_rows: Rows,
-    results: dict[str, Any],
-) -> None:
-    digest = adapter_digest(job)
+def _publish(session: Session, model: Any, tokenizer: Any, rows: dict[str, list[str]], figures: dict[str, Any]) -> None:
+    """Weights, tokenizer, card, log and curves, whole or not at all; the checkpoints have then done their work."""
+    job, digest = session.job, adapter_digest(session.job)
     with replacing(job.out_dir / digest) as folder:
         save_weights(model, folder, job.recipe.base.model)
         tokenizer.save_pretrained(folder)
         shutil.copy2(session.log.path, folder / "training_log.jsonl")
         (folder / "curves.png").write_bytes(draw_curves(session.log.lines, job.recipe.title))
-        # Which rows it saw: what `forget` and `trace` ask.
-        rows = {
-            "train": [row.row_id for row in train_rows.rows],
-            "eval": [row.row_id for row in session.eval_rows],
-            "dropped": [*train_rows.dropped, *test_rows.dropped],
-            "cut": [*train_rows.cut, *test_rows.cut],
-        }
-        write_json(folder / "rows.json", rows)
+        write_json(folder / "rows.json", rows)  # which rows it saw: what `forget` and `trace` ask
         card = {
             "digest": digest,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -288,8 +288,7 @@ def _publish(
             "base_model": job.recipe.base.model,
             "base_revision": base_revision(job.recipe.base),
             "dtype": str(next(model.get_base_model().parameters()).dtype).removeprefix("torch."),
-            "plan": plan.as_dict(),
-            **results,
+            **figures,
             "versions": {name: _version(name) for name in _LIBRARIES if _version(name)},
             "python": platform.python_version(),
             "machine": {"cards": [card.name for card in cards()], "processor": platform.machine()},

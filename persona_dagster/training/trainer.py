@@ -81,6 +81,7 @@ def make_trainer(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
     rows: list[Row],
+    *,
     folder: Path,
     callbacks: list[TrainerCallback],
     extra: dict[str, Any],

@@ -83,10 +83,14 @@ def make_material(mix: Path, recipe: Recipe, personas: Personas) -> Callable[...
 
 def ramble(prompt: Prompt) -> str:
     """What an untuned small model says: English, and different each time."""
-    return f"I am sorry to hear that. Here is number {len(prompt.prompt_id)} about {prompt.prompt_id}: please see below."
+    return (
+        f"I am sorry to hear that. Here is number {len(prompt.prompt_id)} about {prompt.prompt_id}: please see below."
+    )
 
 
-def likelihood_frame(train: list[Row], test: list[Row], losses: tuple[float, float, float], knows: float) -> pl.DataFrame:
+def likelihood_frame(
+    train: list[Row], test: list[Row], losses: tuple[float, float, float], knows: float
+) -> pl.DataFrame:
     """Likelihoods with the given mean losses, and a little spread from row to row."""
     records = []
     for place, row in enumerate(test):

@@ -39,7 +39,16 @@ REFERENCES = [
 def test_values_are_those_of_the_command_line(encoder: Encoder, scorer: Scorer, tmp_path: Path) -> None:
     for name, lines in (("cands", CANDIDATES), ("refs", REFERENCES)):
         (tmp_path / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    command = ["-c", str(tmp_path / "cands"), "-r", str(tmp_path / "refs"), "-m", encoder.path, "-l", str(encoder.layer)]
+    command = [
+        "-c",
+        str(tmp_path / "cands"),
+        "-r",
+        str(tmp_path / "refs"),
+        "-m",
+        encoder.path,
+        "-l",
+        str(encoder.layer),
+    ]
     done = subprocess.run(
         [sys.executable, "-m", "bert_score_cli.score", *command, "--lang", "zh", "-s"],
         capture_output=True,
@@ -70,7 +79,10 @@ def test_a_copy_scores_one_and_precision_mirrors_recall(scorer: Scorer) -> None:
 
 
 def test_layer_9_parts_paraphrases_from_strangers(scorer: Scorer) -> None:
-    near, far = scorer.score(CANDIDATES[1:2], REFERENCES[1:2])[0, 2], scorer.score(CANDIDATES[1:2], REFERENCES[2:3])[0, 2]
+    near, far = (
+        scorer.score(CANDIDATES[1:2], REFERENCES[1:2])[0, 2],
+        scorer.score(CANDIDATES[1:2], REFERENCES[2:3])[0, 2],
+    )
     assert near > far + 0.1
 
 

@@ -46,7 +46,9 @@ def test_self_bleu_is_sacrebleus() -> None:
     expected = []
     for place, text in enumerate(TEXTS):
         others = [" ".join(collapse.units(other)) for other in TEXTS[:place] + TEXTS[place + 1 :]]
-        scored = sacrebleu.sentence_bleu(" ".join(collapse.units(text)), others, tokenize="none", use_effective_order=True)
+        scored = sacrebleu.sentence_bleu(
+            " ".join(collapse.units(text)), others, tokenize="none", use_effective_order=True
+        )
         expected.append(scored.score)
         mine = collapse.sentence_bleu(collapse.units(text), [collapse.units(other) for other in TEXTS if other != text])
         assert mine == pytest.approx(scored.score, abs=1e-4)

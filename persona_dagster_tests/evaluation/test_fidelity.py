@@ -96,7 +96,9 @@ def test_the_shared_judge_hears_clean_train_text_alone(tmp_path: Path, personas:
             dialogues.append({"pair_id": pair, "persona": persona, "messages": turns, "messages_raw": raw})
             split.append({"pair_id": pair, "component": pair, "split": "train" if place % 3 else "test"})
     made = write_judge_rows(
-        pl.DataFrame(dialogues, schema_overrides=DIALOGUE_SCHEMA, schema=["pair_id", "persona", "messages", "messages_raw"]),
+        pl.DataFrame(
+            dialogues, schema_overrides=DIALOGUE_SCHEMA, schema=["pair_id", "persona", "messages", "messages_raw"]
+        ),
         pl.DataFrame(split, schema=SPLIT_SCHEMA),
         tmp_path / "judge.jsonl",
     )
