@@ -17,7 +17,8 @@ QUOTE = re.compile(r"^(?:[:：](?: |$)|: ?:|:(?=[^\s:：]{2}))")
 ANGLE_QUOTE = re.compile(r"^>(?: |$|>)")
 # Lines that begin something of their own are never the rest of the line above.
 OWN_LINE = re.compile(
-    r"^(?:[ \-*•·●○◎■□▲△★☆※#＊>:：◆◇→推噓]|[0-9]{1,3}[.、)）:：/]|[(（][0-9一二三四五六七八九十]{1,3}[)）]"
+    r"^(?:[ \-*•·●○◎■□▲△★☆※#＊>:：◆◇→推噓]|[0-9]{1,3}(?:[、)）:：/]|\.(?![0-9]))"
+    r"|[(（][0-9一二三四五六七八九十]{1,3}[)）]"
     r"|[一二三四五六七八九十]{1,3}[、.]|https?://|[A-Za-z]+[:：] )"
 )
 # A signature is at most six lines on PTT; with drawn borders and blank lines crawls show up to twelve.
