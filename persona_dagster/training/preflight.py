@@ -10,7 +10,7 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.training.hardware import GIB, cards
 from persona_dagster.training.job import JobError, TrainJob
 from persona_dagster.training.rows import Rows
-from persona_dagster.training.vram import SHAPES, ModelShape, cures, estimate_vram, lora_weights
+from persona_dagster.training.vram import ModelShape, cures, estimate_vram, known_shape, lora_weights
 
 _MOST_DROPPED = 0.2  # share of rows: beyond it the recipe trains on something else than its mix
 _CHECKPOINTS = 4  # two kept, one being written, the best one
@@ -37,17 +37,6 @@ def check_machine(job: TrainJob) -> None:
             _check_memory(recipe, shape, max(card.total_gib for card in here))
         _check_disk(job, shape)
     _check_token(recipe)
-
-
-def known_shape(recipe: Recipe) -> ModelShape | None:
-    """The shape of the recipe's base, from the table or a local config.json; None where only the Hub knows."""
-    if recipe.base.model in SHAPES:
-        return SHAPES[recipe.base.model]
-    if not Path(recipe.base.model, "config.json").is_file():
-        return None
-    from transformers import AutoConfig
-
-    return ModelShape.of(AutoConfig.from_pretrained(recipe.base.model))
 
 
 def check_rows(recipe: Recipe, rows: Rows, split: str) -> None:

@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -64,6 +64,8 @@ _FIGURES = (
     "peak_memory_gib",
     "energy_wh",
 )
+_SAMPLES = 3
+_SAMPLE_TOKENS = 40
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "datasets")
 
 
@@ -83,6 +85,8 @@ def train(job: TrainJob, reporter: Reporter) -> Path:
         TrainingFailedError: loss or gradients became NaN or infinite.
         InterruptedTrainingError: SIGINT or SIGTERM; start the same job again to go on.
     """
+    if not _is_rank_zero():
+        return find_adapter(job) or _train(job, reporter)
     job.work_dir.parent.mkdir(parents=True, exist_ok=True)
     # Two processes with one job would share its checkpoints; the second finds the adapter when its turn comes.
     with FileLock(f"{job.work_dir}.lock"):
@@ -125,6 +129,7 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
             gauges=gauges,
             eval_rows=choose(test_rows.rows, recipe.training.eval_rows),
             pad_token_id=tokenizer.pad_token_id,
+            sample=sampler(choose(test_rows.rows, _SAMPLES), tokenizer) if recipe.training.sample_every else None,
         )
         trainer = make_trainer(
             recipe,
@@ -158,6 +163,47 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
         }
         _publish(session, trainer.model, tokenizer, rows, {"plan": plan.as_dict(), **results})
     return job.out_dir / adapter_digest(job)
+
+
+def sampler(rows: Sequence[Row], tokenizer: Any) -> Callable[[Any], list[str]]:
+    """What answers these rows' first prompts, greedily and briefly, with the model as it stands."""
+    import torch
+
+    prompts = [row.input_ids[: next(place for place, label in enumerate(row.labels) if label != -100)] for row in rows]
+
+    def sample(model: Any) -> list[str]:
+        was_training = model.training
+        model.eval()
+        answers = []
+        for prompt in prompts:
+            # One at a time, whole rows each step: the remembered prefix knows rows, no caches of keys and values.
+            ids = torch.tensor([prompt], device=model.device)
+            with torch.no_grad():
+                whole = model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=_SAMPLE_TOKENS,
+                    do_sample=False,
+                    use_cache=False,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            answers.append(tokenizer.decode(whole[0, len(prompt) :], skip_special_tokens=True))
+        model.train(was_training)
+        return answers
+
+    return sample
+
+
+def _is_rank_zero() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _launch_processes(job: TrainJob, path: str) -> None:
+    """This very process becomes torchrun, which starts one trainer a device: gloo on CPUs, NCCL on cards."""
+    count = str(job.recipe.training.processes)
+    module = ["-m", "persona_dagster.training.train", path]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+    os.execv(sys.executable, [sys.executable, *launcher, *module])
 
 
 @contextmanager
@@ -341,6 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("usage: python -m persona_dagster.training.train JOB.json\n")
         return 2
     job = TrainJob.load(Path(words[0]))
+    if job.recipe.training.processes > 1 and "RANK" not in os.environ:
+        _launch_processes(job, words[0])
     with open_reporter() as reporter:
         try:
             folder = train(job, reporter)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from pathlib import Path
 from typing import Any
 
 from persona_dagster.config.recipes import Recipe
@@ -83,6 +84,17 @@ SHAPES = {
     "bundled:smollm2-135m-instruct": ModelShape(30, 576, 1536, 9, 3, 49152, 8192, tied=True),
     "tiny:llama": ModelShape(2, 64, 184, 4, 4, 512, 1024, tied=True),
 }
+
+
+def known_shape(recipe: Recipe) -> ModelShape | None:
+    """The shape of the recipe's base, from the table or a local config.json; None where only the Hub knows."""
+    if recipe.base.model in SHAPES:
+        return SHAPES[recipe.base.model]
+    if not Path(recipe.base.model, "config.json").is_file():
+        return None
+    from transformers import AutoConfig
+
+    return ModelShape.of(AutoConfig.from_pretrained(recipe.base.model))
 
 
 @dataclass(frozen=True, slots=True)

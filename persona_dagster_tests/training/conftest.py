@@ -66,4 +66,6 @@ def make_job(tmp_path: Path, mix_dir: Path, models_dir: Path) -> Callable[..., T
 
 
 def with_training(recipe: Recipe, **training: Any) -> Recipe:
-    return recipe.model_copy(update={"training": recipe.training.model_copy(update=training)})
+    """Validated anew, as a file would be: `epochs=2` becomes 2.0, and so the digest is that of the file."""
+    values = recipe.model_dump()
+    return Recipe.model_validate({**values, "training": {**values["training"], **training}})

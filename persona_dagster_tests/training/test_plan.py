@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from persona_dagster.config.recipes import Recipe, load_recipe
-from persona_dagster.training.plan import make_plan
+from persona_dagster.training.plan import make_plan, plan_recipe
 from persona_dagster.training.rows import Row
 from persona_dagster.training.trainer import make_trainer
 from persona_dagster.training.trl_backend import load, prepare
@@ -67,3 +67,19 @@ def test_max_steps_wins_and_tokens_follow() -> None:
 def test_padding_is_counted_over_batches() -> None:
     plan = make_plan(tiny(batch_size=2, accumulation=1, epochs=1), [10, 30])
     assert plan.padding_share == pytest.approx(1 - 40 / 60) and plan.longest == 30
+
+
+def test_the_plan_of_a_mix_and_of_none_yet(mix_dir: Path, models_dir: Path, tmp_path: Path) -> None:
+    recipe = tiny(epochs=3, batch_size=4, accumulation=1)
+    assert "no mix yet: 16 rows" in plan_recipe(recipe, tmp_path / "nowhere", models_dir).markdown()
+    (tmp_path / "latest").write_text(mix_dir.name + "\n", encoding="utf-8")
+    planned = plan_recipe(recipe, tmp_path, models_dir)
+    assert planned.plan.rows == 12 and planned.plan.steps == 9
+    assert "| steps | 9 (3 an epoch × 3) |" in planned.markdown() and "CPU" in planned.markdown()
+
+
+def test_the_plan_for_a_card_names_parts_and_cures(tmp_path: Path) -> None:
+    live = load_recipe("persona_v2", tmp_path, "live", "gpu_12gb")
+    text = plan_recipe(live.model_copy(update={"vram_gib": 7.0}), tmp_path, tmp_path).markdown()
+    assert "| embeddings | 1.96 |" in text and "**It does not fit.**" in text and "training.batch_size: " in text
+    assert "It does not fit" not in plan_recipe(live, tmp_path, tmp_path).markdown()

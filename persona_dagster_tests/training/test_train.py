@@ -15,9 +15,11 @@ from typing import Any
 import pytest
 
 from persona_dagster.digest import file_digest
-from persona_dagster.training.callbacks import last_whole_checkpoint
+from persona_dagster.training import trl_backend
+from persona_dagster.training.callbacks import evaluation_loss, last_whole_checkpoint
 from persona_dagster.training.job import TrainJob, find_adapter, mix_digest
 from persona_dagster.training.reporting import Reporter
+from persona_dagster.training.rows import read_rows
 from persona_dagster.training.train import TrainingFailedError, adapter_metadata, main, train
 
 QUIET = Reporter(None, quiet=True)
@@ -98,6 +100,31 @@ def test_two_trainings_of_one_job_give_the_same_weights(make_job: Callable[..., 
     assert weights(first) == weights(second)
 
 
+def test_the_remembered_prefix_changes_no_loss_and_no_gradient(make_job: Callable[..., TrainJob]) -> None:
+    """Two layers, the upper one adapted: loss and gradients with the shortcut equal those without, to the bit."""
+    import torch
+
+    job = make_job()
+    recipe = job.recipe.model_copy(update={"lora": job.recipe.lora.model_copy(update={"last_layers": 1})})
+    model, tokenizer = trl_backend.load(recipe, job.models_dir)
+    rows = read_rows(job.mix_dir, "train", tokenizer, 512).rows
+
+    def measured() -> tuple[float, list[torch.Tensor]]:
+        model.zero_grad()
+        batch = torch.tensor([rows[0].input_ids]), torch.tensor([rows[0].labels])
+        model(input_ids=batch[0], attention_mask=torch.ones_like(batch[0]), labels=batch[1]).loss.backward()
+        loss = evaluation_loss(model, rows, tokenizer.pad_token_id, 1)
+        return loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    loss, gradients = measured()
+    with trl_backend.shortcut(recipe, model, tokenizer.pad_token_id):
+        for _ in range(2):  # computed, then remembered
+            again, others = measured()
+            assert again == loss and gradients
+            assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
+    assert measured()[0] == loss, "the model is whole again"
+
+
 def test_a_loss_that_is_lost_fails_and_publishes_nothing(make_job: Callable[..., TrainJob]) -> None:
     job = make_job(learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30)
     with pytest.raises(TrainingFailedError, match="learning_rate"):
@@ -149,3 +176,22 @@ def test_a_half_written_checkpoint_is_passed_over(make_job: Callable[..., TrainJ
     optimizer.write_bytes(optimizer.read_bytes()[:-100])
     assert last_whole_checkpoint(job.work_dir) != newest
     assert weights(train(job, QUIET)) == weights(whole)
+
+
+def test_two_processes_make_one_adapter(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
+    """torchrun with gloo, from the recipe's `processes`; half the steps of one process, and the same rows."""
+    job = make_job(epochs=2, processes=2, batch_size=2)
+    process = start(job, tmp_path / "job.json")
+    assert process.wait(150) == 0
+    folder = find_adapter(job)
+    assert folder is not None
+    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    assert card["steps"] == card["plan"]["steps"] == 6 and card["plan"]["effective_batch"] == 4
+    assert card["eval_loss_after"] < card["eval_loss_before"]
+
+
+def test_samples_are_taken_and_judged(make_job: Callable[..., TrainJob]) -> None:
+    folder = train(make_job(epochs=2, sample_every=3, seed=2), QUIET)
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    samples = [line for line in log if line["kind"] == "sample"]
+    assert [line["step"] for line in samples] == [3, 6] and all(len(line["answers"]) == 3 for line in samples)
