@@ -10,6 +10,7 @@ import struct
 import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -53,7 +54,7 @@ class Replica:
     content: Content
     clock: Clock
     scenario: Scenario
-    asked: list[Asked] = field(default_factory=list)
+    asked: deque[Asked] = field(default_factory=lambda: deque(maxlen=100_000))
 
     def url(self, canonical: str) -> str:
         """Where a canonical URL is served."""

@@ -219,6 +219,11 @@ def search_page(keyword: str, result: dict[str, Any], found: bool) -> str:
     return document(title, "", f"/search?q={keyword}", scripts, data=data, wall=False)
 
 
+def profile_page(name: str, result: dict[str, Any]) -> str:
+    scripts = [script(relay("BarcelonaProfileThreadsTabQuery", {"mediaData": result}))]
+    return document(f"{name} (@{name}) on Threads", "", f"/@{name}", scripts, data={}, wall=False)
+
+
 def post_page(
     name: str, code: str, text: str, data: dict[str, Any], related: list[dict[str, Any]], *, cut: bool
 ) -> str:

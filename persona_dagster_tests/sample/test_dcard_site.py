@@ -91,7 +91,7 @@ def test_a_post_and_all_its_comments(replica: Replica, session: httpx.Client) ->
     assert len(hidden) == 1 and not {"content", "gender", "likeCount"} & hidden[0].keys()
     second = session.get(f"/service/api/v2/posts/{id_}/comments", params={"limit": 100, "after": floors[9]}).json()
     assert second == rows[10:]
-    assert parse_dcard(orjson.dumps(rows), board="mood", author_key=str).complete
+    assert parse_dcard(orjson.dumps(rows), board="mood", author_key=str).usable
 
 
 def test_floors_that_comments_point_at_stay() -> None:

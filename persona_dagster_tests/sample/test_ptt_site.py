@@ -129,7 +129,7 @@ def test_every_shape_is_an_article_that_the_parser_reads_whole(shape: str) -> No
     file = ptt_file("Boy-Girl", item)
     page = get(site, f"/bbs/Boy-Girl/{file}.html")
     parsed = parse_article(page.encode(), board="Boy-Girl", article_id=file, author_key=str)
-    assert parsed.complete, parsed.why
+    assert parsed.usable, parsed.why
     root, *answers = parsed.posts
     assert "我覺得我覺得" in root.text_raw and "Sent from JPTT" in root.text_raw and "簽名" in root.text_raw
     assert root.quoted == "原文第一行\n原文第二行"

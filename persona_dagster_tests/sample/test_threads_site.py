@@ -38,7 +38,7 @@ def test_robots_refuses_everybody(replica: Replica) -> None:
 def test_search_brings_the_newest_in_the_page_and_the_rest_by_its_script(replica: Replica) -> None:
     answer = httpx.get(replica.url(f"{THREADS}/search"), params={"q": "失戀", "serp_type": "default"})
     parsed = parse_threads(answer.content, board="失戀", author_key=str)
-    assert parsed.complete and len(parsed.posts) == SEARCH_PAGE and "more_replies" in parsed.flags
+    assert parsed.usable and len(parsed.posts) == SEARCH_PAGE and "more_replies" in parsed.flags
     codes = [post.post_id for post in parsed.posts]
     cursor = re.search(r'data-cursor="(\d+)"', answer.text)[1]  # type: ignore[index]
     while cursor:
@@ -64,6 +64,14 @@ def test_a_post_page_holds_self_thread_replies_and_strangers(replica: Replica) -
     )
     assert page.index(b"relatedPosts") < page.index(b"BarcelonaPostPageDirectQueryRelayPreloader")
     assert {post.thread_id for post in parsed.posts} == {code}
+
+
+def test_an_account_shows_its_own_posts(replica: Replica) -> None:
+    item = replica.content.threads["失戀"][0]
+    page = httpx.get(replica.url(f"{THREADS}/@{item.user}"))
+    parsed = parse_threads(page.content, board=f"@{item.user}", author_key=str)
+    assert [post.post_id for post in parsed.posts] == [threads_code(pk_of(item))] and parsed.complete
+    assert httpx.get(replica.url(f"{THREADS}/@nobody.at.all")).status_code == 404
 
 
 def test_pictures_without_words_have_a_null_caption(replica: Replica) -> None:

@@ -36,7 +36,7 @@ def posts_of(path: Path, source: str = "ptt") -> list[Post]:
     found = []
     for capture in read_dump(path, source):  # type: ignore[arg-type]
         parsed = parse_capture(capture, KEY)
-        assert parsed.complete, parsed.why
+        assert parsed.outcome == "ok", parsed.why
         found += parsed.posts
     return found
 
