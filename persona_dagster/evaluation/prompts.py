@@ -160,7 +160,7 @@ def few_shot(row: Row, train: Sequence[Row], personas: Personas) -> list[Message
 
 
 def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Evaluation) -> list[Prompt]:
-    """Everything to ask: base and adapter side by side, and the few-shot baseline on half the test prompts.
+    """Everything to ask: base and adapter side by side, and the few-shot baseline on a third of the test prompts.
 
     With `max_probes` n: n routing prompts, n/2 contradictions, n/3 knowledge questions.
     """
@@ -198,6 +198,6 @@ def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Ev
     speaking = [row for row in tested if row.persona in personas.personas]
     prompts += [
         Prompt(row.row_id, "test", "fewshot", row.persona, True, few_shot(row, train, personas), row.answer)
-        for row in stratified(speaking, -(-len(tested) // 2), spec.seed)
+        for row in stratified(speaking, -(-len(tested) // 3), spec.seed)
     ]
     return prompts

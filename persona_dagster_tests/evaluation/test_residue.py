@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from persona_dagster.chat.filter import filter_text
 from persona_dagster.config.personas import Personas
 from persona_dagster.evaluation import residue
 
@@ -22,8 +23,8 @@ DIRTY = {
     "placeholder": "謝謝 <USER> 的建議",
     "email": "寫信給 some.one@example.com",
     "phone": "打 0912-345-678 給我",
-    "ip_address": "來自 140.112.1.1",
-    "national_id": "身分證 A123456789",
+    "ip": "來自 140.112.1.1",
+    "id": "身分證 A123456789",
     "line_id": "加我 LINE: some_one99",
 }
 CLEAN = [
@@ -45,6 +46,16 @@ def test_residue_is_found(kind: str, personas: Personas) -> None:
 @pytest.mark.parametrize("text", CLEAN)
 def test_clean_text_is_left_alone(text: str, personas: Personas) -> None:
     assert residue.find(text, residue.tag_pattern(personas)) == []
+
+
+def test_the_inference_filter_takes_out_what_is_found(personas: Personas) -> None:
+    left = [
+        kind
+        for kind, text in DIRTY.items()
+        if residue.find(filter_text(text, personas).text, residue.tag_pattern(personas))
+    ]
+    # Within prose these may be meant: the filter leaves them, the report counts them.
+    assert set(left) == {"date", "push_time", "link", "board_tag"}
 
 
 def test_share_before_and_after_a_filter(personas: Personas) -> None:
