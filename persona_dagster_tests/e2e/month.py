@@ -170,6 +170,9 @@ class Month:
             raise_on_error=False,
             tags=tags,
         )
+        for event in result.all_events:
+            if event.is_step_failure and event.step_failure_data.error:
+                print(event.step_failure_data.error.to_string()[-1500:])  # pytest shows it where the table is wrong
         made = {event.asset_key for event in result.get_asset_materialization_events()}
         started = {event.step_key for event in result.all_events if event.is_step_start}
         for key in keys:
