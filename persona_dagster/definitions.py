@@ -37,6 +37,7 @@ def build_defs(
     settings = house.settings if house else settings or Settings()
     house = house or House.open(settings)
     duckdb = DuckDBResource(database=str(settings.warehouse))
+    jobs = build_jobs()
     return dg.Definitions(
         assets=[
             *build_raw_assets(house),
@@ -46,9 +47,9 @@ def build_defs(
             *build_release_assets(house),
         ],
         asset_checks=build_checks(house),
-        jobs=build_jobs(),
+        jobs=jobs,
         schedules=build_schedules(house),
-        sensors=[automation_sensor(house), *build_sensors(house)],
+        sensors=[automation_sensor(house), *build_sensors(house, jobs)],
         resources={"duckdb": duckdb, "tables": TableIOManager(duckdb=duckdb, exports_dir=str(settings.exports_dir))},
         executor=dg.in_process_executor,  # four trivial assets: 6 s in process, 18 s a process each
     )

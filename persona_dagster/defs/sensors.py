@@ -8,20 +8,25 @@ import dagster as dg
 
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.defs.jobs import REBUILD, RESCRAPE, Jobs
 from persona_dagster.defs.resources import House
 from persona_dagster.defs.retraining import Decision, decide
 from persona_dagster.digest import json_digest
-from persona_dagster.records import FORUMS
 
 EVERY_MINUTE = 60
 TRIES = 2  # a training that failed is tried once more, from its checkpoint
 REASON, TRAINED = "persona/reason", "persona/recipe"
 
 
-def build_sensors(house: House) -> list[dg.SensorDefinition]:
+def build_sensors(house: House, jobs: Jobs) -> list[dg.SensorDefinition]:
     live = house.settings.profile == "live"
     status = dg.DefaultSensorStatus.STOPPED if live else dg.DefaultSensorStatus.RUNNING
-    return [_config_changes(house, status), _new_files(house, status), _retrain_policy(house, status), _on_failure()]
+    return [
+        _config_changes(house, status),
+        _new_files(house, status, jobs),
+        _retrain_policy(house, status),
+        _on_failure(),
+    ]
 
 
 def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -85,11 +90,10 @@ def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None 
     return Stored(tags.get("dagster/data_version"), records[0].storage_id, tags)
 
 
-def _new_files(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    raw = [f"{source}_raw" for source in FORUMS]
-
+def _new_files(house: House, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
+    # One anonymous job cannot hold assets of unlike partitions, so the named jobs run, each cut down to one asset.
     @dg.sensor(
-        target=dg.AssetSelection.assets("notes_raw", "capybara_raw", *raw),
+        jobs=[job for job in jobs if job.name in (REBUILD, *RESCRAPE.values())],
         default_status=status,
         minimum_interval_seconds=EVERY_MINUTE,
         description="Notices files that were put into the notes or imports folder.",
@@ -99,18 +103,22 @@ def _new_files(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinit
         old_notes, _, old_imports = (context.cursor or "-").partition(" ")
         requests = []
         if notes != old_notes and (notes != EMPTY or old_notes not in ("-", EMPTY)):
-            requests.append(dg.RunRequest(run_key=f"notes:{notes}", asset_selection=[dg.AssetKey("notes_raw")]))
+            requests.append(_take_in(REBUILD, "notes_raw", notes))
         if imports not in (old_imports, EMPTY):
-            requests += [
-                dg.RunRequest(
-                    run_key=f"{name}:{imports}", partition_key=IMPORT_BOARD, asset_selection=[dg.AssetKey(name)]
-                )
-                for name in raw
-            ]
-            requests.append(dg.RunRequest(run_key=f"capybara:{imports}", asset_selection=[dg.AssetKey("capybara_raw")]))
+            requests += [_take_in(job, f"{source}_raw", imports, IMPORT_BOARD) for source, job in RESCRAPE.items()]
+            requests.append(_take_in(REBUILD, "capybara_raw", imports))
         return dg.SensorResult(run_requests=requests, cursor=f"{notes} {imports}")
 
     return new_files
+
+
+def _take_in(job: str, asset: str, fingerprint: str, partition: str | None = None) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{asset}:{fingerprint}",
+        job_name=job,
+        partition_key=partition,
+        asset_selection=[dg.AssetKey(asset)],
+    )
 
 
 EMPTY = json_digest([])

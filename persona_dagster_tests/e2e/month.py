@@ -35,7 +35,7 @@ class WarmEngine:
         self.failures: dict[str, int] = {}
 
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
-        from persona_dagster.evaluation.evaluate import dagster_metadata, evaluate
+        from persona_dagster.evaluation.evaluate import evaluate
         from persona_dagster.evaluation.generate import generate
         from persona_dagster.evaluation.job import EvaluateJob, GenerateJob
         from persona_dagster.training.job import TrainJob
@@ -53,7 +53,6 @@ class WarmEngine:
             folder = generate(GenerateJob.model_validate_json(text), quiet)
         else:
             folder = evaluate(EvaluateJob.model_validate_json(text), quiet)
-            assert dagster_metadata(folder)["verdict"] in ("green", "amber", "red")
         return dg.MaterializeResult(data_version=dg.DataVersion(folder.name))
 
 
@@ -170,6 +169,9 @@ class Month:
             raise_on_error=False,
             tags=tags,
         )
+        for event in result.all_events:
+            if event.is_step_failure and (error := event.step_failure_data.error):
+                print(event.step_key, (error.cause or error).message.strip())  # shown where the table is wrong
         made = {event.asset_key for event in result.get_asset_materialization_events()}
         started = {event.step_key for event in result.all_events if event.is_step_start}
         for key in keys:
