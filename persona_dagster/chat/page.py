@@ -65,8 +65,9 @@ def build_page(chat: Chat) -> Any:
 def _lay_out(chat: Chat, parts: SimpleNamespace) -> None:
     import gradio as gr
 
-    parts.head = gr.HTML(render.head("zh"), elem_id="head")
-    parts.status = gr.HTML(render.status(chat.engine.status, "zh"), elem_id="status")
+    with gr.Column(elem_id="page-top"):
+        parts.head = gr.HTML(render.head("zh"), elem_id="head")
+        parts.status = gr.HTML(render.status(chat.engine.status, "zh"), elem_id="status")
     with gr.Row(elem_id="chats", equal_height=True):
         # Plain text: what a model or a user says never becomes markup, and loads nothing from elsewhere.
         options: dict[str, Any] = {"render_markdown": False, "feedback_options": None, "allow_tags": False}
@@ -127,10 +128,10 @@ def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
     shown = [*talk, parts.box, parts.base_box, parts.question]
     limits: dict[str, Any] = {"concurrency_limit": AT_ONCE, **QUIET}
 
-    def ask(text: str, mine: Conversation, other: Conversation, *chosen: Any, request: gr.Request) -> Iterator[Any]:
+    def ask(request: gr.Request, text: str, mine: Conversation, other: Conversation, *chosen: Any) -> Iterator[Any]:
         yield from respond(chat, text, (mine, other), Choices(*chosen), str(request.session_hash))
 
-    def again(mine: Conversation, other: Conversation, *chosen: Any, request: gr.Request) -> Iterator[Any]:
+    def again(request: gr.Request, mine: Conversation, other: Conversation, *chosen: Any) -> Iterator[Any]:
         if not mine.turns:
             yield [gr.skip()] * len(shown)
             return
@@ -148,7 +149,8 @@ def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
     gr.on([parts.send.click, parts.question.submit], ask, [parts.question, *talk, *controls], shown, **limits)
     parts.retry.click(again, [*talk, *controls], shown, **limits)
     parts.stop.click(stop, None, None, queue=False, **QUIET)
-    parts.clear.click(stop, None, None, queue=False, **QUIET).then(forget, None, shown[:4], **QUIET)
+    cleared = gr.on([parts.clear.click, parts.box.clear], stop, None, None, queue=False, **QUIET)
+    cleared.then(forget, None, shown[:4], **QUIET)
 
 
 def _wire_the_rest(chat: Chat, parts: SimpleNamespace) -> None:

@@ -12,6 +12,7 @@ from persona_dagster.config.personas import Personas
 
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
+#page-top { gap: 2px; }
 #head h1 { font-size: 1.35rem; font-weight: 700; margin: 0; }
 #head p { margin: 0; opacity: .72; font-size: .9rem; }
 #status { font-size: .82rem; padding: 0; }
@@ -22,13 +23,19 @@ CSS = """
 #asking { gap: 8px; align-items: stretch; flex-wrap: nowrap; }
 #actions { gap: 8px; justify-content: flex-end; }
 #actions button { flex: 0 0 auto; }
-#chat .message, #base-chat .message { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.65; }
+/* Gradio keeps line breaks of the whole bubble, its own markup's too: only what is said needs them. */
+#chats .message-markdown-disabled { white-space: normal !important; }
+#chats .message-content .md { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.65; }
+#chats .thought-group { white-space: pre-line; font-size: .85rem; opacity: .85; }
+#chats button[aria-label="Clear"] { display: none; }
 #examples td, #examples button { white-space: nowrap; }
 @media (max-width: 640px) {
-  .gradio-container { padding: 8px !important; }
+  .gradio-container main { padding: 8px !important; gap: 8px !important; }
   #head h1 { font-size: 1.1rem; }
   #head p { display: none; }
-  #asking button { min-width: 60px !important; padding: 0 8px; }
+  #chat, #base-chat { height: 46vh !important; }
+  #who label { padding: 4px 8px; font-size: .82rem; }
+  #asking button { min-width: 58px !important; padding: 0 6px; font-size: .9rem; }
   #chats { flex-direction: column; }
 }
 """
