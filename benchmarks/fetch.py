@@ -36,8 +36,8 @@ def article() -> bytes:
 
     pushes = "".join(
         f'<div class="push"><span class="hl push-tag">推 </span><span class="f3 hl push-userid">reader{n:03d}</span>'
-        f'<span class="f3 push-content">: 第 {n} 樓，路過說一句</span><span class="push-ipdatetime"> 09/01 12:{n % 60:02d}\n'
-        "</span></div>"
+        f'<span class="f3 push-content">: 第 {n} 樓，路過說一句</span>'
+        f'<span class="push-ipdatetime"> 09/01 12:{n % 60:02d}\n</span></div>'
         for n in range(70)
     )
     metas = "".join(
@@ -158,7 +158,7 @@ def scrapy(port: int, count: int) -> tuple[float, float]:
 
     class Bulk(Spider):
         name = "bulk"
-        start_urls = [f"http://127.0.0.1:{port}/bbs/warm"]
+        start_urls = (f"http://127.0.0.1:{port}/bbs/warm",)
         seen = 0
 
         def parse(self, response):
