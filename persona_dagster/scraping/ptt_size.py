@@ -25,7 +25,7 @@ def states_length(source: str) -> bool:
 
 def width(text: str) -> int:
     """Bytes in the BBS's own encoding: two for every character that is not ASCII."""
-    return len(text) + sum(1 for character in text if ord(character) > 127)
+    return 2 * len(text) - len(text.encode("ascii", "ignore"))
 
 
 def mismatch(source: str, article: Article) -> str | None:
