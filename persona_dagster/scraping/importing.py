@@ -199,7 +199,7 @@ def checked(line: bytes) -> dict[str, Any]:
         return {"source": "capybara", "key": "", "url": ""}
     named = str(row.get("source")) in SOURCES and str(row.get("kind")) in KINDS
     if not (named and isinstance(row.get("text"), str)):
-        wrong = {name: row.get(name) for name in ("source", "kind")}
+        wrong = {name: str(row.get(name))[:20] for name in ("source", "kind")}
         raise ValueError(f"no row of the import schema: {wrong}, text is a {type(row.get('text')).__name__}")
     # Without an id the row's own bytes name it: the same row read again is the same row.
     row_id = row.get("id") or text_digest(line.strip().decode())[:20]
