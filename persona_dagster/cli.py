@@ -124,6 +124,25 @@ def chat(
     launch(Settings(), host=host, port=port, recipe=recipe)
 
 
+@app.command()
+def backup(folder: Path) -> None:
+    """Writes archive, tables, mixes, adapters, reports and Dagster's own storage to a new folder, with their hashes."""
+    from persona_dagster.lineage.backup import backup as write
+
+    console.print(write(Settings(), folder).markdown())
+
+
+@app.command()
+def restore(folder: Path, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Puts a backup in the place of $PERSONA_HOME; what was there is moved aside. Stop Dagster first."""
+    from persona_dagster.lineage.backup import restore as put_back
+
+    settings = Settings()
+    if not yes:
+        typer.confirm(f"Put {folder} in the place of {settings.home}?", abort=True)
+    console.print(put_back(settings, folder).markdown())
+
+
 @sample_app.command()
 def advance(days: int) -> None:
     """Moves the replica's clock: posts, edits and deletions of those days come into being."""

@@ -20,6 +20,7 @@ from persona_dagster.defs.model import build_model_assets
 from persona_dagster.defs.raw import build_raw_assets
 from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import House, TableIOManager
+from persona_dagster.defs.schedules import build_schedules
 from persona_dagster.defs.sensors import build_sensors
 from persona_dagster.settings import Settings
 
@@ -28,10 +29,13 @@ warnings.simplefilter("ignore", dg.BetaWarning)
 warnings.simplefilter("ignore", dg.PreviewWarning)
 
 
-def build_defs(settings: Settings | None = None, *, engine: Engine | None = None) -> dg.Definitions:
-    """The whole graph for one set of settings. Tests hand in their own settings or engine; nothing is patched."""
-    settings = settings or Settings()
-    house = House.open(settings)
+def build_defs(
+    settings: Settings | None = None, *, engine: Engine | None = None, house: House | None = None
+) -> dg.Definitions:
+    """The whole graph for one set of settings. Tests hand in settings, engine or house of their own; nothing is
+    patched."""
+    settings = house.settings if house else settings or Settings()
+    house = house or House.open(settings)
     duckdb = DuckDBResource(database=str(settings.warehouse))
     return dg.Definitions(
         assets=[
@@ -43,6 +47,7 @@ def build_defs(settings: Settings | None = None, *, engine: Engine | None = None
         ],
         asset_checks=build_checks(house),
         jobs=build_jobs(),
+        schedules=build_schedules(house),
         sensors=[automation_sensor(house), *build_sensors(house)],
         resources={"duckdb": duckdb, "tables": TableIOManager(duckdb=duckdb, exports_dir=str(settings.exports_dir))},
         executor=dg.in_process_executor,  # four trivial assets: 6 s in process, 18 s a process each

@@ -53,7 +53,7 @@ def choose(adapters: list[Adapter], recipe: str | None) -> Adapter:
     raise AdapterError(f"no adapter of {recipe!r} here (there are: {known}); train it: make demo, or `lora_adapter`")
 
 
-def from_hub(repo_id: str, settings: Settings, revision: str | None = None) -> Adapter:
+def from_hub(repo_id: str, revision: str | None = None) -> Adapter:
     """The adapter `repo_id` of the Hub, downloaded (a cache hit makes no download), on the base that it names.
 
     Raises:

@@ -32,7 +32,7 @@ class Cleaned:
 
 def _mask(frame: pl.DataFrame, column: str, counts: Counter[str]) -> pl.DataFrame:
     # The parsers already put <user> (<nick>) and <ip> where the site itself prints them.
-    spelt = frame[column].str.replace_all(r"<user>(?: ?\(<nick>\))?|<nick>", "<USER>").str.replace_all("<ip>", "<IP>")
+    spelt = frame[column].str.replace_all(r"@?<user>(?: ?\(<nick>\))?|<nick>", "<USER>").str.replace_all("<ip>", "<IP>")
     masked, found = privacy.mask_series(spelt)
     counts.update(found)
     return frame.with_columns(masked.alias(column))

@@ -13,6 +13,7 @@ import pytest
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.evaluation import evaluate as program
+from persona_dagster.evaluation.encoder import Encoder
 from persona_dagster.evaluation.iteration import write_iteration_report
 from persona_dagster.evaluation.job import EvaluateJob
 from persona_dagster.evaluation.measure import Material
@@ -21,7 +22,10 @@ from persona_dagster.evaluation.report import figure, marked
 from persona_dagster.training.reporting import Reporter
 from persona_dagster_tests.evaluation.test_gates import good, leaking, reciting
 
-HOSTILE = '<script>alert(1)</script><img src="https://evil.example/x.png" onerror="alert(2)">"><style>*{display:none}</style>{{ 7*7 }}'
+HOSTILE = (
+    '<script>alert(1)</script><img src="https://evil.example/x.png" onerror="alert(2)">'
+    '"><style>*{display:none}</style>{{ 7*7 }}'
+)
 
 
 def hostile(prompt: Prompt) -> str:
@@ -33,15 +37,9 @@ Publish = Callable[..., Path]
 
 @pytest.fixture(scope="module")
 def publish(
-    make_material: Callable[..., Material],
-    recipe: Recipe,
-    mix: Path,
-    models_dir: Path,
-    encoder: object,
-    tmp_path_factory: Any,
+    make_material: Callable[..., Material], recipe: Recipe, mix: Path, encoder: Encoder, tmp_path_factory: Any
 ) -> Publish:
     """Runs the evaluation program over made outputs; the folder of the report."""
-    del encoder  # converted once, before
 
     def run(name: str, speak: Callable[[Prompt], str], **keywords: Any) -> Path:
         root = tmp_path_factory.mktemp(name)
@@ -73,7 +71,7 @@ def publish(
             recipe=recipe.model_copy(update={"name": name, "title": f"Model {name}"}),
             personas=material.personas,
             mix_dir=mix,
-            models_dir=models_dir,
+            models_dir=Path(encoder.path).parent,
             generations_dir=generations,
             adapter_dir=adapter,
             out_dir=root / "reports",

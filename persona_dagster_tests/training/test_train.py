@@ -117,11 +117,11 @@ def test_killed_and_resumed_reaches_the_same_weights(
     number: signal.Signals, make_job: Callable[..., TrainJob], tmp_path: Path, soak: bool
 ) -> None:
     """At a different step each time; SIGKILL as often as SIGINT: 10 of 10 in all under soak."""
-    whole = train(make_job(home="whole", epochs=12, save_every=2), QUIET)
+    whole = train(make_job(home="whole", epochs=40, save_every=5), QUIET)
     for round_ in range(5 if soak else 1):
-        job = make_job(home=f"cut{round_}", epochs=12, save_every=2)
+        job = make_job(home=f"cut{round_}", epochs=40, save_every=5)
         process = start(job, tmp_path / "job.json")
-        wait_for_step(job, 5 + 3 * round_, process)
+        wait_for_step(job, 6 + 17 * round_, process)
         os.killpg(process.pid, number)
         status = process.wait(60)
         assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
@@ -133,12 +133,12 @@ def test_killed_and_resumed_reaches_the_same_weights(
         steps = [
             [line["step"] for line in map(json.loads, log.splitlines()) if line["kind"] == "train"] for log in logs
         ]
-        assert steps[0] == steps[1] == list(range(1, 37))
+        assert steps[0] == steps[1] == list(range(1, 121))
 
 
 def test_a_half_written_checkpoint_is_passed_over(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
-    whole = train(make_job(home="whole", epochs=12, save_every=2), QUIET)
-    job = make_job(home="cut", epochs=12, save_every=2)
+    whole = train(make_job(home="whole", epochs=40, save_every=5), QUIET)
+    job = make_job(home="cut", epochs=40, save_every=5)
     process = start(job, tmp_path / "job.json")
     wait_for_step(job, 9, process)
     os.killpg(process.pid, signal.SIGKILL)
