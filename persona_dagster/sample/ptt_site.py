@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from html import escape
 from urllib.parse import quote
@@ -152,9 +153,4 @@ def huge(sheet: Sheet) -> Sheet:
     """The article with far more pushes than the site shows, and its notice in the middle of them."""
     at = sheet.pushes[-1][1] if sheet.pushes else sheet.item.at
     many = [(Push(user=f"crowd{index:04d}", text=f"第 {index} 樓排隊"), at) for index in range(3000)]
-    return shaped(sheet_with(sheet, many), "cut_short")
-
-
-def sheet_with(sheet: Sheet, pushes: list[tuple[Push, datetime]]) -> Sheet:
-    sheet.pushes = sheet.pushes + pushes
-    return sheet
+    return shaped(replace(sheet, pushes=sheet.pushes + many), "cut_short")

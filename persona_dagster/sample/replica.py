@@ -175,7 +175,7 @@ def serve(
         server = Server(("127.0.0.1", 0), handler)
         replica.rewrites[ORIGINS[name]] = f"http://127.0.0.1:{server.server_address[1]}"
         servers.append(server)
-    threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]
+    threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()
     try:

@@ -28,6 +28,7 @@ from persona_dagster.digest import sha256, text_digest
 from persona_dagster.records import Capture, Outcome, Source
 from persona_dagster.scraping import dcard, ptt, threads
 from persona_dagster.scraping.import_rows import flat_board, row_posts
+from persona_dagster.scraping.inspecting import recognise
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete
 
 KINDS = frozenset(["post", "comment", "title", "post_flat", "post_clean"])
@@ -51,6 +52,7 @@ SAVED_AS = (
     re.compile(rb'<meta property="(?:og|al:android):url" content="(https?://[^"]+)"'),
     re.compile(rb"<!-- saved from url=\(\d+\)(https?://\S+) -->"),
 )
+NO_POSTS = frozenset(["listing", "boards", "refusal", "error", "empty", "forums"])
 PTT_ARTICLE = re.compile(r"/bbs/([^/]+)/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
 THREADS_POST = re.compile(r"/post/([A-Za-z0-9_-]+)")
 
@@ -86,7 +88,7 @@ def read_dump(
     if name.endswith(".har"):
         yield from _read_har(path, source, fetched_at, problems)
     elif name.endswith((".html", ".htm")) or (name.endswith(".json") and not _first_line_is_row(path)):
-        yield from _read_saved(path, source, fetched_at)
+        yield from _read_saved(path, source, fetched_at, problems)
     else:
         yield from _read_rows(path, source, fetched_at, problems, frozenset(denied))
 
@@ -197,7 +199,7 @@ def checked(line: bytes) -> dict[str, Any]:
         return {"source": "capybara", "key": "", "url": ""}
     named = str(row.get("source")) in SOURCES and str(row.get("kind")) in KINDS
     if not (named and isinstance(row.get("text"), str)):
-        wrong = {name: row.get(name) for name in ("source", "kind")}
+        wrong = {name: str(row.get(name))[:20] for name in ("source", "kind")}
         raise ValueError(f"no row of the import schema: {wrong}, text is a {type(row.get('text')).__name__}")
     # Without an id the row's own bytes name it: the same row read again is the same row.
     row_id = row.get("id") or text_digest(line.strip().decode())[:20]
@@ -242,15 +244,22 @@ def _first_line_is_row(path: Path) -> bool:
     return True
 
 
-def _read_saved(path: Path, source: Source, fetched_at: datetime) -> Iterator[Capture]:
-    """A page or payload that somebody saved; pages say themselves where they are from."""
+def _read_saved(path: Path, source: Source, fetched_at: datetime, problems: list[BadRow]) -> Iterator[Capture]:
+    """A page or payload that somebody saved: it says itself which site it is from, and PTT's which article it is."""
     with open_dump(path) as file:
         body = file.read(MAX_LINE)
+    found = recognise(body, path)
     url = saved_url(body)
-    site = HOSTS.get(urlsplit(url).hostname or "")
-    if site is None and not body.lstrip().startswith(b"<"):
-        site = source  # a payload names no site: whoever imports it must
-    if site == source:
+    if found.source is None and not body.lstrip().startswith(b"<"):
+        problems.append(BadRow(path, 1, f"a payload of no known shape: {found.parsed.why}"))
+    elif found.source is None or found.kind in NO_POSTS:
+        problems.append(BadRow(path, 1, f"{found.kind}: {found.parsed.why or 'no posts in it'}"))
+    elif found.source == source:
+        if source == "ptt":
+            url = next((post.url for post in found.parsed.posts), url)
+            if not PTT_ARTICLE.search(url):
+                problems.append(BadRow(path, 1, "which article is it? Name the file <Board>__<article id>.html"))
+                return
         yield _capture(source, f"saved:{path.name.split('.')[0]}:{sha256(body)[:12]}", url, body, fetched_at)
 
 

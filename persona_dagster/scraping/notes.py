@@ -34,6 +34,13 @@ LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 COMMENT = re.compile(r"<!--.*?-->|\{/\*.*?\*/\}", re.DOTALL)
 COMPONENT = re.compile(r"<[A-Z][A-Za-z.]*\b(?:[^<>]|=>|<[^<>]*>)*?/>", re.DOTALL)
 TAGS_ONLY = re.compile(r"^[ \t]*(?:</?[A-Za-z][^>]*>[ \t]*)+$", re.MULTILINE)
+# Elements by name: `<cls>` and `<hashtag>` are words of the field, and what stands in backticks is code.
+INLINE = re.compile(
+    r"(?P<code>`[^`\n]+`)|(?P<br><br\s*/?>)|</?(?:a|audio|b|big|blockquote|center|code|details|div|em|figure|font|h[1-6]"
+    r"|i|iframe|img|kbd|li|mark|ol|p|small|source|span|strong|sub|summary|sup|table|tbody|td|th|thead|tr|u|ul|video)"
+    r"(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
 IMPORT = re.compile(r"^(?:import .+ from .+|export (?:const|default) .+)$", re.MULTILINE)
 EMPHASIS = re.compile(r"(\*\*|__|\*|`)(.+?)\1")
 PROSE = re.compile(r"<[^>]+>|https?://\S+|\W+")
@@ -177,12 +184,14 @@ def _without_comments(text: str) -> str:
 def plain_heading(text: str) -> str:
     """The heading's words: no anchor, link target or emphasis."""
     text = LINK.sub(r"\1", ANCHOR.sub("", text))
-    return re.sub(r"<[^>]+>", "", EMPHASIS.sub(r"\2", text)).strip()
+    return re.sub(r"<[^>]+>", "", EMPHASIS.sub(r"\2", text)).strip().lstrip("# ")
 
 
 def visible(text: str) -> str:
     """Prose without components, bare tags and imports."""
-    return re.sub(r"\n{3,}", "\n\n", TAGS_ONLY.sub("", IMPORT.sub("", COMPONENT.sub("", text))))
+    text = TAGS_ONLY.sub("", IMPORT.sub("", COMPONENT.sub("", text)))
+    text = INLINE.sub(lambda match: match["code"] or ("\n" if match["br"] else ""), text)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
 
 
 def is_prose(text: str) -> bool:

@@ -323,15 +323,22 @@ def test_a_damaged_capture_is_incomplete_and_no_exception(body: bytes, tmp_path:
         assert parse_import(changed, KEY).outcome == "parse_incomplete"
 
 
-def test_real_saved_pages(shared_data: Path) -> None:
-    pages = shared_data / "pages"
-    for path, source in (
-        (next((pages / "threads" / "html").glob("*.html")), "threads"),
-        (next((pages / "threads" / "relay").glob("*.json")), "threads"),
-        (pages / "dcard" / "detail" / "gasparding_post_2020-02.json", "dcard"),
-        (pages / "ptt_html" / "article" / "Gossiping__M.1786179614.A.51C.html", "ptt"),
-    ):
-        assert posts_of(path, source), path
+def test_real_saved_pages_are_taken_in_or_reported(shared_data: Path) -> None:
+    """Every page and payload at hand, as an operator would drop them into the imports folder."""
+    taken, reported = Counter[str](), Counter[str]()
+    for path in sorted((shared_data / "pages").rglob("*.*")):
+        before = sum(taken.values()) + sum(reported.values())
+        for source in ("ptt", "dcard", "threads"):
+            problems: list[BadRow] = []
+            for capture in read_dump(path, source, problems=problems):
+                parsed = parse_import(capture, KEY)
+                assert parsed.posts or "listed" in parsed.flags, path
+                taken[source] += 1
+            if source == "ptt":
+                reported.update(problem.why.split(":")[0] for problem in problems)
+        assert sum(taken.values()) + sum(reported.values()) == before + 1, f"{path} vanished"
+    assert taken == {"ptt": 61, "dcard": 8, "threads": 2}
+    assert set(reported) == {"listing", "boards", "refusal", "error", "forums"}
 
 
 @pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.soak)])

@@ -63,6 +63,13 @@ def test_front_matter_components_comments_and_anchors_are_not_seen() -> None:
     assert {post.url for post in parsed.posts} == {"https://example.org/n"}
 
 
+def test_inline_elements_go_and_words_in_angle_brackets_stay() -> None:
+    text = (
+        f"## 題\n<b>{LONG}</b><br>第二行 <a href='x'>連結</a>，特殊符號 <cls> 與 `<b>` 不動\n<p align='center'>尾</p>"
+    )
+    assert sections(text) == [("題", f"{LONG}\n第二行 連結，特殊符號 <cls> 與 `<b>` 不動\n尾")]
+
+
 def test_sections_of_links_and_pictures_are_left_out() -> None:
     text = f"## 連結\n[去這裡](https://example.org/a/b/c) ![圖](x.png)\n## 空\n\n## 內容\n{LONG}"
     assert [title for title, _ in sections(text)] == ["內容"]
