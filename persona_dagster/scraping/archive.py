@@ -159,7 +159,9 @@ class Archive:
 
     def _write(self, source: str, board: str, rows: list[dict[str, Any]]) -> str:
         newest = max(row["fetched_at"] for row in rows)
-        name = text_digest(*(f"{row['kind']}{row['key']}{row['sha256']}{row['fetched_at']}" for row in rows))[:16]
+        name = text_digest(
+            *(f"{row['kind']}{row['key']}{row['sha256']}{row['fetched_at']}{row['stored']}" for row in rows)
+        )[:16]
         folder = f"{self._folder(source, board)}/date={newest:%Y-%m-%d}"
         part = f"{folder}/{newest:%H%M%S}-{name}.parquet"
         self._put(part, _parquet(rows))

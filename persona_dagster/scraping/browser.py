@@ -152,15 +152,25 @@ class Browser:
             return Fetched("", Outcome.TIMEOUT, why=error.message.splitlines()[0])
         except Error as error:
             why = error.message.splitlines()[0]
-            if "ERR_NAME_NOT_RESOLVED" in why and self.policy:
+            if "ERR_" not in why:
+                self._died(why)
+                return Fetched("", Outcome.TIMEOUT, why=f"the browser died: {why}")
+            self._leave_page()
+            if "ERR_NAME_NOT_RESOLVED" in why or "ERR_BLOCKED" in why:
                 return Fetched("", Outcome.BLOCKED, why="led to a host outside the policy")
-            if "ERR_" in why:
-                return Fetched("", Outcome.TIMEOUT, why=why)
-            self._died(why)
-            return Fetched("", Outcome.TIMEOUT, why=f"the browser died: {why}")
+            return Fetched("", Outcome.TIMEOUT, why=why)
         except (BrokenPipeError, ConnectionError, EOFError) as error:
             self._died(str(error))
             return Fetched("", Outcome.TIMEOUT, why=f"the browser's driver died: {error}")
+
+    def _leave_page(self) -> None:
+        """A new tab with the same cookies: the old one still has an error page to come, which would interrupt us."""
+        old, self._page = self._page, None
+        assert self._context is not None
+        self._page = self._context.new_page()
+        self._page.set_default_timeout(NAVIGATION_MS)
+        if old:
+            old.close()
 
     def _died(self, why: str) -> None:
         self.deaths += 1

@@ -21,8 +21,8 @@ TAIPEI = ZoneInfo("Asia/Taipei")
 NEXT_DATA = re.compile(r'<script id="__NEXT_DATA__"[^>]*>(.*?)</script>', re.DOTALL)
 POST_KEYS = frozenset(["id", "title", "excerpt", "createdAt", "updatedAt", "commentCount", "likeCount", "forumAlias"])
 COMMENT_KEYS = frozenset(["id", "postId", "createdAt", "floor"])
+ROW_ID = re.compile(r"\d{1,12}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HIDDEN_FLAGS = {"hidden": "hidden", "hiddenByAuthor": "hidden_by_author", "inReview": "in_review"}
-MAX_DEPTH = 64  # the deepest real payload nests 12
 
 
 def load_json(text: str) -> Any:
@@ -37,32 +37,26 @@ def load_json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise MalformedError(f"{constant} is no JSON")
 
-    if _depth(text) > MAX_DEPTH:
-        raise MalformedError(f"nested deeper than {MAX_DEPTH}")
     try:
         return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
     except (json.JSONDecodeError, RecursionError) as error:
         raise MalformedError(f"no JSON: {error}") from error
 
 
-def _depth(text: str) -> int:
-    depth = deepest = 0
-    for bracket in re.findall(r'"(?:[^"\\]|\\.)*"|[\[\]{}]', text):
-        if bracket in "[{":
-            depth += 1
-            deepest = max(deepest, depth)
-        elif bracket in "]}":
-            depth -= 1
-    return deepest
+def parse_dcard(body: bytes, *, board: str, author_key: AuthorKey, first: bool = True) -> Parsed:
+    """Any Dcard payload: what it is shows in its keys. Lists name posts, and give no rows of their own.
 
-
-def parse_dcard(body: bytes, *, board: str, author_key: AuthorKey) -> Parsed:
-    """Any Dcard payload: what it is shows in its keys. Lists name posts, and give no rows of their own."""
+    `first`: comments that do not begin at floor 1 have a gap; False for the later pages of them.
+    """
     try:
         text = decode(body)
-        return _parse(page_data(text) if text.lstrip().startswith("<") else load_json(text), board, author_key)
+        if text.isascii() and "\\u" not in text and "????" in text:
+            raise MalformedError("the characters were lost in another encoding")
+        return _parse(page_data(text) if text.lstrip().startswith("<") else load_json(text), board, author_key, first)
     except MalformedError as error:
         return incomplete(str(error))
+    except RecursionError:
+        return incomplete("nested too deep")
 
 
 def page_data(source: str) -> Any:
@@ -78,7 +72,7 @@ def page_data(source: str) -> Any:
         raise MalformedError(f"__NEXT_DATA__ without {error}") from error
 
 
-def _parse(value: Any, board: str, author_key: AuthorKey) -> Parsed:
+def _parse(value: Any, board: str, author_key: AuthorKey, first: bool) -> Parsed:
     rows = list(rows_of(value))
     if not rows and isinstance(value, list) and any(isinstance(item, dict) and _is_forum(item) for item in value):
         return Parsed(Outcome.OK, flags=["forums"])
@@ -96,17 +90,19 @@ def _parse(value: Any, board: str, author_key: AuthorKey) -> Parsed:
             posts.append(_post(row, board, author_key))
         else:
             flags.append("listed")
-    if _has_gaps(posts):
+    if any(post.floor is not None for post in posts):
+        flags.append("count_unstated")  # comments do not say how many they are; their post does
+    if _has_gaps(posts, first):
         flags.append("floor_gaps")  # deleted comments leave their floor empty
     return Parsed(Outcome.OK, posts, sorted(set(flags)))
 
 
-def _has_gaps(posts: list[Post]) -> bool:
+def _has_gaps(posts: list[Post], first: bool) -> bool:
     floors: dict[str | None, list[int]] = {}
     for post in posts:
         if post.floor is not None:
             floors.setdefault(post.thread_id, []).append(post.floor)
-    return any(max(of) - min(of) >= len(of) for of in floors.values())
+    return any(max(of) - (0 if first else min(of) - 1) > len(of) for of in floors.values())
 
 
 def rows_of(value: Any) -> Iterator[dict[str, Any]]:
@@ -121,6 +117,8 @@ def rows_of(value: Any) -> Iterator[dict[str, Any]]:
             yield _checked(value, COMMENT_KEYS, "comment")
         elif _is_forum(value):
             return
+        elif ("content" in value) != ("comments" in value):
+            raise MalformedError("half of a crawled post")
         elif not (nested := [value[key] for key in ENVELOPES if key in value]):
             raise MalformedError(f"a payload of unknown shape, with {', '.join(sorted(value)[:6]) or 'no keys'}")
         else:
@@ -141,6 +139,10 @@ def _is_forum(value: dict[str, Any]) -> bool:
 def _checked(row: dict[str, Any], required: frozenset[str], what: str) -> dict[str, Any]:
     if missing := required - row.keys():
         raise MalformedError(f"a {what} {row.get('id')!r} without {', '.join(sorted(missing))}")
+    if what == "comment" and not row.get("hidden") and not {"content", "likeCount"} <= row.keys():
+        raise MalformedError(f"comment {row['id']!r} is not hidden, and has no text")
+    if not ROW_ID.fullmatch(str(row["id"])):
+        raise MalformedError(f"a {what} with the id {str(row['id'])[:50]!r}")
     numbers = [row.get(key) for key in ("commentCount", "likeCount", "floor") if key in row]
     if not all(isinstance(number, int) for number in numbers):
         raise MalformedError(f"a {what} {row.get('id')!r} with {numbers} for counts")

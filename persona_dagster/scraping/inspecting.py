@@ -45,6 +45,7 @@ def parse_file(path: Path) -> dict[str, Any]:
         "source": found.source,
         "kind": found.kind,
         "outcome": found.parsed.outcome.value,
+        "complete": found.parsed.complete,
         "why": found.parsed.why,
         "flags": found.parsed.flags,
         "posts": sum(post["kind"] == "post" for post in posts),

@@ -15,6 +15,10 @@ from persona_dagster.records import Capture, Outcome, Post
 AuthorKey = Callable[[str], str]
 
 USER, NICK, ADDRESS = "<user>", "<nick>", "<ip>"
+# Flags of pages that may be a part only: the site cut them, shows no more, or gives nothing to check them against.
+PARTIAL = frozenset(
+    ["truncated_by_site", "length_unstated", "floor_gaps", "more_replies", "partial", "listed", "count_unstated"]
+)
 MAX_BODY = 8 << 20  # decoded bytes that any parser looks at
 
 
@@ -26,8 +30,14 @@ class Parsed:
     why: str = ""
 
     @property
-    def complete(self) -> bool:
+    def usable(self) -> bool:
+        """Everything that was there to read was read."""
         return self.outcome is Outcome.OK
+
+    @property
+    def complete(self) -> bool:
+        """Provably the whole thing: read without a fault, and nothing says that more exists or could be missing."""
+        return self.usable and not PARTIAL & set(self.flags)
 
 
 class MalformedError(ValueError):

@@ -59,7 +59,8 @@ def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 
         case _, kind if kind == WALK:
             return Parsed(Outcome.OK, flags=["listed"])
         case "dcard", _:
-            return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key)
+            first = capture.key.endswith("@0") or "@" not in capture.key
+            return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key, first=first)
         case "threads", kind:
             # A post's page is asked for by its code; a search or a profile by its words.
             code = capture.key if kind == "page" and ":" not in capture.key else None
@@ -85,7 +86,7 @@ def parse_board(captures: Iterable[Capture], author_key: AuthorKey) -> BoardPost
         parsed = parse_capture(capture, author_key)
         result.outcomes[parsed.outcome.value] += 1
         result.flags.update(parsed.flags)
-        if not parsed.complete:
+        if not parsed.usable:
             result.problems.append(f"{capture.key}: {parsed.outcome}: {parsed.why}")
             if parsed.outcome is not Outcome.LOGIN_WALL:
                 continue

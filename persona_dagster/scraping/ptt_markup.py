@@ -105,7 +105,9 @@ def scan_article(source: str) -> Article:  # noqa: PLR0912 - one branch a token
         if when is not None:
             if stack[-1].role != "main":
                 raise MalformedError(f"a push inside another element at character {token.start()}")
-            _add_push(article, colour, [html.unescape(part) for part in (tag, user, content, when)])
+            _add_push(
+                article, colour, [html.unescape(part) if "&" in part else part for part in (tag, user, content, when)]
+            )
         elif text is not None:
             _add_text(article, stack, text)
         elif name is None:

@@ -42,14 +42,17 @@ def parse_threads(body: bytes, *, board: str, author_key: AuthorKey, code: str |
         page = text.lstrip().startswith("<")
         payloads = page_payloads(text) if page else [load_json(text)]
         posts = posts_from_payloads(payloads, board, author_key)
+        more = any(_has_more(payload) for payload in payloads)
     except MalformedError as error:
         return incomplete(str(error))
+    except RecursionError:
+        return incomplete("nested too deep")
     wall = bool(LOGIN_WALL.search(text))
     if not posts:
         return _nothing(wall, page)
     if code and not any(post.post_id == code for post in posts):
         return incomplete(f"the post {code} that was asked for is not in the page", posts)
-    flags = ["more_replies"] if any(_has_more(payload) for payload in payloads) else []
+    flags = ["more_replies"] if more else []
     if wall:
         return Parsed(Outcome.LOGIN_WALL, posts, [*flags, "partial"], "more replies only after a log-in")
     return Parsed(Outcome.OK, posts, flags)

@@ -84,7 +84,7 @@ def _take(work: Pass, fetched: Fetched, after: str) -> str | None:
         if not after:
             work.not_parsed(fetched, parsed.why, Outcome.EMPTY_OR_FILTERED)
         return None
-    if not parsed.complete:
+    if not parsed.usable:
         work.not_parsed(fetched, parsed.why)
         return None
     for row, body in _rows(fetched):

@@ -128,13 +128,15 @@ class DcardWalk:
             return True
         if not self.whole(fetched):
             return False
-        comments = self.comments(post_id)
+        stated = int(load_json(fetched.body.decode()).get("commentCount") or 0)
+        comments = self.comments(post_id, stated)
         # The post is stored last: it is what says that its comments are there.
         self.work.keep("post", post_id, fetched)
         return comments
 
-    def comments(self, post_id: str) -> bool:
-        key = ""
+    def comments(self, post_id: str, stated: int) -> bool:
+        """All pages of comments; fewer floors than the post states comments means that some are missing."""
+        key, floors = "", 0
         for _ in range(COMMENT_PAGES):
             query = {"sort": "oldest", **({"nextKey": key} if key else {})}
             url = f"{self.api}/v3/posts/{post_id}/comments?{urlencode(query)}"
@@ -147,11 +149,14 @@ class DcardWalk:
             except (MalformedError, UnicodeDecodeError) as error:
                 self.work.not_parsed(fetched, str(error))
                 return False
+            floors = max([floors, *(row["floor"] for row in rows)])
             if rows:
                 self.work.keep("comments", f"{post_id}@{key or 0}", fetched, counted=False)
             key = value.get("nextKey") or "" if isinstance(value, dict) else ""
             if not key:
-                return True
+                if floors < stated:
+                    self.work.not_parsed(fetched, f"{stated} comments are stated, the last floor is {floors}")
+                return floors >= stated
         return False
 
     def fetch(self, url: str) -> Fetched:
@@ -161,7 +166,7 @@ class DcardWalk:
         if not fetched.ok:
             return False
         parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str)
-        if parsed.complete and parsed.posts:
+        if parsed.usable and parsed.posts:
             return True
         self.work.not_parsed(fetched, parsed.why or "a post without its text")
         return False

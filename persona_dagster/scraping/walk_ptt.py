@@ -184,7 +184,7 @@ class PttWalk:
         parsed = parse_article(
             fetched.body, board=self.work.board, article_id=article_id, author_key=str, fetched_at=fetched.at
         )
-        if not parsed.complete:
+        if not parsed.usable:
             self.work.not_parsed(fetched, parsed.why)
             return False
         self.work.keep("article", article_id, fetched)

@@ -82,7 +82,7 @@ class ThreadsWalk:
         parsed: Parsed = parse_threads(fetched.body, board=self.work.board, author_key=str, code=code)
         if parsed.outcome is Outcome.LOGIN_WALL and parsed.posts:
             self.work.report.outcomes["login_wall_partial"] += 1  # more replies exist; what is shown is kept
-        elif not parsed.complete:
+        elif not parsed.usable:
             self.work.not_parsed(fetched, parsed.why, parsed.outcome)
             return False
         self.work.keep("page", code, fetched)

@@ -1,0 +1,58 @@
+"""The replica for all scraping tests, and pages from it: real shapes with our own words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from persona_dagster.config.sources import Sources, load_sources
+from persona_dagster.sample.clock import Clock
+from persona_dagster.sample.faults import Rule, Scenario
+from persona_dagster.sample.replica import Replica, serve
+from persona_dagster.scraping.archive import Archive
+from persona_dagster.scraping.crawl import crawl_board
+from persona_dagster.scraping.crawling import CrawlReport
+from persona_dagster.scraping.transport import Transport
+
+
+@pytest.fixture(scope="session")
+def tiny(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return load_sources(tmp_path_factory.mktemp("no-config"), "tiny")
+
+
+@pytest.fixture(scope="session")
+def replica() -> Iterator[Replica]:
+    with serve() as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def scraped(replica: Replica, tiny: Sources, tmp_path_factory: pytest.TempPathFactory) -> Archive:
+    """One pass over one board of each site."""
+    archive = Archive(tmp_path_factory.mktemp("scraped"))
+    for source, board in (("ptt", "Boy-Girl"), ("dcard", "mood"), ("threads", "失戀")):
+        report = crawl_board(source, board, tiny, archive, transport=Transport(replica.rewrites), log=lambda _: None)
+        assert report.complete, report.why
+    return archive
+
+
+Crawl = Callable[..., tuple[CrawlReport, Archive, Replica]]
+
+
+@pytest.fixture
+def crawl_with(tiny: Sources, tmp_path: Path) -> Iterator[Crawl]:
+    """Crawl a fresh replica that misbehaves by rules: `crawl_with("ptt", "Boy-Girl", Rule("429", …))`."""
+
+    def crawl(source: str, board: str, *rules: Rule, archive: Archive | None = None, **pace: float):
+        archive = archive or Archive(tmp_path / "raw")
+        site = tiny.site(source)  # type: ignore[arg-type]
+        sources = tiny.model_copy(update={source: site.model_copy(update={"pace": site.pace.model_copy(update=pace)})})
+        with serve(clock=Clock(), scenario=Scenario(rules)) as running:
+            report = crawl_board(
+                source, board, sources, archive, transport=Transport(running.rewrites), log=lambda _: None
+            )
+        return report, archive, running
+
+    yield crawl

@@ -1,0 +1,161 @@
+"""Every way in which the replica can misbehave has its own outcome, and none of them advances anything."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from persona_dagster.config.sources import Sources
+from persona_dagster.records import Outcome
+from persona_dagster.sample.faults import Rule
+from persona_dagster.sample.replica import Replica
+from persona_dagster.scraping.archive import Archive
+from persona_dagster.scraping.crawl import crawl_board
+from persona_dagster.scraping.http import HttpFetcher
+from persona_dagster.scraping.transport import Transport
+from persona_dagster_tests.scraping.conftest import Crawl
+
+ARTICLE = r"ptt/bbs/Boy-Girl/M\."
+
+
+@pytest.mark.parametrize(
+    ("rule", "outcome"),
+    [
+        (Rule("404", ARTICLE), Outcome.GONE),
+        (Rule("410", ARTICLE), Outcome.GONE),
+        (Rule("500", ARTICLE, times=3), Outcome.SERVER_BUSY),
+        (Rule("503", ARTICLE, times=3), Outcome.SERVER_BUSY),
+        (Rule("429", ARTICLE, times=3), Outcome.RATE_LIMITED),
+        (Rule("challenge", ARTICLE), Outcome.CHALLENGE),
+        (Rule("private", ARTICLE), Outcome.BLOCKED),
+        (Rule("gzip_bomb", ARTICLE), Outcome.TOO_LARGE),
+        (Rule("large", ARTICLE), Outcome.TOO_LARGE),
+        (Rule("reset", ARTICLE, times=3), Outcome.TRUNCATED),
+        (Rule("length", ARTICLE, times=3), Outcome.TRUNCATED),
+    ],
+    ids=lambda value: value.fault if isinstance(value, Rule) else str(value.value),
+)
+def test_each_fault_has_its_outcome(crawl_with: Crawl, scraped: Archive, rule: Rule, outcome: Outcome) -> None:
+    report, archive, _ = crawl_with("ptt", "Boy-Girl", rule)
+    assert report.outcomes[outcome.value] >= 1, report.outcomes
+    if outcome is Outcome.GONE:
+        # One 404 is no deletion. (Seen a second time, in the same pass: the sample has no cache time.)
+        assert report.due == 0
+    else:
+        assert report.problems
+        assert report.due >= 1 or report.stopped
+    again, _, _ = crawl_with("ptt", "Boy-Girl", archive=archive)
+    assert again.complete
+    assert archive.digest("ptt", "Boy-Girl") == scraped.digest("ptt", "Boy-Girl"), "as after an undisturbed pass"
+
+
+def test_a_short_failure_is_asked_again_and_costs_nothing(crawl_with: Crawl) -> None:
+    report, _, running = crawl_with("ptt", "Boy-Girl", Rule("500", ARTICLE, nth=5, times=1))
+    assert report.complete
+    assert report.outcomes[Outcome.SERVER_BUSY.value] == 1
+    assert running.scenario.struck
+
+
+@pytest.mark.parametrize("retry_after", ["0", "+0", "Fri, 31 Dec 1999 23:59:59 GMT", "soon", "-5"])
+def test_every_form_of_retry_after_is_understood(crawl_with: Crawl, retry_after: str) -> None:
+    report, _, _ = crawl_with("ptt", "Boy-Girl", Rule("429", ARTICLE, nth=3, retry_after=retry_after))
+    assert report.complete
+    assert report.outcomes[Outcome.RATE_LIMITED.value] == 1
+
+
+def test_a_long_retry_after_ends_the_pass_and_leaves_the_rest_due(crawl_with: Crawl) -> None:
+    report, archive, running = crawl_with("ptt", "Boy-Girl", Rule("429", ARTICLE, nth=4, retry_after="7200"))
+    assert "left alone" in report.stopped
+    assert len([asked for asked in running.asked if "/M." in asked.target]) == 4
+    assert len([capture for capture in archive.latest("ptt", "Boy-Girl") if capture.kind == "article"]) == 3
+
+
+def test_a_challenge_closes_the_host(crawl_with: Crawl) -> None:
+    report, _, running = crawl_with("ptt", "Boy-Girl", Rule("challenge", "ptt/bbs", times=None))
+    assert report.refused
+    assert not report.retryable
+    assert len([asked for asked in running.asked if asked.site == "ptt" and "robots" not in asked.target]) == 1
+
+
+def test_a_slow_drip_is_cut_off(crawl_with: Crawl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpFetcher.__init__, "__kwdefaults__", {"total": 0.3})
+    report, _, _ = crawl_with("ptt", "Boy-Girl", Rule("slow", ARTICLE, times=3, seconds=2))
+    assert report.outcomes[Outcome.TIMEOUT.value] == 3
+    assert report.due == 1
+
+
+def test_an_empty_dcard_list_is_no_success(crawl_with: Crawl) -> None:
+    report, _, _ = crawl_with("dcard", "mood", Rule("empty", "dcard/service", times=None))
+    assert report.outcomes[Outcome.EMPTY_OR_FILTERED.value] == 1
+    assert not report.complete
+
+
+def test_a_dcard_challenge_opens_the_breaker(crawl_with: Crawl) -> None:
+    report, _, _ = crawl_with("dcard", "mood", Rule("challenge", "dcard/service/api/v2/posts", times=None))
+    assert report.outcomes[Outcome.CHALLENGE.value] == 1
+    assert report.refused is False  # the list came
+    assert "challenge" in report.stopped
+
+
+def test_a_threads_login_wall_is_told(crawl_with: Crawl) -> None:
+    report, _, _ = crawl_with("threads", "失戀", Rule("login_wall", "threads/search", times=None))
+    assert report.outcomes[Outcome.LOGIN_WALL.value] == 1
+    assert report.refused
+    assert not report.retryable
+
+
+def test_the_over18_gate_is_passed_once_by_a_browser(crawl_with: Crawl) -> None:
+    report, _, running = crawl_with("ptt", "Hate")
+    assert report.complete
+    assert report.outcomes[Outcome.GATE.value] == 1
+    by_browser = [asked for asked in running.asked if asked.from_browser and asked.site == "ptt"]
+    assert len([asked for asked in by_browser if "/M." in asked.target]) == 0  # the bulk goes over plain HTTP
+    assert any(asked.method == "POST" for asked in by_browser)
+
+
+def test_the_budget_ends_a_pass_and_the_next_goes_on(crawl_with: Crawl, scraped: Archive) -> None:
+    report, archive, _ = crawl_with("ptt", "Boy-Girl", max_requests=12)
+    assert report.stopped.startswith("budget")
+    done = report.new
+    assert done > 0
+    report, archive, _ = crawl_with("ptt", "Boy-Girl", archive=archive)
+    assert report.complete
+    assert report.new > 0
+    assert archive.digest("ptt", "Boy-Girl") == scraped.digest("ptt", "Boy-Girl")
+
+
+def test_a_deletion_takes_two_looks(crawl_with: Crawl) -> None:
+    _, archive, _ = crawl_with("ptt", "Boy-Girl")
+    before = archive.digest("ptt", "Boy-Girl")
+    gone = r"ptt/bbs/Boy-Girl/M\.1788770906"
+    report, archive, _ = crawl_with("ptt", "Boy-Girl", Rule("404", gone), archive=archive)
+    assert archive.digest("ptt", "Boy-Girl") == before, "it came back at the second look"
+    assert report.gone == 0
+    report, archive, _ = crawl_with("ptt", "Boy-Girl", Rule("404", gone, times=None), archive=archive)
+    assert report.gone == 1
+    assert archive.digest("ptt", "Boy-Girl") != before
+    assert not any(capture.key.startswith("M.1788770906") for capture in archive.latest("ptt", "Boy-Girl"))
+
+
+def test_robots_is_obeyed_unless_the_operator_says_otherwise(tiny: Sources, tmp_path: Path, replica: Replica) -> None:
+    strict = tiny.model_copy(update={"threads": tiny.threads.model_copy(update={"allow_robots_disallowed": False})})
+    before = len(replica.asked)
+    report = crawl_board(
+        "threads", "失戀", strict, Archive(tmp_path), transport=Transport(replica.rewrites), log=lambda _: None
+    )
+    assert report.outcomes[Outcome.ROBOTS_DISALLOWED.value] == 1
+    assert [asked.target for asked in replica.asked[before:]] == ["/robots.txt"]
+
+
+def test_one_board_blocked_one_unchanged(crawl_with: Crawl) -> None:
+    _, archive, _ = crawl_with("ptt", "DataScience")
+    version = archive.digest("ptt", "DataScience")
+    blocked, archive, _ = crawl_with(
+        "ptt", "Boy-Girl", Rule("challenge", "ptt/bbs/Boy-Girl", times=None), archive=archive
+    )
+    unchanged, archive, _ = crawl_with("ptt", "DataScience", archive=archive)
+    assert blocked.refused
+    assert unchanged.complete
+    assert unchanged.new == unchanged.changed == 0
+    assert unchanged.digest == version != blocked.digest
