@@ -52,9 +52,11 @@ def parse(files: list[Path]) -> None:
 @app.command()
 def clean(source: Path, target: Path) -> None:
     """Runs the cleaning rules over a dump (JSONL, also .gz and .zst, in the import schema); prints the funnel."""
+    from persona_dagster.config.sources import load_sources
     from persona_dagster.corpus.clean_file import clean_file
 
-    console.print(clean_file(source, target).markdown())
+    settings = Settings()
+    console.print(clean_file(source, target, load_sources(settings.config_dir, settings.profile)).markdown())
 
 
 @app.command()
@@ -110,6 +112,37 @@ def forget(
     if not yes:
         typer.confirm(f"Forget {target} everywhere? This cannot be undone.", abort=True)
     console.print(remove(target, Settings()).markdown())
+
+
+@app.command()
+def chat(
+    recipe: Annotated[str | None, typer.Option(help="whose adapter to load first; default: the newest")] = None,
+    host: Annotated[str, typer.Option(help="127.0.0.1 keeps it on this machine")] = "127.0.0.1",
+    port: int = 7860,
+) -> None:
+    """Talk to the personas in a browser; an OpenAI-compatible API stands beside it at /v1."""
+    from persona_dagster.chat.app import launch
+
+    launch(Settings(), host=host, port=port, recipe=recipe)
+
+
+@app.command()
+def backup(folder: Path) -> None:
+    """Writes archive, tables, mixes, adapters, reports and Dagster's own storage to a new folder, with their hashes."""
+    from persona_dagster.lineage.backup import backup as write
+
+    console.print(write(Settings(), folder).markdown())
+
+
+@app.command()
+def restore(folder: Path, yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False) -> None:
+    """Puts a backup in the place of $PERSONA_HOME; what was there is moved aside. Stop Dagster first."""
+    from persona_dagster.lineage.backup import restore as put_back
+
+    settings = Settings()
+    if not yes:
+        typer.confirm(f"Put {folder} in the place of {settings.home}?", abort=True)
+    console.print(put_back(settings, folder).markdown())
 
 
 @sample_app.command()

@@ -18,7 +18,9 @@ from persona_dagster.defs.engines import Engine, build_engine
 from persona_dagster.defs.jobs import build_jobs
 from persona_dagster.defs.model import build_model_assets
 from persona_dagster.defs.raw import build_raw_assets
+from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import House, TableIOManager
+from persona_dagster.defs.schedules import build_schedules
 from persona_dagster.defs.sensors import build_sensors
 from persona_dagster.settings import Settings
 
@@ -27,21 +29,27 @@ warnings.simplefilter("ignore", dg.BetaWarning)
 warnings.simplefilter("ignore", dg.PreviewWarning)
 
 
-def build_defs(settings: Settings | None = None, *, engine: Engine | None = None) -> dg.Definitions:
-    """The whole graph for one set of settings. Tests hand in their own settings or engine; nothing is patched."""
-    settings = settings or Settings()
-    house = House.open(settings)
+def build_defs(
+    settings: Settings | None = None, *, engine: Engine | None = None, house: House | None = None
+) -> dg.Definitions:
+    """The whole graph for one set of settings. Tests hand in settings, engine or house of their own; nothing is
+    patched."""
+    settings = house.settings if house else settings or Settings()
+    house = house or House.open(settings)
     duckdb = DuckDBResource(database=str(settings.warehouse))
+    jobs = build_jobs()
     return dg.Definitions(
         assets=[
             *build_raw_assets(house),
             *build_corpus_assets(house),
             *build_dialogue_assets(house),
             *build_model_assets(house, engine or build_engine(settings)),
+            *build_release_assets(house),
         ],
         asset_checks=build_checks(house),
-        jobs=build_jobs(),
-        sensors=[automation_sensor(house), *build_sensors(house)],
+        jobs=jobs,
+        schedules=build_schedules(house),
+        sensors=[automation_sensor(house), *build_sensors(house, jobs)],
         resources={"duckdb": duckdb, "tables": TableIOManager(duckdb=duckdb, exports_dir=str(settings.exports_dir))},
         executor=dg.in_process_executor,  # four trivial assets: 6 s in process, 18 s a process each
     )

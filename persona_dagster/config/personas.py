@@ -27,9 +27,10 @@ class Feed(Config):
 
 
 class Voice(Config):
-    """What an exchange must be about and how its answer must sound, as regular expressions (Rust syntax: no
-    look-around). One of `topics` must occur in the question, one of `core` and none of `against` in the answer,
-    none of `avoid` in either; each of `signals` heard raises the score."""
+    """What an exchange is about and how its answer sounds, as regular expressions (Rust syntax: no look-around):
+    `topics` of the question; `core`, further `signals` and what speaks `against` in the answer; what to `avoid`
+    in either. A feed's `min_voice` says how much of it must be heard: little where the board already has the
+    voice, nearly all where it has not."""
 
     topics: tuple[str, ...] = ()
     core: tuple[str, ...] = ()

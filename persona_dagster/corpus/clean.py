@@ -18,7 +18,7 @@ from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.labels import standardise_board
 from persona_dagster.corpus.quality import quality_flags, usable
-from persona_dagster.corpus.rules import FORUM, KINDS, rules_for
+from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
 from persona_dagster.records import POST_SCHEMA
 
 Simplified = Literal["convert", "flag"]
@@ -31,7 +31,9 @@ class Cleaned:
 
 
 def _mask(frame: pl.DataFrame, column: str, counts: Counter[str]) -> pl.DataFrame:
-    masked, found = privacy.mask_series(frame[column])
+    # The parsers already put <user> (<nick>) and <ip> where the site itself prints them.
+    spelt = frame[column].str.replace_all(r"@?<user>(?: ?\(<nick>\))?|<nick>", "<USER>").str.replace_all("<ip>", "<IP>")
+    masked, found = privacy.mask_series(spelt)
     counts.update(found)
     return frame.with_columns(masked.alias(column))
 
@@ -47,27 +49,26 @@ def _deny(frame: pl.DataFrame, sources: Sources, funnel: Funnel) -> pl.DataFrame
 def _take_apart(frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
     """PTT articles: `text` gets the author's own words, `quoted` the others'."""
     candidates = (
-        (pl.col("source") == "ptt")
-        & pl.col("kind").replace_strict(KINDS, default="post").eq("post")
+        pl.col("kind").replace_strict(KINDS, default="post").eq("post")
         & pl.col("text").str.contains(structure.GATE)
-    )
+    )  # fmt: skip
     rows = frame.select(candidates.arg_true()).to_series()
     if not len(rows):
         return frame
     own, quoted, flattened = [], [], []
-    for text, known in frame[rows].select("text", "quoted").iter_rows():
+    for row, text, known in zip(rows, frame["text"].gather(rows), frame["quoted"].gather(rows), strict=True):
         article = structure.take_apart(text)
         for step in article.steps:
             funnel.trace.note_row(f"structure.{step}", text, article.own)
         own.append(article.own)
-        quoted.append(article.quoted or known)
-        flattened.append(["flattened"] if article.flattened else [])
-    marked = [index for index, flag in zip(rows, flattened, strict=True) if flag]
+        quoted.append(known or article.quoted)
+        if article.flattened:
+            flattened.append(row)
     frame = frame.with_columns(
         frame["text"].clone().scatter(rows, pl.Series(own, dtype=pl.String)),
         frame["quoted"].clone().scatter(rows, pl.Series(quoted, dtype=pl.String)),
     )
-    return _flag(frame, pl.Series(marked, dtype=pl.UInt32), "flattened")
+    return _flag(frame, pl.Series(flattened, dtype=pl.UInt32), "flattened")
 
 
 def _flag(frame: pl.DataFrame, rows: pl.Series, flag: str) -> pl.DataFrame:
@@ -92,6 +93,25 @@ def _run_rules(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame
         if len(rows):
             cleaned, _ = apply_rules(frame[column].gather(rows), rules_for(source, kind), funnel.trace)
             frame = frame.with_columns(frame[column].clone().scatter(rows, cleaned))
+    return frame
+
+
+def _own_words(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:
+    """Structure and rules. What rules take off a PTT line can make it a wrapped one: once more, until settled."""
+    if source != "ptt":
+        return _run_rules(frame, source, funnel)
+    frame = _run_rules(_take_apart(frame, funnel), source, funnel)
+    for _ in range(MAX_PASSES):
+        rows = frame.select(pl.col("text").str.contains(structure.GATE).arg_true()).to_series()
+        if not len(rows):
+            break
+        before = frame[rows]
+        after = _run_rules(_take_apart(before, Funnel()), source, Funnel())
+        if before["text"].equals(after["text"]):
+            break
+        frame = frame.with_columns(
+            frame[name].clone().scatter(rows, after[name]) for name in ("text", "quoted")
+        )  # fmt: skip
     return frame
 
 
@@ -122,10 +142,7 @@ def clean_posts(frame: pl.DataFrame, source: str, sources: Sources, *, simplifie
         frame = frame.with_columns(pl.col("board").replace(spelt))
         for column in ("text_raw", "title", "quoted"):
             frame = _mask(frame, column, funnel.personal_data)
-    frame = frame.with_columns(pl.col("text_raw").alias("text"))
-    if source == "ptt":
-        frame = _take_apart(frame, funnel)
-    frame = _run_rules(frame, source, funnel)
+    frame = _own_words(frame.with_columns(pl.col("text_raw").alias("text")), source, funnel)
     if source in FORUM:
         frame = _languages(frame, simplified)
         frame = _mask(frame, "text", funnel.personal_data)

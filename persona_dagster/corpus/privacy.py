@@ -24,16 +24,22 @@ FOLD = str.maketrans(
 
 # A row that matches none of these holds nothing that a detector could find: 85 % of short posts stop here.
 GATE = (
-    r"[@＠]|[0-9０-９][0-9０-９ .\-()－]{5,}|[A-Za-z][0-9A-Da-d][0-9]{8}|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:"
-    r"|[路街道巷弄段][^\n]{0,24}[號号]|(?i:line|instagram|facebook|(?-u:\b)ig|(?-u:\b)fb)|[賴零〇]|哀居|臉書|protected"
-    r"|作者|引述|※|(?m:^(?:推|噓|→) ?[A-Za-z])"
+    r"(?i:[@＠]|[(\[]at[)\]]| at [a-z0-9\-]+ dot )|[0-9０-９][0-9０-９ .,\-()－]{5,}|[A-Za-z][0-9A-Da-d][0-9]{8}"
+    r"|[0-9A-Fa-f]{0,4}:[0-9A-Fa-f]{0,4}:|[路街道巷弄段村里][^\n]{0,24}[號号]"
+    r"|(?i:line|instagram|facebook|(?-u:\b)ig|(?-u:\b)fb|fb\.com)|[賴零〇]|哀居|臉書|protected"
+    r"|\n[0-9]{4}-[0-9]{1,2}-|作者|引述|※|(?m:^(?:推|噓|→) ?[A-Za-z])"
 )
 
 URL = re.compile(r"(?:https?://|www\.)[!-;=?-~]+")
 
 EMAIL = re.compile(
-    r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63} ?(?:@|\(at\)|\[at\]|（at）) ?"
-    r"(?:[A-Za-z0-9\-]{1,63}(?:\.| ?\(dot\) ?|\[dot\])){1,6}[A-Za-z]{2,24}(?![A-Za-z0-9\-])"
+    r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{0,63} ?@ ?(?:[A-Za-z0-9\-]{1,63}\.){1,6}[A-Za-z]{2,24}"
+    r"(?![A-Za-z0-9\-])"
+    # spelled out against harvesters: both signs must be spelled, or the first stand in brackets
+    r"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{1,40} ?(?:[\[(]at[\])] ?| at )[A-Za-z0-9\-]{2,30}"
+    r"(?: ?(?:[\[(]dot[\])]| dot ) ?[A-Za-z]{2,12}){1,3}(?![A-Za-z0-9])"
+    r"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{1,40} ?[\[(]at[\])] ?"
+    r"(?:[A-Za-z0-9\-]{2,30}\.){1,3}[A-Za-z]{2,12}"
     r"|\[email[ \u00a0]protected\]",
     re.IGNORECASE,
 )
@@ -45,12 +51,13 @@ def emails(text: str) -> Iterator[Span]:
 
 
 PHONE = re.compile(
-    r"(?<![0-9A-Za-z_.\-/$＄+=:])(?:\(?\+?\(?886\)?[-\s]{0,2}\(?0?\)?|\(?0)[1-9](?:[-\s().]{0,2}[0-9]){6,9}"
-    r"(?![0-9A-Za-z_])(?:[ ]?(?:#|分機[:： ]?|ext\.? ?|轉 ?)[0-9]{1,6})?",
+    r"(?<![0-9A-Za-z_/$＄])(?<![0-9][.\-:])(?:\(?\+?\(?886\)?[-\s]{0,2}\(?0?\)?|\(?0)[1-9](?:[-\s().]{0,2}[0-9]){6,9}"
+    r"(?:[ ]?(?:#|分機[:： ]?|ext\.? ?|轉 ?)[0-9]{1,6})?(?![0-9A-Za-z_])"
+    r"|(?<![0-9,.])09[0-9]{2},[0-9]{3},[0-9]{3}(?![0-9,])",
     re.IGNORECASE,
 )
 SPOKEN_PHONE = re.compile(r"[零〇0][九9][零〇一二三四五六七八九0-9]{8}(?![零〇一二三四五六七八九0-9])")
-# Area code -> digits that follow it (NCC numbering plan).
+# Area codes and the digits that follow (numbering plan of the NCC). 0800 and 0809 are public by nature.
 LANDLINES = (
     (r"02[2-8]\d{7}", "02"),
     (r"037\d{6}", "037"),
@@ -66,8 +73,6 @@ LANDLINES = (
     (r"0836\d{5}", "0836"),
     (r"089\d{6}", "089"),
     (r"08[78]\d{6}", "08"),
-    (r"0800\d{6}", "0800"),
-    (r"0809\d{6}", "0809"),
 )
 LANDLINE = re.compile("|".join(f"(?:{pattern})" for pattern, _ in LANDLINES))
 PHONE_WORD = re.compile(
@@ -98,7 +103,7 @@ def phones(text: str) -> Iterator[Span]:
             if not re.search(r"\d{4}[./]\d{2}[./]\d{2}", number):
                 yield start, end
         elif LANDLINE.fullmatch(digits):
-            separated = re.match(r"\(?0\d{1,3}\)?[-\s)]", number) is not None
+            separated = re.match(r"\(0\d{1,3}\)|0\d{1,3}[-\s)]", number) is not None
             if separated or abroad or PHONE_WORD.search(before):
                 yield start, end
     for found in SPOKEN_PHONE.finditer(text):
@@ -106,9 +111,9 @@ def phones(text: str) -> Iterator[Span]:
             yield found.span()
 
 
-IPV4 = re.compile(r"(?<![0-9A-Za-z_.\-/])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9A-Za-z_]|\.[0-9])")
+IPV4 = re.compile(r"(?:(?<![0-9A-Za-z_.\-/])|(?<=[iI][pP]))(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9a-z_]|\.[0-9])")
 # A crawler that dropped the space between a push's address and its date: 114.25.91.24710/01 12:26
-GLUED_IPV4 = re.compile(r"(?<![0-9.])(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=[0-9]{2}/[0-9]{2})")
+GLUED_IPV4 = re.compile(r"(?:(?<![0-9.])|(?<=:[0-9]{2}))(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=[0-9]{2}/[0-9]{2})")
 IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
 VERSION_BEFORE = re.compile(
     r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|更新(?:到|至|為)?|"
@@ -162,21 +167,32 @@ def national_ids(text: str) -> Iterator[Span]:
             yield found.span()
 
 
-HANDLE = r"(?P<handle>@?[A-Za-z0-9][A-Za-z0-9._\-]{2,29})"
-# "ID: x", "帳號是x", ": x", "@x": what stands between the name of the site and the handle.
+HANDLE = r"(?P<handle>@?[A-Za-z0-9_][A-Za-z0-9._\-]{2,29})"
+# "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
 NAMED = (
-    r"(?:(?:id|帳號)[ ]{0,2}(?:[:：=是為→]|叫做?)?[ ]{0,2}|[ ]{0,2}[:：=是→][ ]{0,2}(?:id[:： ]{0,2})?|[ ]{0,2}(?=@))"
+    r"(?:(?:id|帳號)(?:是)?[ ]{0,2}(?:[:：=是為→「]|叫做?)?[ ]{0,2}|[ ]{0,2}[:：=是→「][ ]{0,2}(?:id[:： ]{0,2})?"
+    r"|[ ]{0,2}[(（][ ]?(?:id[:： ]{0,2})?|[ ]{0,2}(?=@))"
 )
-LINE_ID = re.compile(
-    rf"(?<![A-Za-z<])(?:line|賴)[ ]?(?:的)?(?:{NAMED}|[ ]{{0,2}}[(（][ ]?){HANDLE}"
-    r"|(?:加|我的|私|密)(?:我)?(?:的)?[ ]?(?:line|賴)[ ]{0,2}(?:id)?[ :：]{0,3}"
-    r"(?P<other>@?[A-Za-z0-9][A-Za-z0-9._\-]{2,29})",
+# After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
+LOOSE = r"[ 的是為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開id]{0,8}"
+LOOKS = r"(?P<other>@?(?=[A-Za-z0-9.\-]{0,29}[0-9._])(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,29})"
+
+
+def _site(names: str) -> re.Pattern[str]:
+    return re.compile(rf"(?<![A-Za-z<])(?:{names})[ ]?(?:的)?(?:{NAMED}{HANDLE}|{LOOSE}{LOOKS})", re.IGNORECASE)
+
+
+LINE_ID = _site("line|賴")
+IG_ID = _site("ig|instagram|哀居")
+FB_ID = _site("fb|facebook|臉書")
+FB_NAME = re.compile(
+    r"(?<![A-Za-z<])(?:fb|facebook|臉書)(?:搜尋|搜|名字|名稱|暱稱)[:： ]?(?!功能|結果|不到|紀錄|引擎|欄)"
+    r"(?P<handle>[\u4e00-\u9fffA-Za-z]{2,16}?(?: [A-Z][a-z]{1,12})?)(?=就|[，,。！!？?、\s)]|$)",
     re.IGNORECASE,
 )
-IG_ID = re.compile(rf"(?<![A-Za-z<])(?:ig|instagram|哀居)[ ]?(?:的)?{NAMED}{HANDLE}", re.IGNORECASE)
-FB_ID = re.compile(rf"(?<![A-Za-z<])(?:fb|facebook|臉書)[ ]?(?:的)?{NAMED}{HANDLE}", re.IGNORECASE)
 PROFILE = re.compile(
-    r"(?:https?://)?(?:www\.|m\.)?(?P<site>instagram|facebook|line)\.(?:com|me)/(?:ti/p/|R/ti/p/)?(?P<handle>[~@%A-Za-z0-9_.\-]{3,60})/?",
+    r"(?<![A-Za-z0-9\-])(?P<site>instagram|facebook|fb|line)\.(?:com|me)/(?:ti/p/|R/ti/p/|profile\.php\?id=)?"
+    r"(?P<handle>[~@%A-Za-z0-9_.\-]{3,60})",
     re.IGNORECASE,
 )
 NOT_A_PROFILE = {
@@ -214,6 +230,7 @@ NOT_A_PROFILE = {
     "gift",
     "themeshop",
 }
+VERSION = re.compile(r"v?[0-9]+(?:[.\-][0-9]+)*[a-z]?", re.IGNORECASE)
 NOT_A_HANDLE = re.compile(
     r"^(?:pay|points?|today|shopping|music|tv|webtoon|bank|travel|taxi|game|games|id|ig|fb|line|http|https|www|com|and|the|"
     r"call|app|bot|store|gift|up|out|in|on|of|for|is|are|or|not|with|from|live|official|messenger|beta|group)\b",
@@ -225,11 +242,8 @@ def _handles(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
     for found in pattern.finditer(text):
         group = next(name for name, value in found.groupdict().items() if value is not None)
         handle = found.group(group)
-        bare = handle.lstrip("@").rstrip(".-_")
-        # A bare word of letters alone is a handle only after a colon or @; numbers alone are dates or prices.
-        if len(bare) < 3 or NOT_A_HANDLE.match(bare):
-            continue
-        if group == "other" and not handle.startswith("@") and (bare.isalpha() or bare.isdigit()) and len(bare) < 6:
+        bare = handle.lstrip("@").rstrip(".-")
+        if len(bare) < 3 or NOT_A_HANDLE.match(bare) or (group == "other" and VERSION.fullmatch(bare)):
             continue
         start = found.start(group)
         yield start, start + len(handle.rstrip(".-"))
@@ -237,32 +251,38 @@ def _handles(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
 
 def line_ids(text: str) -> Iterator[Span]:
     yield from _handles(LINE_ID, text)
-    yield from _profiles("line", text)
+    yield from _profiles(("line",), text)
 
 
 def ig_ids(text: str) -> Iterator[Span]:
     yield from _handles(IG_ID, text)
-    yield from _profiles("instagram", text)
+    yield from _profiles(("instagram",), text)
 
 
 def fb_ids(text: str) -> Iterator[Span]:
+    yield from _profiles(("facebook", "fb"), text)
     yield from _handles(FB_ID, text)
-    yield from _profiles("facebook", text)
+    yield from _handles(FB_NAME, text)
 
 
-def _profiles(site: str, text: str) -> Iterator[Span]:
+def _profiles(sites: tuple[str, ...], text: str) -> Iterator[Span]:
     for found in PROFILE.finditer(text):
-        if found["site"].lower() == site and found["handle"].lower() not in NOT_A_PROFILE:
-            yield found.span("handle")
+        if found["site"].lower() in sites and found["handle"].lower() not in NOT_A_PROFILE:
+            yield found.start("handle"), found.start("handle") + len(found["handle"].rstrip(".-"))
 
 
 BANK = re.compile(
-    r"(?<![0-9A-Za-z_.\-])(?:[(（]?[0-9]{3}[)）]?[- ]{0,2})?[0-9]{3,7}(?:[- ][0-9]{1,8}){0,4}[0-9]{3,}(?![0-9A-Za-z_])"
+    r"(?<![0-9A-Za-z_.\-])(?:[(（]?[0-9]{3}[)）]?[- ]{0,2})?[0-9]{3,17}(?:[- ][0-9]{1,14}){0,4}(?![0-9A-Za-z_\-])"
 )
+CODE_AND_ACCOUNT = re.compile(
+    r"[(（]?[0-8][0-9]{2}[)）]?[- ]{1,2}[0-9]{10,16}"
+)  # three digits of the bank, then the account
 BANK_WORD = re.compile(
-    r"(?:帳號|帳戶|戶頭|匯款|轉帳|匯到|匯至|轉到|存摺|銀行|郵局|局號|分行|信用卡|卡號|account|a/c|iban)[^\n]{0,18}$",
+    r"(?:帳號|帳戶|戶頭|匯|轉帳|轉到|轉錯|轉入|存入|存摺|捐款|贊助|訂金|尾款|銀行|郵局|局號|分行|信用卡|卡號|account|a/c|iban"
+    r"|合作金庫|[合土台臺華彰一高]銀|台新|聯邦|星展|京城|渣打|花旗|國泰|中信|玉山|富邦|兆豐|永豐|元大|凱基|新光)[^\n]{0,18}$",
     re.IGNORECASE,
 )
+PAID_AFTER = re.compile(r"^ ?(?:匯款|轉帳|入帳)")
 NOT_A_BANK = re.compile(
     r"(?:訂單|單號|編號|電話|手機|統編|發票|學號|序號|金額|日期|時間|共|總計|NT\$?|\$)[^0-9\n]{0,6}$", re.IGNORECASE
 )
@@ -281,7 +301,8 @@ def bank_accounts(text: str) -> Iterator[Span]:
         if not 10 <= len(digits) <= 17 or NOT_A_BANK.search(before[-14:]) or QUANTITY.match(text[end : end + 4]):
             continue
         card = len(digits) == 16 and digits[0] in "3456" and luhn(digits)
-        if card or BANK_WORD.search(before):
+        named = BANK_WORD.search(before) or PAID_AFTER.match(text[end : end + 4])
+        if card or named or CODE_AND_ACCOUNT.fullmatch(found.group()):
             yield start, end
 
 
@@ -319,10 +340,16 @@ USER = re.compile(
     r"|引述 ?《 ?(?P<quoted>[^》\n<]{1,60}?) ?》"
     r"|※ 編輯: (?P<editor>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
     r"|※ 轉錄者: (?P<forwarder>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
+    r"|^(?P<embed>[a-z0-9._]{3,30})(?=\n[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:\n|$))"
     r"|^(?:推|噓|→) ?(?P<push>[A-Za-z][A-Za-z0-9]{1,11}) {0,12}:",
     re.MULTILINE,
 )
-MENTION = re.compile(r"(?<![A-Za-z0-9_.@＠/])[@＠](?P<name>[A-Za-z][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@])")
+MENTION = re.compile(
+    r"(?<![A-Za-z0-9_.@＠/])[@＠](?!(?:property|override|staticmethod|classmethod|media|click|import|param|return|types|app|test"
+    r"|dataclass|cache|component|keyframes|autowired|entity|bean|input|change|submit|angular|babel|vue|nestjs|deprecated)(?![A-Za-z0-9_]))"
+    r"(?P<name>[A-Za-z][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@(/])",
+    re.IGNORECASE,
+)
 
 
 def users(text: str) -> Iterator[Span]:
@@ -335,7 +362,7 @@ def users(text: str) -> Iterator[Span]:
 
 # In order: an earlier kind wins where spans overlap. The anchor is what no finding can lack: it spares the detector.
 DETECTORS: tuple[tuple[str, Detector, re.Pattern[str]], ...] = (
-    ("EMAIL", emails, re.compile(r"@|[(\[]at[)\]]|protected\]", re.IGNORECASE)),
+    ("EMAIL", emails, re.compile(r"@|[(\[]at[)\]]| at |protected\]", re.IGNORECASE)),
     ("LINE_ID", line_ids, re.compile(r"line|賴", re.IGNORECASE)),
     ("IG_ID", ig_ids, re.compile(r"ig|instagram|哀居", re.IGNORECASE)),
     ("FB_ID", fb_ids, re.compile(r"fb|facebook|臉書", re.IGNORECASE)),
@@ -344,7 +371,7 @@ DETECTORS: tuple[tuple[str, Detector, re.Pattern[str]], ...] = (
     ("ADDRESS", addresses, re.compile(r"[號号]")),
     ("PHONE", phones, re.compile(r"0\)?[1-9]|886|[零〇][九9]")),
     ("BANK", bank_accounts, re.compile(r"[0-9]{3}[0-9 )）\-]{6}")),
-    ("USER", users, re.compile(r"作者|引述|※|@[A-Za-z]|[推噓→]")),
+    ("USER", users, re.compile(r"作者|引述|※|@[A-Za-z]|[推噓→]|\n[0-9]{4}-")),
 )
 INSIDE_URLS = {"EMAIL", "LINE_ID", "IG_ID", "FB_ID", "IP"}  # the rest read digits of a link as numbers of people
 

@@ -71,8 +71,10 @@ class Rule:
     @cached_property
     def python(self) -> re.Pattern[str]:
         # Inline flags must lead in Python; under re.MULTILINE the dialect's ^ and $ mean the same in both.
-        pattern = self.pattern.replace("(?m)", "").replace(r"\b", r"(?a:\b)").replace(r"\z", r"\Z")
-        return re.compile(pattern, re.MULTILINE if "(?m)" in self.pattern else 0)
+        pattern = (
+            self.pattern.replace("(?m)", "").replace("(?m:^)", "^").replace(r"\b", r"(?a:\b)").replace(r"\z", r"\Z")
+        )
+        return re.compile(pattern, re.MULTILINE if "(?m" in self.pattern else 0)
 
     @cached_property
     def python_replace(self) -> str:

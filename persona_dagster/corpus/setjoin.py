@@ -201,7 +201,9 @@ def similar_pairs(
     With `fresh`, only pairs in which at least one row is fresh: what an increment adds.
     """
     rows = _by_size(sets, threshold)
-    pairs = _candidates(sets, rows, threshold, None if fresh is None else fresh[rows.order]) if len(rows.order) else []
+    if not len(rows.order):
+        return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
+    pairs = _candidates(sets, rows, threshold, None if fresh is None else fresh[rows.order])
     if not len(pairs):
         return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float64)
     x, y = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)

@@ -8,7 +8,7 @@ import re
 from dataclasses import dataclass, field
 
 # A row without any of these is prose already. Hard wraps show as a line break after 30 characters or more.
-GATE = r"※|---split---|(?m:^: ?)|(?m:^-- ?$)|引述|(?m:^[推噓→] ?[A-Za-z<])|[^\n]{30}\n[^\n]|--"
+GATE = r"^\"?作者|※|---split---|(?m:^: ?)|(?m:^-- ?$)|引述|(?m:^[推噓→] ?[A-Za-z<])|[^\n]{30}\n[^\n]|--"
 
 FOOTER = re.compile(r"^[ *]*[※◆] ?(?:發信站|From)[:：]")
 ATTRIBUTION = re.compile(r"^[ :>]*※? ?引述 ?《")
@@ -17,15 +17,23 @@ QUOTE = re.compile(r"^(?:[:：](?: |$)|: ?:|:(?=[^\s:：]{2}))")
 ANGLE_QUOTE = re.compile(r"^>(?: |$|>)")
 # Lines that begin something of their own are never the rest of the line above.
 OWN_LINE = re.compile(
-    r"^(?:[ \-*•·●○◎■□▲△★☆※#＊>:：◆◇→推噓]|[0-9]{1,3}[.、)）:：/]|[(（][0-9一二三四五六七八九十]{1,3}[)）]"
+    r"^(?:[ \-*•·●○◎■□▲△★☆※#＊>:：◆◇→推噓]|[0-9]{1,3}(?:[、)）:：/]|\.(?![0-9]))"
+    r"|[(（][0-9一二三四五六七八九十]{1,3}[)）]"
     r"|[一二三四五六七八九十]{1,3}[、.]|https?://|[A-Za-z]+[:：] )"
 )
 # A signature is at most six lines on PTT; with drawn borders and blank lines crawls show up to twelve.
 SIGNATURE_LINES = 12
 # The editor breaks at 78-80 columns; a line two columns shorter is one whose next character was wide.
 WRAP_FROM, WRAP_TO = 75, 81
-# One line that holds this many quote marks lost its line ends: quote and answer cannot be told apart.
-FLATTENED = re.compile(r"(?: : [^\n]{1,200}?){3}")
+SPLITS_WORDS = 79  # a line this full was cut within a word; a shorter one between words
+SENTENCE_ENDS = frozenset("。！？!?…~～:：)）」』】")  # a full line that ends a sentence was ended by its author
+# A crawl that lost the line ends leaves quote marks within the line: quote and answer cannot be told apart.
+FLATTENED = re.compile(r"^[ ※]*引述 ?《|^ ?[:：][^\n]{40}|(?: : [^\n]{1,200}?){3}")
+# What ends such a line: the app's signature, the next article, the signature after a lone mark.
+FLAT_TAIL = re.compile(
+    r"[-—]{0,6} ?[Ss]ent ?[Ff]rom|[ ─]作者:? ?<USER> ?(?:看板|站內)|※ ?發信站|[.。]?引述 ?《[^》\n]{1,60}》之銘言"
+    r"|(?<!-)--(?!-)(?=[^\n]{0,160}\Z)"
+)
 
 
 @dataclass(slots=True)
@@ -70,17 +78,11 @@ def rejoin(lines: list[str]) -> str:
     width = 0
     for line in lines:
         tight = line.rstrip()
-        if joined and WRAP_FROM <= width <= WRAP_TO and tight and not OWN_LINE.match(tight):
+        wrapped = joined and WRAP_FROM <= width <= WRAP_TO and joined[-1][-1:] not in SENTENCE_ENDS
+        if wrapped and tight and not OWN_LINE.match(tight):
             before = joined[-1]
-            apart = (
-                " "
-                if before[-1:].isascii()
-                and before[-1:].isalpha()
-                and tight[0].isascii()
-                and tight[0].isalpha()
-                and width < 79
-                else ""
-            )
+            words = before[-1].isascii() and tight[0].isascii() and tight[0].isalnum() and width < SPLITS_WORDS
+            apart = " " if words else ""
             joined[-1] = before + apart + tight
         else:
             joined.append(tight)
@@ -88,13 +90,25 @@ def rejoin(lines: list[str]) -> str:
     return "\n".join(joined)
 
 
+def _one_line(text: str) -> Article:
+    """An article whose line ends a crawl lost."""
+    if FLATTENED.search(text):
+        return Article(own=text, steps=["flattened"], flattened=True)
+    tail = FLAT_TAIL.search(text)
+    return Article(own=text[: tail.start()], steps=["flat_tail"]) if tail else Article(own=text)
+
+
 def take_apart(text: str) -> Article:
     """A PTT article, possibly with header, footer and pushes, as the author's own words and what they quote."""
     steps: list[str] = []
     text = text.replace("\r\n", "\n").replace("\r", "\n")
+    if text.startswith('"作者'):  # a cell of a CSV file
+        text = text.strip('"\n')
     head, split, _ = text.partition("\n---split---")
     if split:
         steps.append("crawl_tail")
+    if "\n" not in head.strip():
+        return _one_line(head)
     lines = head.split("\n")
     end, closed = _end_of_body(lines)
     if closed:
@@ -114,9 +128,6 @@ def take_apart(text: str) -> Article:
             steps.append("quotes")
         else:
             own.append(line)
-    flattened = len(body) <= 2 and FLATTENED.search(head) is not None
-    if flattened:
-        return Article(own=head, steps=["flattened"], flattened=True)
     joined = rejoin(own)
     if joined.count("\n") < len(own) - 1:
         steps.append("wraps")

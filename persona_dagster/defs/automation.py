@@ -1,16 +1,13 @@
-"""The automation rule, and when each site is asked.
+"""The automation rule.
 
 Dagster's `eager()` always retrains, and its documented data-version recipe retrains when cleaning yields identical
 output, because `will_be_requested` stands in for a change that has not happened. The rule below looks at data
 versions that exist, so an unchanged digest stops the flow where it stands.
 """
 
-import zlib
-
 import dagster as dg
 
 from persona_dagster.defs.resources import House
-from persona_dagster.records import Source
 
 Condition = dg.AutomationCondition
 
@@ -20,22 +17,25 @@ def only_if_data_changed(*, join: bool = False) -> dg.AutomationCondition:
 
     A `join` takes what is there: a board or recipe that was never materialised is absent, not a reason to wait.
     """
-    something_changed = (
+    changed = (
         Condition.any_deps_match(Condition.data_version_changed())
         | Condition.newly_missing()
         | Condition.code_version_changed()
-        | Condition.execution_failed().newly_true()
-    ).since(Condition.newly_requested() | Condition.initial_evaluation())
+    )
+    asked = Condition.newly_requested()
+    # A tick sees the request of the tick before it. A change that came in between is not what was asked for.
+    answered = asked & ~changed
+    # Between two ticks a run can be over, so a failure cannot be an event that its own request would reset: count.
+    asked_once = asked.since(changed)
+    asked_twice = (asked & ~asked_once.newly_true()).since(changed)
+    once_more = Condition.execution_failed() & ~asked_twice
+    something_changed = changed.since(answered | Condition.initial_evaluation()) | once_more
     ready = ~Condition.any_deps_in_progress() & ~Condition.in_progress() & Condition.all_deps_blocking_checks_passed()
-    rule = something_changed & ready if join else something_changed & ready & ~Condition.any_deps_missing()
+    # `any_deps_missing()` forgives what is requested in the same tick, but that may be another run: a mix would start
+    # beside the first split. So what is missing is waited for.
+    whole = ~Condition.any_deps_match(Condition.missing())
+    rule = something_changed & ready if join else something_changed & ready & whole
     return rule.with_label("only_if_data_changed")
-
-
-def on_polite_hours(house: House, source: Source) -> dg.AutomationCondition:
-    """Once a night, at an hour when the site is quiet in Taipei and at a minute of the site's own."""
-    hour, _ = house.sources.site(source).pace.polite_hours
-    minute = zlib.crc32(source.encode()) % 60
-    return Condition.on_cron(f"{minute} {hour} * * *", cron_timezone="Asia/Taipei").with_label("polite_hours")
 
 
 def automation_sensor(house: House) -> dg.AutomationConditionSensorDefinition:
@@ -46,6 +46,6 @@ def automation_sensor(house: House) -> dg.AutomationConditionSensorDefinition:
         target=dg.AssetSelection.all(),
         default_status=dg.DefaultSensorStatus.STOPPED if live else dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
-        description="Carries changes from the archive to the mix, and re-scrapes at night. Training has a policy of "
-        "its own: see the sensor `retrain_policy`.",
+        description="Carries changes from the archive to the mix. Training has a policy of its own: see the sensor "
+        "`retrain_policy`.",
     )

@@ -17,6 +17,7 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
+from persona_dagster.lineage.tombstones import without_forgotten
 from persona_dagster.records import FORUMS, Source, posts_frame
 from persona_dagster.scraping.parsing import PARSER_VERSION, parse_board
 
@@ -81,7 +82,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     parsed = parse_board(captures, pseudonym)
     for problem in parsed.problems[:50]:
         context.log.warning("%s/%s", source, problem)
-    cleaned = clean_posts(posts_frame(parsed.posts), source, house.sources)
+    cleaned = clean_posts(without_forgotten(posts_frame(parsed.posts), house.settings.home), source, house.sources)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
     )

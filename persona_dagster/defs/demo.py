@@ -23,7 +23,23 @@ from persona_dagster.settings import Settings
 
 ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", "recipe_config"}
 BY_RECIPE = ("recipe_config", "mix", "lora_adapter", "generations", "eval_report")
-QUIET = {"loggers": {"console": {"config": {"log_level": "ERROR"}}}}
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in a line of our own
+
+
+class StepFailedError(RuntimeError):
+    """An asset of the walk failed; the message is its own error, which names the cure."""
+
+    def __init__(self, name: str, why: str) -> None:
+        super().__init__(f"{name} failed: {why}\nWhat was made before it is kept. `make ui` shows the whole log.")
+
+
+def cause_of(result: dg.ExecuteInProcessResult) -> str:
+    """The error that our own code raised, without what Dagster wraps around it."""
+    for event in result.all_events:
+        error = getattr(event.event_specific_data, "error", None)
+        if event.is_step_failure and error:
+            return str((error.cause or error).message).strip()
+    return "no error was recorded"
 
 
 @dataclass
@@ -46,9 +62,15 @@ class Pass:
         started = time.monotonic()
         job = self.defs.resolve_implicit_global_asset_job_def()
         self.console.print(f"  [cyan]…[/cyan] {name}", highlight=False)
-        job.execute_in_process(
-            partition_key=partition, instance=self.instance, asset_selection=[dg.AssetKey(asset)], run_config=QUIET
+        result = job.execute_in_process(
+            partition_key=partition,
+            instance=self.instance,
+            asset_selection=[dg.AssetKey(asset)],
+            run_config=QUIET,
+            raise_on_error=False,
         )
+        if not result.success:
+            raise StepFailedError(name, cause_of(result))
         self.ran.append(name)
         changed = before != self.version(asset, partition)
         if changed:
@@ -171,8 +193,13 @@ def main() -> None:
     recipes = tuple(sys.argv[1:]) or ("persona_v2",)
     if unknown := set(recipes) - set(RECIPES):
         raise SystemExit(f"no recipe named {', '.join(sorted(unknown))}; known: {', '.join(RECIPES)}")
-    with dg.DagsterInstance.get() as instance:
-        run(Settings(), recipes, instance)
+    try:
+        with dg.DagsterInstance.get() as instance:
+            run(Settings(), recipes, instance)
+    except StepFailedError as error:
+        raise SystemExit(str(error)) from None
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        raise SystemExit("Stopped. Run it again: it goes on where it was.") from None
 
 
 if __name__ == "__main__":

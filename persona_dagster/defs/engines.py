@@ -45,10 +45,9 @@ class RayEngine:
 
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         from dagster_ray import PipesRayJobClient
-        from ray.job_submission import JobSubmissionClient
 
         gpus = 1 if _wants_gpu(job) else 0
-        client = PipesRayJobClient(client=JobSubmissionClient(self.address), forward_termination=True)
+        client = PipesRayJobClient(address=self.address, forward_termination=True)
         invocation = client.run(
             context=context,
             submit_job_params={

@@ -1,24 +1,29 @@
 """Jobs, named for what people want. A job's assets share one kind of partition, so re-scraping is a job a site."""
 
+from typing import Any
+
 import dagster as dg
 
 from persona_dagster.records import FORUMS
 
 Selection = dg.AssetSelection
+RESCRAPE = {source: f"rescrape_{source}" for source in FORUMS}
+REBUILD = "rebuild_corpus"
+Jobs = list[Any]  # the type of an unresolved job is private to Dagster
 
 
-def build_jobs():  # type: ignore[no-untyped-def]  # the type of an unresolved job is private to Dagster
+def build_jobs():  # the type of an unresolved job is private to Dagster
     return [
         *(
             dg.define_asset_job(
-                f"rescrape_{source}",
+                name,
                 selection=Selection.assets(f"{source}_raw", f"{source}_posts"),
                 description=f"Ask {source} for what is new on a board, and clean it.",
             )
-            for source in FORUMS
+            for source, name in RESCRAPE.items()
         ),
         dg.define_asset_job(
-            "rebuild_corpus",
+            REBUILD,
             selection=Selection.assets("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "posts")
             | Selection.assets("personas_config", "dialogues", "split"),
             description="Read notes and Capybara again, then corpus, dialogues and split. Asks no forum for anything.",
@@ -32,5 +37,10 @@ def build_jobs():  # type: ignore[no-untyped-def]  # the type of an unresolved j
             "evaluate",
             selection=Selection.assets("generations", "eval_report"),
             description="Generate with base and adapter, and write the report.",
+        ),
+        dg.define_asset_job(
+            "release",
+            selection=Selection.assets("hub_release"),
+            description="Release one recipe's adapter to the Hugging Face Hub; a dry run unless told otherwise.",
         ),
     ]

@@ -89,7 +89,7 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
             mix_dir=latest(settings.mix_dir / recipe.name),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             models_dir=settings.models_dir,
-            out_dir=settings.generations_dir,
+            out_dir=settings.generations_dir / recipe.name,
         )
         path = save_job(house, f"generate-{recipe.name}", job)
         return engine.run(context, "persona_dagster.evaluation.generate", path)
@@ -122,7 +122,7 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             generations_dir=latest(settings.generations_dir / recipe.name),
             models_dir=settings.models_dir,
-            out_dir=settings.reports_dir,
+            out_dir=settings.reports_dir / recipe.name,
             judge_rows=write_judge_rows(dialogues, split, settings.home / "judge" / "rows.jsonl"),
         )
         path = save_job(house, f"evaluate-{recipe.name}", job)

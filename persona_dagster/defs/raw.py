@@ -7,11 +7,10 @@ from pathlib import Path
 import dagster as dg
 
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.defs.automation import on_polite_hours
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import combine
-from persona_dagster.records import FORUMS, Capture, Source
+from persona_dagster.records import FORUMS, Capture, Outcome, Source
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.crawl import crawl_board, summary
 from persona_dagster.scraping.crawling import CrawlReport
@@ -21,6 +20,12 @@ DESCRIPTIONS = {
     "dcard": "Dcard forums (www.dcard.tw) through a real Chromium: the JSON that the site sends to its own page.",
     "threads": "Threads keywords, tags and accounts: the official API in live, the captured page data in the sample.",
 }
+
+
+# Asked every night: after two something is wrong, after four somebody must look. It is one policy for the whole asset.
+ASKED_LATELY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=4), warn_window=timedelta(days=2))
+
+RETRY_SECONDS = 30
 
 
 class CrawlConfig(dg.Config):
@@ -45,7 +50,7 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
         kinds={"parquet", "playwright"},
         owners=["team:data"],
         pool=f"host_{source}",
-        automation_condition=on_polite_hours(house, source),
+        freshness_policy=ASKED_LATELY,
     )
     def forum_raw(context: dg.AssetExecutionContext, config: CrawlConfig) -> dg.MaterializeResult:
         archive, board = house.archive(), context.partition_key
@@ -63,10 +68,10 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
 
 def _crawled(report: CrawlReport) -> dg.MaterializeResult:
     """The result of one pass. One that got nothing fails, and what was stored stays: a busy server is asked again
-    soon, a login wall or a block is left for a person."""
-    if report.refused and report.retryable:
-        raise dg.RetryRequested(max_retries=2, seconds_to_wait=30) from RuntimeError(summary(report))
-    if report.refused:
+    soon; a login wall, a block, or a board that is not there is left for a person."""
+    if report.stopped and not report.outcomes[Outcome.OK]:
+        if report.retryable and not report.outcomes[Outcome.GONE]:
+            raise dg.RetryRequested(max_retries=2, seconds_to_wait=RETRY_SECONDS) from RuntimeError(summary(report))
         raise dg.Failure(summary(report), metadata={"problems": report.problems}, allow_retries=False)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(report.digest),
@@ -88,17 +93,24 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
 
 
 def _import(house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    from persona_dagster.scraping.importing import read_dump
+    from persona_dagster.scraping.importing import BadRow, read_dump
 
     folder = house.settings.imports_dir
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    stored = 0
+    read, problems = 0, list[BadRow]()
     for path in files:
-        stored += archive.append(read_dump(path, source))
+        read += archive.append(read_dump(path, source, problems=problems, denied=house.sources.denied_boards))
         context.log.info("%s: read", path.name)
+    for problem in problems[:50]:
+        context.log.warning("%s", problem)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
-        metadata={"files": len(files), "rows_read": stored, "folder": dg.MetadataValue.path(str(folder))},
+        metadata={
+            "files": len(files),
+            "rows_read": read,
+            "rows_refused": len(problems),
+            "folder": dg.MetadataValue.path(str(folder)),
+        },
     )
 
 

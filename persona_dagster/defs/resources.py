@@ -6,6 +6,7 @@ Nothing here touches disk or network before an asset runs.
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from urllib.parse import quote
 
@@ -59,6 +60,9 @@ class House:
 
         hardware = self.settings.hardware or find_hardware()
         return load_recipe(name, self.settings.config_dir, self.settings.profile, hardware)
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
 
     def archive(self) -> Archive:
         return Archive(self.settings.archive_url or self.settings.raw_dir)

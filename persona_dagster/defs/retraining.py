@@ -1,7 +1,7 @@
 """When an adapter follows its mix by itself: the recipe's policy, weighed against what the adapter was made of."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 
 import orjson
@@ -23,24 +23,24 @@ class Decision:
     key: str = ""
 
 
-def decide(house: House, name: str, now: datetime | None = None) -> Decision:
+def decide(house: House, name: str) -> Decision:
     """The policy's answer for one recipe. A recipe that was never trained waits for a person."""
     mix = _latest(house.settings.mix_dir / name)
     adapter = _latest(house.settings.adapters_dir / name)
-    if mix is None:
-        return Decision(False, "no mix yet")
-    if adapter is None:
-        return Decision(False, "never trained: materialise lora_adapter once")
+    if mix is None or adapter is None:
+        return Decision(False, "no mix yet" if mix is None else "never trained: materialise lora_adapter once")
     recipe = house.recipe(name)
     card = orjson.loads((adapter / "run_card.json").read_bytes())
     key = f"{mix.name}:{recipe_digest(recipe)}:{adapter.name}"
     if (adapter / FORGOTTEN).exists():
+        if card["mix_digest"] == mix.name:  # training now would return the very adapter
+            return Decision(False, "rows were forgotten; waits for the mix without them")
         return Decision(True, "the adapter saw rows that were forgotten", key)
     if card["recipe_digest"] != recipe_digest(recipe):
         return Decision(True, "the recipe was edited", key)
     if card["mix_digest"] == mix.name:
         return Decision(False, "trained on the present mix")
-    return _by_window(recipe, card, changed_share(mix, mix.parent / card["mix_digest"]), key, now or datetime.now(UTC))
+    return _by_window(recipe, card, changed_share(mix, mix.parent / card["mix_digest"]), key, house.now())
 
 
 def _by_window(recipe: Recipe, card: dict[str, str], changed: float, key: str, now: datetime) -> Decision:

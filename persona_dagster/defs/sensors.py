@@ -1,22 +1,32 @@
 """Sensors: what changes outside the graph (files, configuration, time), and what to tell a person."""
 
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.defs.jobs import REBUILD, RESCRAPE, Jobs
 from persona_dagster.defs.resources import House
+from persona_dagster.defs.retraining import Decision, decide
 from persona_dagster.digest import json_digest
-from persona_dagster.records import FORUMS
 
 EVERY_MINUTE = 60
+TRIES = 2  # a training that failed is tried once more, from its checkpoint
+REASON, TRAINED = "persona/reason", "persona/recipe"
 
 
-def build_sensors(house: House) -> list[dg.SensorDefinition]:
+def build_sensors(house: House, jobs: Jobs) -> list[dg.SensorDefinition]:
     live = house.settings.profile == "live"
     status = dg.DefaultSensorStatus.STOPPED if live else dg.DefaultSensorStatus.RUNNING
-    return [_config_changes(house, status), _new_files(house, status), _retrain_policy(house, status), _on_failure()]
+    return [
+        _config_changes(house, status),
+        _new_files(house, status, jobs),
+        _retrain_policy(house, status),
+        _on_failure(),
+    ]
 
 
 def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
@@ -29,25 +39,45 @@ def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         description="Notices an edited recipe or persona, and makes just that one stale.",
     )
     def config_changes(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
-        wanted: dict[str, str] = {name: json_digest(house.recipe(name).model_dump(mode="json")) for name in RECIPES}
-        requests = [
-            dg.RunRequest(
-                run_key=f"{name}:{digest}", partition_key=name, asset_selection=[dg.AssetKey("recipe_config")]
-            )
-            for name, digest in wanted.items()
-            if digest != stored_version(context.instance, "recipe_config", name)
+        wanted: list[tuple[str, str | None, str]] = [
+            ("recipe_config", name, recipe_version(house, name)) for name in RECIPES
         ]
-        personas = json_digest(house.personas().model_dump(mode="json"))
-        if personas != stored_version(context.instance, "personas_config"):
-            key = dg.AssetKey("personas_config")
-            requests.append(dg.RunRequest(run_key=f"personas:{personas}", asset_selection=[key]))
+        wanted.append(("personas_config", None, json_digest(house.personas().model_dump(mode="json"))))
+        requests = []
+        for asset, partition, digest in wanted:
+            stored = last_stored(context.instance, asset, partition)
+            if digest != stored.version:
+                # With the number of the last event, so that an edit that is taken back is noticed too.
+                requests.append(
+                    dg.RunRequest(
+                        run_key=f"{partition or asset}:{digest}:{stored.event}",
+                        partition_key=partition,
+                        asset_selection=[dg.AssetKey(asset)],
+                    )
+                )
         return requests
 
     return config_changes
 
 
-def stored_version(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> str | None:
-    """The data version of an asset's (or a partition's) last materialisation."""
+def recipe_version(house: House, name: str) -> str:
+    return json_digest(house.recipe(name).model_dump(mode="json"))
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The last materialisation of an asset, or of one of its partitions."""
+
+    version: str | None = None
+    event: int = 0  # grows with every event of the instance
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def made_of(self, upstream: str) -> str | None:
+        """The data version of an upstream asset that this was made of."""
+        return self.tags.get(f"dagster/input_data_version/{upstream}")
+
+
+def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> Stored:
     records = instance.fetch_materializations(
         dg.AssetRecordsFilter(
             asset_key=dg.AssetKey(asset), asset_partitions=[partition] if partition is not None else None
@@ -55,15 +85,15 @@ def stored_version(instance: dg.DagsterInstance, asset: str, partition: str | No
         limit=1,
     ).records
     if not records or not (materialization := records[0].asset_materialization):
-        return None
-    return (materialization.tags or {}).get("dagster/data_version")
+        return Stored()
+    tags = materialization.tags or {}
+    return Stored(tags.get("dagster/data_version"), records[0].storage_id, tags)
 
 
-def _new_files(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    raw = [f"{source}_raw" for source in FORUMS]
-
+def _new_files(house: House, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
+    # One anonymous job cannot hold assets of unlike partitions, so the named jobs run, each cut down to one asset.
     @dg.sensor(
-        target=dg.AssetSelection.assets("notes_raw", "capybara_raw", *raw),
+        jobs=[job for job in jobs if job.name in (REBUILD, *RESCRAPE.values())],
         default_status=status,
         minimum_interval_seconds=EVERY_MINUTE,
         description="Notices files that were put into the notes or imports folder.",
@@ -73,18 +103,22 @@ def _new_files(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinit
         old_notes, _, old_imports = (context.cursor or "-").partition(" ")
         requests = []
         if notes != old_notes and (notes != EMPTY or old_notes not in ("-", EMPTY)):
-            requests.append(dg.RunRequest(run_key=f"notes:{notes}", asset_selection=[dg.AssetKey("notes_raw")]))
+            requests.append(_take_in(REBUILD, "notes_raw", notes))
         if imports not in (old_imports, EMPTY):
-            requests += [
-                dg.RunRequest(
-                    run_key=f"{name}:{imports}", partition_key=IMPORT_BOARD, asset_selection=[dg.AssetKey(name)]
-                )
-                for name in raw
-            ]
-            requests.append(dg.RunRequest(run_key=f"capybara:{imports}", asset_selection=[dg.AssetKey("capybara_raw")]))
+            requests += [_take_in(job, f"{source}_raw", imports, IMPORT_BOARD) for source, job in RESCRAPE.items()]
+            requests.append(_take_in(REBUILD, "capybara_raw", imports))
         return dg.SensorResult(run_requests=requests, cursor=f"{notes} {imports}")
 
     return new_files
+
+
+def _take_in(job: str, asset: str, fingerprint: str, partition: str | None = None) -> dg.RunRequest:
+    return dg.RunRequest(
+        run_key=f"{asset}:{fingerprint}",
+        job_name=job,
+        partition_key=partition,
+        asset_selection=[dg.AssetKey(asset)],
+    )
 
 
 EMPTY = json_digest([])
@@ -107,19 +141,28 @@ def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         "changed and its window has passed; at once after a forget or a recipe edit. The first training is yours.",
     )
     def retrain_policy(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        from persona_dagster.defs.retraining import decide
-
         requests, reasons = [], []
         for name in RECIPES:
             decision = decide(house, name)
+            if decision.train and last_stored(context.instance, "mix", name).made_of("recipe_config") != recipe_version(
+                house, name
+            ):
+                decision = Decision(False, f"{decision.reason}; waits for the mix of the present recipe")
             reasons.append(f"{name}: {decision.reason}")
             if decision.train:
+                adapter = last_stored(context.instance, "lora_adapter", name)
+                key = f"{name}:{decision.key}:{adapter.event}"
+                # One run key, one run: a second try after a failure needs a key of its own, and a third is not made.
+                tries = context.instance.get_runs(dg.RunsFilter(tags={REASON: key, TRAINED: name}))
+                if len(tries) >= TRIES or any(not run.is_finished or run.is_success for run in tries):
+                    reasons[-1] += f"; {len(tries)} runs were started for it"
+                    continue
                 requests.append(
                     dg.RunRequest(
-                        run_key=f"{name}:{decision.key}",
+                        run_key=f"{key}:{len(tries)}",
                         partition_key=name,
                         asset_selection=[dg.AssetKey("lora_adapter")],
-                        tags={"persona/reason": decision.reason[:200]},
+                        tags={REASON: key, TRAINED: name, "persona/why": decision.reason},
                     )
                 )
         skip = None if requests else dg.SkipReason("; ".join(reasons))

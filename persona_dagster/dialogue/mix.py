@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from persona_dagster.config.split import SplitSpec
 from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
-from persona_dagster.dialogue.plan import MixError, Plan, plan_mix
+from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
 from persona_dagster.digest import combine, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
 
@@ -70,19 +70,20 @@ class MixManifest:
 
 
 def write_mix(
-    dialogues: pl.DataFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas, folder: Path
+    dialogues: pl.DataFrame | pl.LazyFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas, folder: Path
 ) -> MixManifest:
     """Writes folder/<digest>/ and points folder/latest at it; the same inputs give the same bytes.
 
-    `dialogues` (DIALOGUE_SCHEMA) may hold personas that the recipe leaves out. Raises `MixError` or
-    `WeightError` before anything is written.
+    `dialogues` (DIALOGUE_SCHEMA; a lazy frame is read a chunk at a time) may hold personas that the recipe leaves
+    out. Raises `MixError` or `WeightError` before anything is written.
     """
-    _check(dialogues)
-    plan = plan_mix(dialogues, split, recipe, personas)
+    texts = dialogues.lazy()
+    _check(texts)
+    plan = plan_mix(texts.select(PLAN_COLUMNS).collect(), split, recipe, personas)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
-        manifest = _write(dialogues, plan, recipe, personas, fresh)
+        manifest = _write(texts, plan, recipe, personas, fresh)
         return _publish(manifest, fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -98,29 +99,28 @@ def read_manifest(mix: Path) -> MixManifest:
     return MixManifest(**orjson.loads((mix / "manifest.json").read_bytes()), folder=mix)
 
 
-def _check(dialogues: pl.DataFrame) -> None:
+def _check(dialogues: pl.LazyFrame) -> None:
     """Every dialogue asks and answers in turn, with something said in each turn."""
     content, role = (pl.element().struct.field(name) for name in ("content", "role"))
     for column in ("messages", "messages_raw"):
-        turns = pl.col(column).list.len()
-        wrong = dialogues.filter(
-            pl.col(column).is_null()
-            | (turns < 2)
-            | (turns % 2 == 1)
-            | pl.col(column).list.eval(content.is_null() | (content.str.strip_chars() == "")).list.any()
-            | (
-                pl.col(column).list.eval(role).list.join(" ")
-                != pl.lit("user assistant ").repeat_by(turns // 2).list.join("").str.strip_chars()
-            )
+        turns = pl.col(column).list
+        in_turn = pl.lit("user assistant ").repeat_by(turns.len() // 2).list.join("").str.strip_chars()
+        silent = content.is_null() | (content.str.strip_chars() == "")
+        wrong = (
+            (turns.len() < 2)
+            | (turns.len() % 2 == 1)
+            | turns.eval(silent).list.any()
+            | (turns.eval(role).list.join(" ") != in_turn)
         )
-        if wrong.height:
+        found = dialogues.filter(wrong.fill_null(value=True)).select("pair_id", "builder").collect(engine="streaming")
+        if found.height:
             raise MixError(
-                f"{wrong.height} dialogues are malformed in {column}, the first is {wrong['pair_id'][0]} "
-                f"({wrong['builder'][0]}): turns must be user and assistant in turn, none empty"
+                f"{found.height} dialogues are malformed in {column}, the first is {found['pair_id'][0]} "
+                f"({found['builder'][0]}): turns must be user and assistant in turn, none empty"
             )
 
 
-def _write(dialogues: pl.DataFrame, plan: Plan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
+def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
     rows = plan.rows
     digests: list[str] = []
     files, chars = {}, {}
@@ -154,14 +154,18 @@ def _write(dialogues: pl.DataFrame, plan: Plan, recipe: Recipe, personas: Person
         },
         folder=fresh,
     )
-    write_card(manifest, personas, fresh)
-    value = {key: item for key, item in asdict(manifest).items() if key != "folder"}
-    (fresh / "manifest.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    _write_manifest(manifest, personas, fresh)
     return manifest
 
 
+def _write_manifest(manifest: MixManifest, personas: Personas, fresh: Path) -> None:
+    write_card(manifest, personas, fresh)
+    value = {key: item for key, item in asdict(manifest).items() if key != "folder"}
+    (fresh / "manifest.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+
+
 def _write_rows(
-    texts: pl.DataFrame, rows: pl.DataFrame, personas: Personas, path: Path, digests: list[str]
+    texts: pl.LazyFrame, rows: pl.DataFrame, personas: Personas, path: Path, digests: list[str]
 ) -> tuple[dict[str, Any], int]:
     """The rows as JSON lines in the order of their place; appends each row's digest to `digests`."""
     count = max(1, -(-rows.height // BUCKET))
@@ -194,7 +198,7 @@ def _write_rows(
     return {"sha256": sha.hexdigest(), "bytes": size, "rows": rows.height}, chars
 
 
-def _lines(texts: pl.DataFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
+def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
     """Chunks of `places` with `messages` (JSON), `line` and `chars`."""
     heads = pl.DataFrame(
         {
@@ -207,8 +211,9 @@ def _lines(texts: pl.DataFrame, places: pl.DataFrame, personas: Personas) -> Ite
     )
     head = pl.when("tagged").then(pl.col("head").fill_null("")).otherwise(pl.lit(""))
     turns = pl.struct("messages").struct.json_encode().str.strip_prefix(_OPEN).str.strip_suffix("]}")
-    for start in range(0, texts.height, CHUNK):
-        chunk = texts.slice(start, CHUNK).join(places.select("pair_id").unique(), on="pair_id", how="semi")
+    wanted = places.select("pair_id").unique()
+    for batch in texts.collect_batches(chunk_size=CHUNK, maintain_order=True):
+        chunk = batch.join(wanted, on="pair_id", how="semi")
         if chunk.is_empty():
             continue
         chunk = _neutral(chunk).select(
@@ -252,27 +257,31 @@ def _write_provenance(rows: pl.DataFrame, path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": frame.height}
 
 
-def _proof(dialogues: pl.DataFrame, rows: pl.DataFrame, recipe: Recipe) -> float:
+def _proof(dialogues: pl.LazyFrame, rows: pl.DataFrame, recipe: Recipe) -> float:
     """How near the written train rows come to the written test rows, each in the text that was written."""
-    spec = SplitSpec()
     said = []
-    for split in ("train", "test"):
+    for split in ("test", "train"):
         text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
-        pairs = rows.filter(pl.col("split") == split).select("pair_id").unique()
-        said.append(spoken(dialogues.select("pair_id", messages=text).join(pairs, on="pair_id", how="semi")))
-    return largest_jaccard(said[0], said[1], spec.min_chars)
+        pairs = rows.lazy().filter(pl.col("split") == split).select("pair_id").unique()
+        kept = dialogues.select("pair_id", messages=text).join(pairs, on="pair_id", how="semi").collect()
+        if kept.is_empty():
+            return 0.0
+        said.append(spoken(kept))
+    return largest_jaccard(said[1], said[0], SplitSpec().min_chars)
 
 
 def _counts(rows: pl.DataFrame, column: str) -> dict[str, int]:
     return dict(rows.group_by(column).len().sort(column).iter_rows())
 
 
-def _publish(manifest: MixManifest, fresh: Path, folder: Path) -> MixManifest:
+def _publish(manifest: MixManifest, fresh: Path, folder: Path, point: bool = True) -> MixManifest:
     """Moves the finished directory to its name, then `latest`. A mix of that name is complete already: it stays."""
     home = folder / manifest.digest
     if not (home / "manifest.json").is_file():
         shutil.rmtree(home, ignore_errors=True)
         fresh.rename(home)
+    if not point:
+        return read_manifest(home)
     pointer = folder / f".latest.{os.getpid()}"
     with pointer.open("w", encoding="utf-8") as file:
         file.write(f"{manifest.digest}\n")
@@ -280,3 +289,77 @@ def _publish(manifest: MixManifest, fresh: Path, folder: Path) -> MixManifest:
         os.fsync(file.fileno())
     pointer.replace(folder / "latest")
     return read_manifest(home)
+
+
+def drop_rows(mix: Path, row_ids: set[str], personas: Personas) -> MixManifest | None:
+    """Writes the mix in `mix` anew without these rows, under its new digest, and deletes the old directory.
+
+    `latest` moves along where it pointed there. None where no row of train or test would be left: the directory
+    is deleted, and `latest` with it.
+    """
+    old, folder = read_manifest(mix), mix.parent
+    points_here = (folder / "latest").is_file() and latest_mix(folder) == mix
+    rows = pl.read_parquet(mix / "provenance.parquet").filter(~pl.col("row_id").is_in(list(row_ids)))
+    made: MixManifest | None = None
+    if rows.height and (rows["split"] == "train").any():
+        fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
+        try:
+            made = _publish(_filtered(old, rows, row_ids, personas, fresh), fresh, folder, point=points_here)
+        finally:
+            shutil.rmtree(fresh, ignore_errors=True)
+    elif points_here:
+        (folder / "latest").unlink()
+    shutil.rmtree(mix)
+    return made
+
+
+def _filtered(old: MixManifest, rows: pl.DataFrame, row_ids: set[str], personas: Personas, fresh: Path) -> MixManifest:
+    digests: list[str] = []
+    files: dict[str, dict[str, Any]] = {}
+    chars: dict[str, int] = {}
+    for split in ("train", "test"):
+        kept = [
+            (line, row)
+            for line in (old.folder / f"{split}.jsonl").read_bytes().splitlines(keepends=True)
+            if (row := orjson.loads(line))["row_id"] not in row_ids
+        ]
+        for line, row in kept:
+            messages = line[line.index(b'"messages":') + len(b'"messages":') : -2].decode()
+            digests.append(text_digest(row["row_id"], row["persona"], split, messages))
+        data = b"".join(line for line, _ in kept)
+        (fresh / f"{split}.jsonl").write_bytes(data)
+        chars[split] = sum(len(m["content"]) for _, row in kept for m in row["messages"] if m["role"] != "system")
+        files[f"{split}.jsonl"] = {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": len(kept)}
+    files["provenance.parquet"] = _write_provenance(rows, fresh / "provenance.parquet")
+    train, test = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
+    by_persona = _counts(train, "persona")
+    weighed = sum(by_persona.get(weight["persona"], 0) for weight in old.weights)
+    weights = [
+        {
+            **weight,
+            "rows": by_persona.get(weight["persona"], 0),
+            "reached": by_persona.get(weight["persona"], 0) / weighed,
+        }
+        for weight in old.weights
+    ]
+    manifest = replace(
+        old,
+        digest=combine(digests),
+        train_rows=train.height,
+        test_rows=test.height,
+        train_by_persona=by_persona,
+        test_by_persona=_counts(test, "persona"),
+        tagged=_counts(rows.filter("tagged"), "split"),
+        by_source=_counts(train, "source"),
+        by_builder=_counts(train, "builder"),
+        weights=weights,
+        chars=chars,
+        files=files,
+        warnings=[
+            *old.warnings,
+            "rows were forgotten after this mix was made; materialise it again for its full weights",
+        ],
+        folder=fresh,
+    )
+    _write_manifest(manifest, personas, fresh)
+    return manifest

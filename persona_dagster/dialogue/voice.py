@@ -1,8 +1,8 @@
 """How well an exchange fits a persona: a small scorer over the regular expressions of personas.yaml.
 
-0 where the question is off the persona's topics, the answer lacks the core of the voice or holds a pattern
-against it, or either touches what the persona avoids; else from the core alone up to 1 with every further signal. Polars evaluates the patterns (Rust
-syntax, no look-around), so that 100 k exchanges take about a second.
+The question on topic and the core of the voice heard count two each, every further signal one; the score is
+their share of all. A pattern against the voice halves it, and what the persona avoids makes it 0. Polars
+evaluates the patterns (Rust syntax, no look-around), so that 100 k exchanges take about a second.
 """
 
 from __future__ import annotations
@@ -13,19 +13,22 @@ from persona_dagster.config.personas import Voice
 
 
 def voice_score(question: pl.Expr, answer: pl.Expr, voice: Voice) -> pl.Expr:
-    """The score of an exchange, 0 to 1; 1 where a voice names no pattern."""
-    fits = pl.lit(value=True)
-    if voice.topics:
-        fits &= _any(question, voice.topics)
-    if voice.core:
-        fits &= _any(answer, voice.core)
+    """The score of an exchange, 0 to 1; a list without patterns is heard in everything."""
+    heard = [
+        2 * _any(question, voice.topics),
+        2 * _any(answer, voice.core),
+        *(_any(answer, (s,)) for s in voice.signals),
+    ]
+    score = pl.sum_horizontal(heard) / (4 + len(voice.signals))
     if voice.against:
-        fits &= ~_any(answer, voice.against)
+        score = score / (1 + _any(answer, voice.against))
     if voice.avoid:
-        fits &= ~(_any(question, voice.avoid) | _any(answer, voice.avoid))
-    heard = pl.sum_horizontal(pl.lit(1), *(answer.str.contains(pattern).cast(pl.Int32) for pattern in voice.signals))
-    return pl.when(fits).then(heard / (1 + len(voice.signals))).otherwise(0.0)
+        score = score * (1 - _any(question, voice.avoid)) * (1 - _any(answer, voice.avoid))
+    return score
 
 
 def _any(text: pl.Expr, patterns: tuple[str, ...]) -> pl.Expr:
-    return text.str.contains("|".join(f"(?:{pattern})" for pattern in patterns))
+    """1 where one of the patterns occurs in `text`, else 0; 1 without patterns."""
+    if not patterns:
+        return pl.lit(1)
+    return text.str.contains("|".join(f"(?:{pattern})" for pattern in patterns)).fill_null(value=False).cast(pl.Int32)

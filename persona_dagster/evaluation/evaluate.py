@@ -17,6 +17,7 @@ from typing import Any
 import orjson
 import polars as pl
 
+from persona_dagster.chat.filter import filter_text
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.encoder import load_encoder
@@ -101,6 +102,7 @@ def read_material(job: EvaluateJob, generations: Path) -> Material:
         personas=job.personas,
         judge=train_judge(judge_rows(job.judge_rows, train), list(job.personas.personas)),
         max_new_tokens=job.recipe.evaluation.max_new_tokens,
+        clean=lambda text: filter_text(text, job.personas).text,
     )
 
 

@@ -21,6 +21,7 @@ ORDER: tuple[Verdict, ...] = ("green", "amber", "red")
 # carry the same names.
 GATES: dict[str, tuple[str, Bound]] = {
     "min_fidelity_gain": ("Speaks in the asked voice more often than the base", "above"),
+    "min_tag_obedience": ("Obeys its tag even against the topic", "at least"),
     "min_loss_gain": ("Finds human answers likelier than the base does", "above"),
     "max_train_test_gap": ("Test loss stays near train loss", "at most"),
     "min_train_loss": ("Train loss is not suspiciously low", "at least"),

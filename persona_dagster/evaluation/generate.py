@@ -231,7 +231,7 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], recipe: Recipe) -> lis
     for ids in output[:, batch["input_ids"].shape[1] :].tolist():
         stopped = tokenizer.eos_token_id in ids
         new = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
-        text = tokenizer.decode(new, skip_special_tokens=True).strip()
+        text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
         answers.append({"answer": text, "finish": "stop" if stopped else "length", "new_tokens": len(new)})
     return answers
 

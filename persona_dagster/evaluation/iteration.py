@@ -83,8 +83,8 @@ def make_table(runs: list[Run]) -> list[tuple[str, list[tuple[str, list[str]]]]]
     return [(section, [(title, [tell(run) for run in runs]) for title, tell in rows]) for section, rows in SECTIONS]
 
 
-def _results(run: Run, key: str, form: str = "plain", unit: str = "") -> str:
-    value = run.card.get("results", {}).get(key)
+def _card(run: Run, key: str, form: str = "plain", unit: str = "") -> str:
+    value = run.card.get(key)
     return "–" if value is None else f"{figure(float(value), form)}{unit}"
 
 
@@ -118,13 +118,12 @@ def _band(run: Run) -> str:
 
 
 def _watts(run: Run) -> str:
-    results = run.card.get("results", {})
-    energy, seconds = results.get("energy_wh"), results.get("train_seconds")
+    energy, seconds = run.card.get("energy_wh"), run.card.get("train_seconds")
     return f"{energy * 3600 / seconds:.0f} W mean, {energy:.2f} Wh" if energy and seconds else "no card"
 
 
 def _memory(run: Run) -> str:
-    peak = run.card.get("results", {}).get("peak_memory_gib")
+    peak = run.card.get("peak_memory_gib")
     if peak is None:
         return "–"
     on_card = bool(run.card.get("machine", {}).get("cards"))
@@ -144,8 +143,8 @@ SECTIONS: list[tuple[str, list[tuple[str, Tell]]]] = [
         [
             ("base model", lambda run: _recipe(run, "base", "model")),
             ("epochs", lambda run: _recipe(run, "training", "epochs")),
-            ("optimiser steps", lambda run: _results(run, "steps")),
-            ("training time", lambda run: _results(run, "seconds", "one", " s")),
+            ("optimiser steps", lambda run: _card(run, "steps")),
+            ("training time", lambda run: _card(run, "seconds", "one", " s")),
             ("peak memory", _memory),
             ("power", _watts),
         ],

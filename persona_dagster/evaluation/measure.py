@@ -163,7 +163,7 @@ def _voices(
     judge = material.judge
     if judge is None:
         detail["voices"] = None
-        return {"min_fidelity_gain": NOTHING}
+        return {"min_fidelity_gain": NOTHING, "min_tag_obedience": NOTHING}
     human = [row for row in material.test if row.persona in judge.voices]
     heard = judge.hear([row.answer for row in human], [row.question for row in human])
     right = [float(row.persona == voice) for row, voice in zip(human, heard, strict=True)]
@@ -199,7 +199,7 @@ def _voices(
         part = spoken.filter(pl.col("model") == model)
         answers = {v: part.filter(pl.col("asked") == v)["answer"].to_list() for v in judge.voices}
         detail["markers"][model] = fidelity.by_voice(answers)
-    return {"min_fidelity_gain": intervals["fidelity_gain"]}
+    return {"min_fidelity_gain": intervals["fidelity_gain"], "min_tag_obedience": intervals["contradiction_adapter"]}
 
 
 def _values(

@@ -21,7 +21,7 @@ from persona_dagster.digest import keyed_hash
 
 PROBES = Path(__file__).parent / "probes"
 SHOTS = 2  # examples in the few-shot baseline
-SHOT_CHARS = 120  # of an example's question and answer: CPU prefill is what a few-shot prompt costs
+SHOT_CHARS = 80  # of an example: prefill is what a few-shot prompt costs on a CPU
 TRAIN_PROMPTS = 3  # a persona: train questions asked again, to see whether the model recites their answers
 
 
@@ -160,7 +160,7 @@ def few_shot(row: Row, train: Sequence[Row], personas: Personas) -> list[Message
 
 
 def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Evaluation) -> list[Prompt]:
-    """Everything to ask: base and adapter side by side, and the few-shot baseline on half the test prompts.
+    """Everything to ask: base and adapter side by side, and the few-shot baseline on a third of the test prompts.
 
     With `max_probes` n: n routing prompts, n/2 contradictions, n/3 knowledge questions.
     """
@@ -198,6 +198,6 @@ def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Ev
     speaking = [row for row in tested if row.persona in personas.personas]
     prompts += [
         Prompt(row.row_id, "test", "fewshot", row.persona, True, few_shot(row, train, personas), row.answer)
-        for row in stratified(speaking, -(-len(tested) // 2), spec.seed)
+        for row in stratified(speaking, -(-len(tested) // 3), spec.seed)
     ]
     return prompts

@@ -22,7 +22,7 @@ from persona_dagster.evaluation.prompts import SHOTS
 
 TEMPLATES = Path(__file__).parent / "templates"
 WORDS = {"green": "Ready", "amber": "Undecided", "red": "Not ready"}
-NAMES = {"human": "People", "base": "Base", "fewshot": "Base, few-shot", "adapter": "Adapter"}
+NAMES = {"human": "People", "base": "Base", "fewshot": "Few-shot", "adapter": "Adapter"}
 SAMPLES = 6  # a persona
 COLLAPSE_ROWS = [
     ("distinct_1", "distinct-1", "plain"),
@@ -324,12 +324,8 @@ def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
             )
         )
     if run := metrics.get("run"):
-        results = run.get("results", {})
-        facts = [f"{results[key]} {unit}" for key, unit in (("steps", "steps"), ("seconds", "s")) if key in results]
-        if results.get("peak_memory_gib"):
-            facts.append(f"peak {results['peak_memory_gib']} GiB")
-        if results.get("energy_wh"):
-            facts.append(f"{results['energy_wh']} Wh")
+        units = {"steps": "steps", "seconds": "s", "peak_memory_gib": "GiB at peak", "energy_wh": "Wh"}
+        facts = [f"{run[key]} {unit}" for key, unit in units.items() if run.get(key)]
         rows.append(("Training run", ", ".join(facts)))
     rows.append(("Generations", metrics["generations"]))
     return rows

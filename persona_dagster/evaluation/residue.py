@@ -1,6 +1,8 @@
 """Residue: forum markers, persona tags, dates and personal data that an answer must not hold.
 
-A share of answers in 0-1, for the raw output and for what is left after the inference filter.
+A share of answers in 0-1, for the raw output and for what is left after the inference filter. The patterns are
+this module's own, and not the filter's: a filter measured by its own rules would always be perfect. Personal data
+is what `corpus.privacy` finds.
 """
 
 from __future__ import annotations
@@ -11,13 +13,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from persona_dagster.config.personas import Personas
+from persona_dagster.corpus import privacy
 
 # Seen in what models of this corpus spray: what PTT, Dcard and Threads print around a text.
 PATTERNS: dict[str, re.Pattern[str]] = {
     "push_line": re.compile(r"(?m)^\s*(?:推|噓|→)\s*(?:<USER>|[A-Za-z][A-Za-z0-9]{1,11})?\s*[:：]"),
     "station": re.compile(r"[※◆]\s*(?:發信站|From|文章網址|文章代碼|編輯|轉錄者)|批踢踢實業坊|ptt\.cc", re.IGNORECASE),
     "quotation": re.compile(r"※\s*引述|(?m:^\s*(?::|>)\s*\S)"),
-    "header": re.compile(r"(?m)^\s*(?:作者|看板|標題|時間)\s*[:：]?\s*\S+"),
+    "header": re.compile(
+        r"(?m)^\s*(?:作者|看板|站內)\s*[:：]|^\s*作者\s+\S+.*看板|^\s*時間\s*[:：]?\s*[A-Z][a-z]{2} [A-Z]"
+    ),
     "push_time": re.compile(r"\b(?:0?[1-9]|1[0-2])/(?:0?[1-9]|[12]\d|3[01])\s+\d{1,2}:\d{2}\b"),
     "date": re.compile(r"\b20[0-2]\d[-/年.]\s?\d{1,2}[-/月.]\s?\d{1,2}|\d{1,2}\s?月\s?\d{1,2}\s?日\s?\d{1,2}:\d{2}"),
     "signature": re.compile(r"(?m)^--\s*$|Sent from", re.IGNORECASE),
@@ -25,13 +30,6 @@ PATTERNS: dict[str, re.Pattern[str]] = {
     "link": re.compile(r"https?://|www\.|imgur", re.IGNORECASE),
     "board_tag": re.compile(r"\[(?:公告|新聞|爆卦|閒聊|心得|問題|求助|討論|抱怨|黑特)\]|(?m:^Re:)"),
     "placeholder": re.compile(r"<(?:USER|URL|EMAIL|PHONE|IP|[A-Z]{2,8}(?:_ID)?)>"),
-}
-PERSONAL: dict[str, re.Pattern[str]] = {
-    "email": re.compile(r"[\w.+-]+@[\w-]+\.[\w.]{2,}"),
-    "phone": re.compile(r"(?<!\d)(?:\+?886[- ]?|0)9\d{2}[- ]?\d{3}[- ]?\d{3}(?!\d)"),
-    "ip_address": re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}\d{1,3}(?![\d.])"),
-    "national_id": re.compile(r"(?<![A-Za-z0-9])[A-Z][12]\d{8}(?!\d)"),
-    "line_id": re.compile(r"(?i)(?:line|賴)\s*(?:id)?\s*[:：]\s*[A-Za-z0-9._-]{4,}"),
 }
 
 
@@ -53,7 +51,8 @@ def tag_pattern(personas: Personas) -> re.Pattern[str]:
 def find(text: str, tags: re.Pattern[str]) -> list[str]:
     """The kinds of residue in `text`."""
     found = ["persona_tag"] if tags.search(text) else []
-    return found + [name for name, pattern in {**PATTERNS, **PERSONAL}.items() if pattern.search(text)]
+    found += [name for name, pattern in PATTERNS.items() if pattern.search(text)]
+    return found + sorted({kind.lower() for _, _, kind in privacy.find(text)})
 
 
 def measure(answers: Sequence[str], personas: Personas, clean: Callable[[str], str] | None = None) -> Residue:

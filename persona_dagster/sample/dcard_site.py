@@ -48,7 +48,7 @@ class DcardSite:
             case ["f", forum, *rest] if forum in self.content.dcard and request.from_browser:
                 return self.html(forum, rest)
             case ["service", "api", *rest] if request.cookies.get(SESSION) == self.session:
-                return self.api(rest, request.query, fault)
+                return self.api(rest, request, fault)
         return challenge()
 
     def html(self, forum: str, rest: list[str]) -> Response:
@@ -67,18 +67,18 @@ class DcardSite:
                 return page("<!DOCTYPE html><title>404</title>", 404)
         return Response(body=html.encode(), headers=cookie)
 
-    def api(self, parts: list[str], query: dict[str, str], fault: str | None) -> Response:
+    def api(self, parts: list[str], request: Request, fault: str | None) -> Response:
         match parts:
             case ["v2", "globalPaging", "page"]:
-                return self.paging(query, fault)
+                return self.paging(request.query, fault)
             case ["v2", "forums", forum, "posts"] if forum in self.content.dcard:
-                return self.classic_list(forum, query, fault)
+                return self.classic_list(forum, request, fault)
             case ["v2", "posts", id_] if id_.isdecimal():
                 found = self.find(int(id_))
                 return json_answer(self.post(*found, whole=True)) if found else missing()
             case ["v2" | "v3" as version, "posts", id_, "comments"] if id_.isdecimal():
                 found = self.find(int(id_))
-                return self.comments(*found, version, query, fault) if found else missing()
+                return self.comments(*found, version, request, fault) if found else missing()
         return missing()
 
     def find(self, id_: int) -> tuple[str, DcardItem] | None:
@@ -111,18 +111,18 @@ class DcardSite:
         widgets: list[dict[str, Any]] = [{"forumList": {"items": [{"post": self.post(forum, item)} for item in chunk]}}]
         return json_answer({"widgets": widgets, "nextKey": page_key(key, start + LIST_PAGE) if more else None})
 
-    def classic_list(self, forum: str, query: dict[str, str], fault: str | None) -> Response:
+    def classic_list(self, forum: str, request: Request, fault: str | None) -> Response:
         """The list of 2021 to 2024: a bare array, the next page by `before`."""
-        before = int(query.get("before") or 10**12)
-        limit = min(100, int(query.get("limit") or 30))
+        before = request.number("before", 10**12)
+        limit = min(100, request.number("limit", 30))
         items = [item for item in self.newest(forum) if dcard_id(forum, item) < before]
         return json_answer([] if fault == "empty" else [self.post(forum, item) for item in items[:limit]])
 
-    def comments(self, forum: str, item: DcardItem, version: str, query: dict[str, str], fault: str | None) -> Response:
+    def comments(self, forum: str, item: DcardItem, version: str, request: Request, fault: str | None) -> Response:
         """v3: `{items, nextKey}`; v2: a bare array after a floor."""
         rows = self.comment_rows(forum, item)
-        limit = min(100, int(query.get("limit") or COMMENT_PAGE))
-        after = int(query.get("nextKey" if version == "v3" else "after") or 0)
+        limit = min(100, request.number("limit", COMMENT_PAGE))
+        after = request.number("nextKey" if version == "v3" else "after", 0)
         chunk = [] if fault == "empty" else [row for row in rows if row["floor"] > after][:limit]
         if version == "v2":
             return json_answer(chunk)

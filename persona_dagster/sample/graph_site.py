@@ -35,7 +35,7 @@ class GraphSite:
             return refusal(190, "Error validating access token: The session has been invalidated.", 400)
         match request.path.strip("/").removeprefix("v1.0/").split("/"):
             case ["keyword_search"]:
-                return self.search(request.query, fault)
+                return self.search(request, fault)
             case ["me"]:
                 return json_answer(OWNER)
             case ["refresh_access_token"]:
@@ -44,13 +44,13 @@ class GraphSite:
                 config = {"quota_total": self.quota, "quota_duration": 86_400}
                 return json_answer({"data": [{"quota_usage": self.used, "config": config}]})
             case ["profile_posts"]:
-                return self.profile(request.query)
+                return self.profile(request)
             case [_, "replies" | "conversation"]:
                 return refusal(10, "Application does not have permission for this action", 403)
         return refusal(100, "Unsupported get request.", 400)
 
-    def search(self, query: dict[str, str], fault: str | None) -> Response:
-        keyword = query.get("q", "").removeprefix("#")
+    def search(self, request: Request, fault: str | None) -> Response:
+        keyword = request.query.get("q", "").removeprefix("#")
         if not keyword:
             return refusal(100, "The parameter q is required.", 400)
         if self.used >= self.quota:
@@ -59,24 +59,28 @@ class GraphSite:
         if items:
             with self.lock:
                 self.used += 1  # a query without a result is free
-        return paged(items, query, "keyword_search")
+        return paged(items, request, "keyword_search")
 
-    def profile(self, query: dict[str, str]) -> Response:
-        name = query.get("username", "")
+    def profile(self, request: Request) -> Response:
+        name = request.query.get("username", "")
         everything = [item for items in self.content.threads.values() for item in items if item.user == name]
-        return paged(self.current(everything), query, "profile_posts")
+        return paged(self.current(everything), request, "profile_posts")
 
     def current(self, items: list[ThreadsItem]) -> list[ThreadsItem]:
         day = self.clock.day
         return [item for item in reversed(visible(items, day)) if not deleted(item, day)]
 
 
-def paged(items: list[ThreadsItem], query: dict[str, str], path: str) -> Response:
+def paged(items: list[ThreadsItem], request: Request, path: str) -> Response:
     """One page of posts, with the address of the next."""
-    since, until = (bound(query.get(name), default) for name, default in (("since", 0.0), ("until", 1e12)))
+    query = request.query
+    try:
+        since, until = bound(query.get("since"), 0.0), bound(query.get("until"), 1e12)
+    except ValueError:
+        return refusal(100, "Param since and until must be a time.", 400)
     items = [item for item in items if since <= item.at.timestamp() <= until]
-    limit = min(100, max(1, int(query.get("limit") or 25)))
-    start = int(query.get("after") or 0)
+    limit = min(100, max(1, request.number("limit", 25)))
+    start = request.number("after", 0)
     fields = [name for name in query.get("fields", "id,text").split(",") if name in FIELDS]
     value: dict[str, Any] = {
         "data": [{name: row(item)[name] for name in fields} for item in items[start : start + limit]]

@@ -217,26 +217,6 @@ def index_page(
     return document(f"看板 {board} 文章列表 - 批踢踢實業坊", body, bounce=adult)
 
 
-NOT_TEXT = re.compile(
-    r'<div class="(?:push|article-metaline|article-metaline-right|push center warning-box)">.*?</div>'
-    r'|<div class="richcontent">.*?</div>(?=\n|<|$)|<script.*?</script>',
-    re.DOTALL,
-)
-META = re.compile(r'<span class="article-meta-tag">(.*?)</span><span class="article-meta-value">(.*?)</span>')
-CODED = re.compile(r'<span class="[^"]*">(?!※|==&gt;|[:] |&gt; )')
-
-
-def source_bytes(main: str) -> int:
-    """Length of the article's file on the BBS, which the site states: two bytes a Han character, 102 a push."""
-    rest = NOT_TEXT.sub("", main)
-    texts = [
-        unescape(re.sub(r"<[^>]*>", "", rest)),
-        *(f"{unescape(a)}: {unescape(b)}\n" for a, b in META.findall(main)),
-    ]
-    wide = sum(len(text) + sum(ord(character) > 127 for character in text) for text in texts)
-    return wide + 102 * main.count('<div class="push">') + 8 * len(CODED.findall(rest))
-
-
 def article_page(board: str, file: str, title: str | None, description: str, *, main: str, adult: bool) -> str:
     """An article around its `#main-content`. Without a title the site calls it 閱讀文章, as for old headers."""
     about = escape(description)
@@ -330,6 +310,7 @@ def hot_boards_page(boards: Sequence[tuple[str, str, str]]) -> str:
 
 
 STYLE = """
+.f4.hl { color: #88f; } .b7 { background: #bbb; }
 body { background: #000; color: #bbb; margin: 0; font: 16px/1.3 "Noto Sans Mono CJK TC", monospace; }
 a { color: #999; } #topbar, #navigation, .action-bar { padding: 8px 16px; background: #00a; }
 #topbar a, #topbar span { color: #ccc; margin-right: 8px; text-decoration: none; } .right { float: right; }

@@ -86,7 +86,7 @@ def replace_text(push: Push, text: str) -> Push:
 def inline_replies(sheet: Sheet) -> None:
     """The author answers within the pushes, and the edit line stands between them."""
     for index in [i for i, (push, _) in enumerate(sheet.pushes) if push.user != sheet.item.author][1:6:2]:
-        answer = ("謝謝，我再想想", "真的，我也這樣覺得", "有，都試過了", "等等再補上")[number(sheet.file, index) % 4]
+        answer = ("謝謝，我再想想", "真的，我也這樣覺得", "有看到，謝謝提醒", "推這一句")[number(sheet.file, index) % 4]
         at = sheet.pushes[index][1].astimezone(TAIPEI) + timedelta(minutes=3)
         line = f"※ 編輯: {sheet.item.author} ({ip(sheet.item.author)} 臺灣), {at:%m/%d/%Y %H:%M:%S}"
         sheet.after_push[index] = f'{answer}\n<span class="f2">{line}\n</span>'
@@ -161,7 +161,8 @@ def shape_of(sheet: Sheet) -> str:
     if sheet.item.shape:
         return sheet.item.shape
     draw = number("shape", sheet.board, sheet.item.id) % (2 * len(DRAWN))
-    return DRAWN[draw] if draw < len(DRAWN) else "plain"
+    name = DRAWN[draw] if draw < len(DRAWN) else "plain"
+    return "plain" if name == "forwarded" and sheet.item.re else name  # nobody forwards an answer to its own board
 
 
 def shaped(sheet: Sheet, name: str | None = None) -> Sheet:

@@ -137,6 +137,12 @@ def full_title(item: PttItem, originals: dict[str, PttItem]) -> str:
     return f"[{item.category}] {item.title}" if item.category else item.title
 
 
+def pushes_by(item: PttItem, now: datetime) -> list[tuple[Push, datetime]]:
+    """The pushes that have come by `now`, with their times."""
+    times = answer_times(item, len(item.pushes))
+    return [(push, at) for push, at in zip(item.pushes, times, strict=True) if at <= now]
+
+
 def plain_sheet(board: str, item: PttItem, originals: dict[str, PttItem], day: int, now: datetime) -> Sheet:
     """The article as `day` shows it, in the usual shape. Pushes later than `now` have not come yet."""
     file, title = ptt_file(board, item), full_title(item, originals)
@@ -151,7 +157,6 @@ def plain_sheet(board: str, item: PttItem, originals: dict[str, PttItem], day: i
     if changed and item.edited_day is not None:
         at = moment(item.edited_day, item.time).astimezone(TAIPEI) + timedelta(seconds=number(item.id) % 3600)
         station.append(f"※ 編輯: {item.author} ({ip(item.author)} 臺灣), {at:%m/%d/%Y %H:%M:%S}")
-    times = answer_times(item, len(item.pushes))
     original = originals.get(item.re) if item.re else None
     seconds = int(file.split(".")[1])
     return Sheet(
@@ -169,5 +174,5 @@ def plain_sheet(board: str, item: PttItem, originals: dict[str, PttItem], day: i
         ],
         signatures=[item.signature.strip() + "\n"] if item.signature else [],
         station=station,
-        pushes=[(push, at) for push, at in zip(item.pushes, times, strict=True) if at <= now],
+        pushes=pushes_by(item, now),
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import datetime
 from html import escape
 from urllib.parse import quote
@@ -19,7 +20,7 @@ from persona_dagster.sample.ptt_pages import (
     index_page,
 )
 from persona_dagster.sample.ptt_shapes import shaped
-from persona_dagster.sample.ptt_sheet import Sheet, full_title, plain_sheet
+from persona_dagster.sample.ptt_sheet import Sheet, full_title, plain_sheet, pushes_by
 from persona_dagster.sample.web import Request, Response, page, redirect
 
 PAGE = 20  # rows a listing page, counted from the oldest
@@ -134,7 +135,7 @@ def listing_row(board: str, item: PttItem, by_id: dict[str, PttItem], day: int, 
         by_author = number(item.id, "deleted") % 3
         title = f"(本文已被刪除) [{item.author}]" if by_author else f"(已被{board[:4]}M刪除) <{item.author}> 板規"
         return Row(None, title, "-", date)
-    pushes = plain_sheet(board, item, by_id, day, now).pushes
+    pushes = pushes_by(item, now)
     score = sum({"推": 1, "噓": -1}.get(push.tag, 0) for push, _ in pushes)
     mark = "M" if item.pinned or len(pushes) >= 20 else ""
     return Row(ptt_file(board, item), full_title(item, by_id), item.author, date, score, mark)
@@ -152,9 +153,4 @@ def huge(sheet: Sheet) -> Sheet:
     """The article with far more pushes than the site shows, and its notice in the middle of them."""
     at = sheet.pushes[-1][1] if sheet.pushes else sheet.item.at
     many = [(Push(user=f"crowd{index:04d}", text=f"第 {index} 樓排隊"), at) for index in range(3000)]
-    return shaped(sheet_with(sheet, many), "cut_short")
-
-
-def sheet_with(sheet: Sheet, pushes: list[tuple[Push, datetime]]) -> Sheet:
-    sheet.pushes = sheet.pushes + pushes
-    return sheet
+    return shaped(replace(sheet, pushes=sheet.pushes + many), "cut_short")

@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import socket
 import struct
+import sys
 import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
+from typing import Any
 
 from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content import Content, load
@@ -51,7 +54,7 @@ class Replica:
     content: Content
     clock: Clock
     scenario: Scenario
-    asked: list[Asked] = field(default_factory=list)
+    asked: deque[Asked] = field(default_factory=lambda: deque(maxlen=100_000))
 
     def url(self, canonical: str) -> str:
         """Where a canonical URL is served."""
@@ -70,6 +73,11 @@ class Server(ThreadingHTTPServer):
         TCPServer.server_bind(self)
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        """A visitor who hangs up is no news; anything else is a fault of ours and is shown."""
+        if not isinstance(sys.exc_info()[1], ConnectionError | TimeoutError):
+            super().handle_error(request, client_address)
+
 
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -87,12 +95,12 @@ class Handler(BaseHTTPRequestHandler):
     do_POST = do_HEAD = do_GET  # noqa: N815
 
     def handle_request(self) -> None:
-        length = int(self.headers.get("Content-Length") or 0)
-        if length > MAX_BODY:
+        stated = self.headers.get("Content-Length") or "0"
+        if not stated.isdecimal() or int(stated) > MAX_BODY:
             self.send_error(413)
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
-        request = Request(self.command, self.path, headers, self.rfile.read(length))
+        request = Request(self.command, self.path, headers, self.rfile.read(int(stated)))
         rule = self.replica.scenario.pick(self.name, self.path)
         response = self.answer(request, rule)
         asked = Asked(self.name, self.command, self.path, response.status, time.monotonic(), request.from_browser)
@@ -167,7 +175,7 @@ def serve(
         server = Server(("127.0.0.1", 0), handler)
         replica.rewrites[ORIGINS[name]] = f"http://127.0.0.1:{server.server_address[1]}"
         servers.append(server)
-    threads = [threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True) for server in servers]
+    threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for thread in threads:
         thread.start()
     try:

@@ -219,10 +219,16 @@ def search_page(keyword: str, result: dict[str, Any], found: bool) -> str:
     return document(title, "", f"/search?q={keyword}", scripts, data=data, wall=False)
 
 
+def profile_page(name: str, result: dict[str, Any]) -> str:
+    scripts = [script(relay("BarcelonaProfileThreadsTabQuery", {"mediaData": result}))]
+    return document(f"{name} (@{name}) on Threads", "", f"/@{name}", scripts, data={}, wall=False)
+
+
 def post_page(
     name: str, code: str, text: str, data: dict[str, Any], related: list[dict[str, Any]], *, cut: bool
 ) -> str:
     """A post with its replies; strangers' posts come along as `relatedPosts`, before it, as on the site."""
+    related = [{key: value for key, value in node.items() if key != "__typename"} for node in related]
     scripts = [
         script(
             relay("BarcelonaLoggedOutRelatedPostsQuery", {"relatedPosts": {"threads": related, "trending_threads": []}})

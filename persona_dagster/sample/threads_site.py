@@ -20,7 +20,7 @@ from persona_dagster.sample.content import (
     visible,
 )
 from persona_dagster.sample.faults import please_wait
-from persona_dagster.sample.threads_pages import media, post_page, search_page, thread
+from persona_dagster.sample.threads_pages import media, post_page, profile_page, search_page, thread
 from persona_dagster.sample.web import Request, Response, json_answer, page, plain, redirect
 
 SEARCH_PAGE = 30  # threads within the page; more come by its script
@@ -57,7 +57,9 @@ class ThreadsSite:
                 return self.more(request.form)
             case [user, "post", code] if user.startswith("@"):
                 return self.post(code)
-        return page("<!DOCTYPE html><title>Threads</title><p>Sorry, this page isn't available.</p>", 404)
+            case [user] if user.startswith("@"):
+                return self.profile(user[1:])
+        return unavailable()
 
     def found(self, keyword: str) -> list[ThreadsItem]:
         """What a search for the keyword, or a look at the tag, gives today: newest first."""
@@ -68,6 +70,20 @@ class ThreadsSite:
     def search(self, keyword: str, fault: str | None) -> Response:
         items = [] if fault == "empty" else self.found(keyword)
         return page(search_page(keyword, self.result(items, 0), bool(items)))
+
+    def profile(self, name: str) -> Response:
+        """An account's own posts, newest first."""
+        items = [item for item in self.here() if item.user == name]
+        if not items:
+            return unavailable()
+        edges = [{"node": thread([self.medium(item)]), "cursor": ""} for item in reversed(items)]
+        return page(profile_page(name, {"edges": edges, "page_info": {"has_next_page": False, "end_cursor": None}}))
+
+    def here(self) -> list[ThreadsItem]:
+        """Every post of today, oldest first."""
+        everything = [item for items in self.content.threads.values() for item in items]
+        day = self.clock.day
+        return [item for item in visible(everything, day) if not deleted(item, day)]
 
     def more(self, form: dict[str, str]) -> Response:
         """The search page's own call for the next threads."""
@@ -84,12 +100,10 @@ class ThreadsSite:
         return {"edges": edges, "page_info": {"has_next_page": more, "end_cursor": str(end) if more else None}}
 
     def post(self, code: str) -> Response:
-        everything = [item for items in self.content.threads.values() for item in items]
-        day = self.clock.day
-        here = [item for item in visible(everything, day) if not deleted(item, day)]
+        here = self.here()
         item = next((item for item in here if code == threads_code(pk_of(item))), None)
         if item is None:
-            return page("<!DOCTYPE html><title>Threads</title><p>Sorry, this page isn't available.</p>", 404)
+            return unavailable()
         edges = [{"node": node, "cursor": ""} for node in self.conversation(item)]
         cut = len(edges) > MAX_REPLIES
         data = {
@@ -127,6 +141,10 @@ class ThreadsSite:
             media(threads_pk(later(index), item.id, "more", index), item.user, text, later(index), 0, answers=item.user)
             for index, text in enumerate(item.more)
         ]
+
+
+def unavailable() -> Response:
+    return page("<!DOCTYPE html><title>Threads</title><p>Sorry, this page isn't available.</p>", 404)
 
 
 def pk_of(item: ThreadsItem) -> int:

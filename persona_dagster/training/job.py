@@ -10,6 +10,8 @@ import os
 from pathlib import Path
 from typing import Any
 
+from pydantic import Field
+
 from persona_dagster.config.loading import Config
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest, text_digest
@@ -39,7 +41,7 @@ class TrainJob(Config):
     out_dir: Path
     models_dir: Path
     checkpoints_dir: Path
-    extras: dict[str, Any] = {}
+    extras: dict[str, Any] = Field(default_factory=dict)
 
     def save(self, path: Path) -> Path:
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -1,14 +1,27 @@
-"""What a training will take, before it starts: steps, tokens, padding. VRAM is in vram.py."""
+"""What a training will take, before it starts: steps, tokens, padding, and the card's memory by parts (vram.py)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.training.rows import epoch_order
+from persona_dagster.training.base_model import BaseModelError, load_tokenizer
+from persona_dagster.training.hardware import cards
+from persona_dagster.training.rows import epoch_order, read_rows
+from persona_dagster.training.vram import (
+    ERROR,
+    ModelShape,
+    Vram,
+    cures,
+    estimate_vram,
+    known_shape,
+    largest_batch,
+    largest_length,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +72,87 @@ def make_plan(recipe: Recipe, lengths: Sequence[int], pair_ids: Sequence[str] | 
         padding_share=1 - sum(lengths) / positions if positions else 0.0,
         longest=max(lengths, default=0),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class RecipePlan:
+    """A recipe's plan on this machine. `vram` is None where only the Hub knows the base model's shape."""
+
+    recipe: Recipe
+    plan: Plan
+    rows_are: str  # where the rows' number and lengths come from
+    shape: ModelShape | None
+    vram: Vram | None
+    card_gib: float | None  # None: no card here
+
+    def markdown(self) -> str:
+        """The plan as Markdown tables, with a cure where it does not fit."""
+        plan, training = self.plan, self.recipe.training
+        lines = [
+            f"## {self.recipe.title}",
+            "",
+            f"{self.recipe.base.model} by {self.recipe.backend}, {self.rows_are}.",
+            "",
+            "| | |",
+            "|---|---|",
+            f"| rows | {plan.rows} |",
+            f"| rows a step | {plan.effective_batch} = {training.batch_size} × {training.accumulation} "
+            f"× {training.processes} process(es) |",
+            f"| steps | {plan.steps} ({plan.steps_per_epoch} an epoch × {training.epochs:g}) |",
+            f"| rule of thumb, ceil(N × epochs / rows a step) | {plan.rule_of_thumb} |",
+            f"| warm-up steps | {plan.warmup_steps} |",
+            f"| tokens | {plan.tokens:,}, and {plan.padding_share:.0%} padding |",
+            f"| longest row | {plan.longest} tokens of {training.max_length} |",
+        ]
+        return "\n".join([*lines, *self._memory()])
+
+    def _memory(self) -> list[str]:
+        if not self.recipe.requires_cuda:
+            return ["", "It trains on the CPU: no card is needed."]
+        if self.vram is None or self.shape is None:
+            return ["", f"Memory: the shape of {self.recipe.base.model} is not known here."]
+        parts = self.vram.as_dict()
+        lines = ["", "| memory of the card | GiB |", "|---|---|"]
+        lines += [f"| {part} | {size:.2f} |" for part, size in parts.items() if part != "total"]
+        low, high = self.vram.band
+        lines += [f"| **total** | **{self.vram.total:.2f}** ({low:.1f} to {high:.1f}, ±{ERROR:.0%}) |", ""]
+        budget = min(size for size in (self.card_gib, self.recipe.vram_gib, 1e6) if size)
+        found = f"The card here has {self.card_gib:.1f} GiB." if self.card_gib else "There is no card here."
+        if budget == 1e6:
+            return [*lines, found]
+        fits = (
+            f"Within {budget:.1f} GiB fit at most {largest_batch(self.recipe, self.shape, budget)} rows of "
+            f"{self.recipe.training.max_length} tokens, or {self.recipe.training.batch_size} rows of "
+            f"{largest_length(self.recipe, self.shape, budget)}."
+        )
+        wanted = cures(self.recipe, self.shape, budget)
+        return [
+            *lines,
+            f"{found} {fits}",
+            *([f"**It does not fit.** Change one: {'; '.join(wanted)}."] if wanted else []),
+        ]
+
+
+def plan_recipe(recipe: Recipe, mix_folder: Path, models_dir: Path) -> RecipePlan:
+    """The plan over the recipe's latest mix (`mix_folder/latest` names it); by the recipe's sizes without one."""
+    shape = known_shape(recipe)
+    here = max((card.total_gib for card in cards()), default=None)
+    plan, rows_are = _plan_rows(recipe, mix_folder, models_dir)
+    return RecipePlan(recipe, plan, rows_are, shape, estimate_vram(recipe, shape) if shape else None, here)
+
+
+def _plan_rows(recipe: Recipe, mix_folder: Path, models_dir: Path) -> tuple[Plan, str]:
+    pointer = mix_folder / "latest"
+    longest = recipe.training.max_length
+    if not pointer.is_file():
+        count = recipe.mix.max_train_rows or recipe.mix.budget_rows or 1000
+        return make_plan(recipe, [longest] * count), f"no mix yet: {count} rows of {longest} tokens assumed"
+    mix = mix_folder / pointer.read_text(encoding="utf-8").strip()
+    try:
+        tokenizer = load_tokenizer(recipe.base, models_dir)
+    except BaseModelError:
+        count = len((mix / "train.jsonl").read_text(encoding="utf-8").splitlines())
+        return make_plan(recipe, [longest] * count), f"mix {mix.name}, its tokenizer is out of reach: full rows assumed"
+    rows = read_rows(mix, "train", tokenizer, longest)
+    where = f"mix {mix.name}: {len(rows.dropped)} rows dropped, {len(rows.cut)} cut"
+    return make_plan(recipe, rows.lengths, [row.pair_id for row in rows.rows]), where

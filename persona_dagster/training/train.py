@@ -18,7 +18,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from importlib import metadata
@@ -45,6 +45,7 @@ from persona_dagster.training.hardware import cards
 from persona_dagster.training.isolation import card_lock
 from persona_dagster.training.job import JobError, TrainJob, adapter_digest, find_adapter, mix_digest, recipe_digest
 from persona_dagster.training.plan import Plan, make_plan
+from persona_dagster.training.preflight import check_machine, check_rows
 from persona_dagster.training.reporting import Reporter, open_reporter
 from persona_dagster.training.rows import Row, Rows, read_rows
 from persona_dagster.training.telemetry import Gauges
@@ -63,6 +64,8 @@ _FIGURES = (
     "peak_memory_gib",
     "energy_wh",
 )
+_SAMPLES = 3
+_SAMPLE_TOKENS = 40
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "datasets")
 
 
@@ -82,6 +85,8 @@ def train(job: TrainJob, reporter: Reporter) -> Path:
         TrainingFailedError: loss or gradients became NaN or infinite.
         InterruptedTrainingError: SIGINT or SIGTERM; start the same job again to go on.
     """
+    if not _is_rank_zero():
+        return find_adapter(job) or _train(job, reporter)
     job.work_dir.parent.mkdir(parents=True, exist_ok=True)
     # Two processes with one job would share its checkpoints; the second finds the adapter when its turn comes.
     with FileLock(f"{job.work_dir}.lock"):
@@ -89,6 +94,7 @@ def train(job: TrainJob, reporter: Reporter) -> Path:
         if folder is not None:
             reporter.line(f"{job.recipe.name}: nothing changed since {folder.name} was trained")
         else:
+            check_machine(job)
             with _card(reporter):
                 folder = _train(job, reporter)
         point_latest(folder)
@@ -105,6 +111,8 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     model, tokenizer = backend.load(recipe, job.models_dir)
     train_rows = read_rows(job.mix_dir, "train", tokenizer, recipe.training.max_length)
     test_rows = read_rows(job.mix_dir, "test", tokenizer, recipe.training.max_length)
+    check_rows(recipe, train_rows, "train")
+    check_rows(recipe, test_rows, "test")
     plan = make_plan(recipe, train_rows.lengths, [row.pair_id for row in train_rows.rows])
     reporter.line(_planned(job, plan, train_rows, time.monotonic() - started))
 
@@ -112,7 +120,7 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     log = TrainingLog(job.work_dir / "training_log.jsonl")
     checkpoint = last_whole_checkpoint(job.work_dir)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    with Gauges(card) as gauges:
+    with Gauges(card) as gauges, backend.shortcut(recipe, model, tokenizer.pad_token_id):
         session = Session(
             job=job,
             reporter=reporter,
@@ -121,10 +129,16 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
             gauges=gauges,
             eval_rows=choose(test_rows.rows, recipe.training.eval_rows),
             pad_token_id=tokenizer.pad_token_id,
+            sample=sampler(choose(test_rows.rows, _SAMPLES), tokenizer) if recipe.training.sample_every else None,
         )
-        callbacks = [make_callback(session)]
         trainer = make_trainer(
-            recipe, model, tokenizer, train_rows.rows, job.work_dir, callbacks, backend.arguments(recipe)
+            recipe,
+            model,
+            tokenizer,
+            train_rows.rows,
+            folder=job.work_dir,
+            callbacks=[make_callback(session)],
+            extra=backend.arguments(recipe),
         )
         log.writes = is_main()
         log.rewind(step if checkpoint else -1)
@@ -141,8 +155,55 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
         train_loss = evaluation_loss(trainer.model, learnt, tokenizer.pad_token_id, recipe.training.batch_size)
         results = _results(session, trainer.state, train_loss, use_best, time.monotonic() - started)
     if is_main():
-        _publish(job, session, trainer.model, tokenizer, plan, train_rows, test_rows, results)
+        rows = {
+            "train": [row.row_id for row in train_rows.rows],
+            "eval": [row.row_id for row in session.eval_rows],
+            "dropped": [*train_rows.dropped, *test_rows.dropped],
+            "cut": [*train_rows.cut, *test_rows.cut],
+        }
+        _publish(session, trainer.model, tokenizer, rows, {"plan": plan.as_dict(), **results})
     return job.out_dir / adapter_digest(job)
+
+
+def sampler(rows: Sequence[Row], tokenizer: Any) -> Callable[[Any], list[str]]:
+    """What answers these rows' first prompts, greedily and briefly, with the model as it stands."""
+    import torch
+
+    prompts = [row.input_ids[: next(place for place, label in enumerate(row.labels) if label != -100)] for row in rows]
+
+    def sample(model: Any) -> list[str]:
+        was_training = model.training
+        model.eval()
+        answers = []
+        for prompt in prompts:
+            # One at a time, whole rows each step: the remembered prefix knows rows, no caches of keys and values.
+            ids = torch.tensor([prompt], device=model.device)
+            with torch.no_grad():
+                whole = model.generate(
+                    input_ids=ids,
+                    attention_mask=torch.ones_like(ids),
+                    max_new_tokens=_SAMPLE_TOKENS,
+                    do_sample=False,
+                    use_cache=False,
+                    pad_token_id=tokenizer.pad_token_id,
+                )
+            answers.append(tokenizer.decode(whole[0, len(prompt) :], skip_special_tokens=True))
+        model.train(was_training)
+        return answers
+
+    return sample
+
+
+def _is_rank_zero() -> bool:
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _launch_processes(job: TrainJob, path: str) -> None:
+    """This very process becomes torchrun, which starts one trainer a device: gloo on CPUs, NCCL on cards."""
+    count = str(job.recipe.training.processes)
+    module = ["-m", "persona_dagster.training.train", path]
+    launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
+    os.execv(sys.executable, [sys.executable, *launcher, *module])
 
 
 @contextmanager
@@ -255,30 +316,15 @@ def _results(session: Session, state: Any, train_loss: float, use_best: bool, se
     }
 
 
-def _publish(
-    job: TrainJob,
-    session: Session,
-    model: Any,
-    tokenizer: Any,
-    plan: Plan,
-    train_rows: Rows,
-    test_rows: Rows,
-    results: dict[str, Any],
-) -> None:
-    digest = adapter_digest(job)
+def _publish(session: Session, model: Any, tokenizer: Any, rows: dict[str, list[str]], figures: dict[str, Any]) -> None:
+    """Weights, tokenizer, card, log and curves, whole or not at all; the checkpoints have then done their work."""
+    job, digest = session.job, adapter_digest(session.job)
     with replacing(job.out_dir / digest) as folder:
         save_weights(model, folder, job.recipe.base.model)
         tokenizer.save_pretrained(folder)
         shutil.copy2(session.log.path, folder / "training_log.jsonl")
         (folder / "curves.png").write_bytes(draw_curves(session.log.lines, job.recipe.title))
-        # Which rows it saw: what `forget` and `trace` ask.
-        rows = {
-            "train": [row.row_id for row in train_rows.rows],
-            "eval": [row.row_id for row in session.eval_rows],
-            "dropped": [*train_rows.dropped, *test_rows.dropped],
-            "cut": [*train_rows.cut, *test_rows.cut],
-        }
-        write_json(folder / "rows.json", rows)
+        write_json(folder / "rows.json", rows)  # which rows it saw: what `forget` and `trace` ask
         card = {
             "digest": digest,
             "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -288,8 +334,7 @@ def _publish(
             "base_model": job.recipe.base.model,
             "base_revision": base_revision(job.recipe.base),
             "dtype": str(next(model.get_base_model().parameters()).dtype).removeprefix("torch."),
-            "plan": plan.as_dict(),
-            **results,
+            **figures,
             "versions": {name: _version(name) for name in _LIBRARIES if _version(name)},
             "python": platform.python_version(),
             "machine": {"cards": [card.name for card in cards()], "processor": platform.machine()},
@@ -342,6 +387,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("usage: python -m persona_dagster.training.train JOB.json\n")
         return 2
     job = TrainJob.load(Path(words[0]))
+    if job.recipe.training.processes > 1 and "RANK" not in os.environ:
+        _launch_processes(job, words[0])
     with open_reporter() as reporter:
         try:
             folder = train(job, reporter)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.training.base_model import load_base
+from persona_dagster.training.prefix import remembered_prefix
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -45,3 +47,11 @@ def arguments(recipe: Recipe) -> dict[str, Any]:
         "loss_type": "chunked_nll" if recipe.training.chunked_loss else "nll",
         "gradient_checkpointing_kwargs": {"use_reentrant": False},
     }
+
+
+def shortcut(recipe: Recipe, model: PeftModel, pad_token_id: int) -> AbstractContextManager[None]:
+    """What makes this backend faster while it trains, and changes no result: on a CPU, the remembered prefix."""
+    adapted = recipe.lora.last_layers
+    if adapted is None or model.device.type != "cpu" or model.config.model_type != "llama":
+        return nullcontext()
+    return remembered_prefix(model, model.config.num_hidden_layers - adapted, pad_token_id)

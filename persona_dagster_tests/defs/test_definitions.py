@@ -48,6 +48,10 @@ def test_every_asset_is_presentable(defs: dg.Definitions) -> None:
         assert spec.owners, name
 
 
+def test_a_code_server_would_take_them(defs: dg.Definitions) -> None:
+    dg.Definitions.validate_loadable(defs)  # resolves every job, those of sensors and schedules too
+
+
 def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
     upstream = {
         spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps} for spec in specs(defs)

@@ -101,9 +101,9 @@ def test_notes_are_asked_for_in_words() -> None:
 
 
 def test_one_pair_goes_to_the_persona_whose_voice_it_has() -> None:
-    feed = {"builder": "top_comments", "sources": ["dcard"], "min_voice": 0.3}
-    warm = persona(feed, voice={"signals": ["抱抱", "辛苦"], "against": ["笑死"]})
-    sharp = persona(feed, voice={"signals": ["笑死", "[?？]"], "against": ["抱抱"]}, tag="[另一人格]")
+    feed = {"builder": "top_comments", "sources": ["dcard"], "min_voice": 0.6}
+    warm = persona(feed, voice={"core": ["抱抱|辛苦"], "against": ["笑死"]})
+    sharp = persona(feed, voice={"core": ["笑死|[?？]"], "against": ["抱抱"]}, tag="[另一人格]")
     frame = posts(
         post("dcard", "mood", "1", "他又已讀不回", title="好煩"),
         post("dcard", "mood", "c1", WARM, kind="comment", parent_id="1", thread_id="1"),
@@ -145,9 +145,9 @@ def test_a_fourth_persona_needs_one_file(tmp_path: Path) -> None:
     """The packaged file plus one entry, under the operator's config folder: no code knows the persona."""
     value = yaml.safe_load((PACKAGED / "personas.yaml").read_text(encoding="utf-8"))
     value["personas"]["chef"] = persona(
-        {"builder": "top_comments", "sources": ["dcard"], "boards": ["food"], "min_voice": 0.5},
+        {"builder": "top_comments", "sources": ["dcard"], "boards": ["food"], "min_voice": 0.9},
         tag="[深夜廚房主廚]",
-        voice={"signals": ["小火|鹽|醬油"]},
+        voice={"core": ["小火|鹽|醬油"]},
     )
     (tmp_path / "personas.yaml").write_text(yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
     frame = posts(

@@ -1,0 +1,113 @@
+"""The adapters to talk to: those trained here, one from the Hub by its id, or the base model alone."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from persona_dagster.config.recipes import RECIPES, Base, Quantisation, load_recipe
+from persona_dagster.settings import Settings
+
+
+class AdapterError(ValueError):
+    """An adapter that cannot be had; the message names it and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """What the engine loads: a PEFT folder on its base; no folder: the base alone."""
+
+    name: str  # as chosen and as in the API: persona-v2, persona-v2@1a2b3c4d, base
+    title: str
+    base: Base
+    folder: Path | None = None
+    quantisation: Quantisation | None = None
+
+
+def find_adapters(settings: Settings) -> list[Adapter]:
+    """All adapters under `adapters_dir`, the newest of each recipe first under the recipe's own name, then `base`."""
+    found: list[Adapter] = []
+    recipes = sorted(
+        (path for path in settings.adapters_dir.glob("*") if path.is_dir()), key=lambda path: _rank(path.name)
+    )
+    for recipe in recipes:
+        pointer = recipe / "latest"
+        newest = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
+        cards = sorted(
+            recipe.glob("*/run_card.json"), key=lambda card: (card.parent.name != newest, -card.stat().st_mtime)
+        )
+        found += [_read(card.parent, recipe.name, card.parent.name == newest) for card in cards]
+    return [*found, _bare_base(found, settings)]
+
+
+def choose(adapters: list[Adapter], recipe: str | None) -> Adapter:
+    """The adapter of `recipe`, or the first there is."""
+    if recipe is None:
+        return adapters[0]
+    wanted = recipe.replace("_", "-")
+    for adapter in adapters:
+        if adapter.name == wanted:
+            return adapter
+    known = ", ".join(adapter.name for adapter in adapters)
+    raise AdapterError(f"no adapter of {recipe!r} here (there are: {known}); train it: make demo, or `lora_adapter`")
+
+
+def from_hub(repo_id: str, revision: str | None = None) -> Adapter:
+    """The adapter `repo_id` of the Hub, downloaded (a cache hit makes no download), on the base that it names.
+
+    Raises:
+        AdapterError: no such adapter, no access, no network.
+    """
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
+
+    try:
+        folder = Path(
+            snapshot_download(repo_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
+        )
+        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    except HFValidationError as error:
+        raise AdapterError(f"{repo_id!r} is no Hub id: write owner/name") from error
+    except (HfHubHTTPError, OSError) as error:
+        raise AdapterError(
+            f"adapter {repo_id} of the Hub: {error}. Check the id, the network, and HF_TOKEN if it is private."
+        ) from error
+    base = Base(model=config["base_model_name_or_path"])
+    nf4 = Quantisation(scheme="nf4") if _cuda() and "bnb-4bit" not in base.model else None
+    return Adapter(f"hub/{repo_id}", repo_id, base, folder, nf4)
+
+
+def _read(folder: Path, recipe: str, newest: bool) -> Adapter:
+    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    base = Base(**card["recipe"]["base"])
+    quantisation = Quantisation(**card["recipe"]["quantisation"]) if _cuda() else None
+    name = recipe.replace("_", "-")
+    title = f"{card['recipe']['title']} ({card['finished_at'][:10]}, {folder.name[:8]})"
+    return Adapter(name if newest else f"{name}@{folder.name[:8]}", title, base, folder, quantisation)
+
+
+def _bare_base(found: list[Adapter], settings: Settings) -> Adapter:
+    """The base model of the first adapter; with none trained yet, the one that this machine would train."""
+    if found:
+        return replace(found[0], name="base", title=f"base only: {found[0].base.model}", folder=None)
+    recipe = load_recipe(RECIPES[1], settings.config_dir, settings.profile, settings.hardware or _hardware())
+    return Adapter(
+        "base", f"base only: {recipe.base.model}", recipe.base, None, recipe.quantisation if _cuda() else None
+    )
+
+
+def _rank(recipe: str) -> tuple[int, str]:
+    """Version 2.0 is what one talks to by default."""
+    order = ("persona_v2", "persona_v1", "capybara_qlora")
+    return (order.index(recipe) if recipe in order else len(order), recipe)
+
+
+def _hardware() -> str:
+    from persona_dagster.training.hardware import find_hardware
+
+    return find_hardware()
+
+
+def _cuda() -> bool:
+    return _hardware() != "cpu"

@@ -1,0 +1,166 @@
+"""Which persona an untagged question is for: keyword rules, a small classifier learnt from the mix, or both.
+
+The rules are right when they speak and often silent; the classifier always has an opinion. Together the rules'
+hits count as evidence beside the classifier's. Every route says why, and how sure it is.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+from persona_dagster.config.personas import Personas
+from persona_dagster.digest import keyed_hash
+
+Means = Literal["tag", "rules", "classifier", "both", "default"]
+
+ROWS_A_PERSONA = 4000  # more questions than this change the routing of no probe, and cost seconds
+EVIDENCE = 2.0  # nats a keyword hit is worth: one outweighs a lukewarm classifier, not a certain one
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`scores` in 0-1 by persona, summing to 1; `why` names what spoke: the keywords, or the telling n-grams."""
+
+    persona: str
+    means: Means
+    why: tuple[str, ...]
+    scores: Mapping[str, float]
+
+    @property
+    def sure(self) -> float:
+        return self.scores[self.persona]
+
+
+class Router:
+    """Routes by rules, and by a classifier where there is a mix to learn from."""
+
+    def __init__(self, personas: Personas, classifier: Classifier | None = None) -> None:
+        self.personas = personas
+        self.classifier = classifier
+        self._tags = {
+            tag.strip("[]【】"): name
+            for name, persona in personas.personas.items()
+            for tag in (persona.tag, *persona.aliases)
+        }
+        self._keywords = {
+            name: re.compile("|".join(map(_keyword, sorted(persona.routing_keywords, key=len, reverse=True))), re.I)
+            for name, persona in personas.personas.items()
+        }
+
+    def route(self, text: str, means: Literal["rules", "classifier", "both"] = "both") -> Route:
+        """The persona for `text`, the user's last words. A persona's tag in front of them decides alone."""
+        if (named := self._tagged(text)) is not None:
+            return Route(named, "tag", (self.personas.personas[named].tag,), self._certain(named))
+        hits = {name: _unique(pattern.findall(text)) for name, pattern in self._keywords.items()}
+        spoken = any(hits.values())
+        if self.classifier is None or means == "rules":
+            if not spoken:
+                return Route(self._first(), "default", (), dict.fromkeys(hits, 1 / len(hits)))
+            scores = _softmax({name: EVIDENCE * len(found) for name, found in hits.items()})
+            best = max(scores, key=scores.__getitem__)
+            return Route(best, "rules", hits[best], scores)
+        logits = self.classifier.logits(text)
+        if means == "both":
+            logits = {name: logits.get(name, -9.0) + EVIDENCE * len(found) for name, found in hits.items()}
+        scores = _softmax(logits)
+        best = max(scores, key=scores.__getitem__)
+        why = hits[best] if means == "both" and hits[best] else self.classifier.telling(text, best)
+        return Route(best, "both" if spoken and means == "both" else "classifier", why, scores)
+
+    def _tagged(self, text: str) -> str | None:
+        found = re.match(r"\s*[\[【]\s*([^\[\]【】\n]{1,30}?)\s*[\]】]", text)
+        return self._tags.get(found[1]) if found else None
+
+    def _certain(self, name: str) -> dict[str, float]:
+        return {each: float(each == name) for each in self.personas.personas}
+
+    def _first(self) -> str:
+        return next(iter(self.personas.personas))
+
+
+class Classifier:
+    """Character n-grams of the question, TF-IDF, logistic regression: trained in a second, explains itself."""
+
+    def __init__(self, questions: Sequence[str], labels: Sequence[str]) -> None:
+        from sklearn.feature_extraction.text import TfidfVectorizer
+        from sklearn.linear_model import LogisticRegression
+
+        self._features = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=1)
+        self._model = LogisticRegression(C=8.0, max_iter=1000, class_weight="balanced")
+        self._model.fit(self._features.fit_transform(map(_plain, questions)), list(labels))
+        self.voices: tuple[str, ...] = tuple(map(str, self._model.classes_))
+        self.rows = len(questions)
+
+    def logits(self, text: str) -> dict[str, float]:
+        scores = self._model.predict_log_proba(self._features.transform([_plain(text)]))[0]
+        return dict(zip(self.voices, map(float, scores), strict=True))
+
+    def telling(self, text: str, persona: str, most: int = 3) -> tuple[str, ...]:
+        """The n-grams of `text` that spoke loudest for `persona`."""
+        row: Any = self._features.transform([_plain(text)])
+        weights = self._model.coef_
+        index = self.voices.index(persona)
+        weight = weights[index] if len(self.voices) > 2 else weights[0] * (1 if index else -1)
+        names = self._features.get_feature_names_out()
+        spoken = sorted(
+            ((value * weight[column], names[column]) for column, value in zip(row.indices, row.data, strict=True))
+        )
+        chosen: list[str] = []
+        for gain, name in reversed(spoken):
+            if gain <= 0 or len(chosen) == most:
+                break
+            if name.strip() and not any(name in other or other in name for other in chosen):
+                chosen.append(str(name))
+        return tuple(chosen)
+
+
+def train_classifier(mix_dir: Path, personas: Personas) -> Classifier | None:
+    """Learnt from the questions of `mix_dir/train.jsonl`, each once; None where fewer than two personas speak."""
+    path = mix_dir / "train.jsonl"
+    if not path.is_file():
+        return None
+    questions: dict[str, dict[str, None]] = {name: {} for name in personas.personas}
+    with path.open(encoding="utf-8") as lines:
+        for line in lines:
+            row = json.loads(line)
+            if row["persona"] in questions:
+                questions[row["persona"]].setdefault(_question(row["messages"]))
+    kept = {
+        name: sorted(found, key=lambda text: keyed_hash("routing", text))[:ROWS_A_PERSONA]
+        for name, found in questions.items()
+        if found
+    }
+    if len(kept) < 2:
+        return None
+    pairs = [(text, name) for name, found in kept.items() for text in found]
+    return Classifier([text for text, _ in pairs], [name for _, name in pairs])
+
+
+def _question(messages: Sequence[Mapping[str, str]]) -> str:
+    return next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), "")
+
+
+def _plain(text: str) -> str:
+    return re.sub(r"\s+", " ", text.lower())[:600]
+
+
+def _keyword(word: str) -> str:
+    """A Latin keyword matches as a word of its own: GPT, and not the middle of another."""
+    return rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])" if word.isascii() else re.escape(word)
+
+
+def _unique(words: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(word.lower() if word.islower() else word for word in words))
+
+
+def _softmax(scores: Mapping[str, float]) -> dict[str, float]:
+    top = max(scores.values())
+    weights = {name: math.exp(score - top) for name, score in scores.items()}
+    total = sum(weights.values())
+    return {name: weight / total for name, weight in weights.items()}

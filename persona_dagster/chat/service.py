@@ -1,0 +1,81 @@
+"""What the page works with: one engine and one router for all sessions, adapters by name, running answers to stop."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_hub
+from persona_dagster.chat.engine import Answer, Engine
+from persona_dagster.chat.routing import Classifier, Router, train_classifier
+from persona_dagster.config.personas import Personas, load_personas
+from persona_dagster.settings import Settings
+
+
+class Chat:
+    """The chat over one home. `first` is the adapter that it opens with."""
+
+    def __init__(self, settings: Settings, engine: Engine, router: Router, first: Adapter) -> None:
+        self.settings, self.engine, self.router, self.first = settings, engine, router, first
+        self._hub: dict[str, Adapter] = {}
+        self._running: dict[str, list[Answer]] = {}
+
+    @classmethod
+    def open(cls, settings: Settings, recipe: str | None = None) -> Chat:
+        """Loads no model: `engine.load(first)` does.
+
+        Raises:
+            AdapterError: no adapter of `recipe` here.
+        """
+        personas = load_personas(settings.config_dir)
+        first = choose(find_adapters(settings), recipe)
+        router = Router(personas, learn_routing(settings, personas, first))
+        return cls(settings, Engine(settings.models_dir, personas), router, first)
+
+    @property
+    def personas(self) -> Personas:
+        return self.router.personas
+
+    def adapter(self, name: str) -> Adapter:
+        """By its name here, or by a Hub id, which has a slash in it.
+
+        Raises:
+            AdapterError: there is none such, here or on the Hub.
+        """
+        if "/" not in name:
+            return choose(find_adapters(self.settings), name)
+        wanted = name.removeprefix("hub/").strip()
+        if wanted not in self._hub:
+            self._hub[wanted] = from_hub(wanted)
+        return self._hub[wanted]
+
+    def base_of(self, adapter: Adapter) -> Adapter:
+        return Adapter("base", f"base only: {adapter.base.model}", adapter.base, None, adapter.quantisation)
+
+    @contextmanager
+    def running(self, session: str, answers: list[Answer]) -> Iterator[None]:
+        """While it lasts, `stop(session)` stops these answers; they stop at its end in any case."""
+        self._running[session] = answers
+        try:
+            yield
+        finally:
+            self.stop(session, answers)
+
+    def stop(self, session: str, only: list[Answer] | None = None) -> None:
+        answers = only if only is not None else self._running.get(session, [])
+        for answer in answers:
+            answer.stop()
+        if self._running.get(session) is answers:
+            del self._running[session]
+
+
+def learn_routing(settings: Settings, personas: Personas, adapter: Adapter) -> Classifier | None:
+    """The classifier from the newest mix of the adapter's recipe, else of a persona recipe; None with no mix yet."""
+    recipes = [adapter.name.split("@")[0].replace("-", "_"), "persona_v2", "persona_v1"]
+    for recipe in dict.fromkeys(recipes):
+        pointer = settings.mix_dir / recipe / "latest"
+        if pointer.is_file():
+            learnt = train_classifier(pointer.parent / pointer.read_text(encoding="utf-8").strip(), personas)
+            if learnt is not None:
+                return learnt
+    return None

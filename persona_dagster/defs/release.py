@@ -1,0 +1,75 @@
+"""The release of a recipe's adapter to the Hugging Face Hub: gated by that recipe's own report, dry unless told."""
+
+import dagster as dg
+import orjson
+
+from persona_dagster.defs.model import latest
+from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
+from persona_dagster.defs.resources import House
+
+
+class ReleaseConfig(dg.Config):
+    """What is sent where. The default sends nothing, and shows exactly what would be sent."""
+
+    repo_id: str = "your-name/persona-lora"
+    publish: bool = False  # true sends; needs HF_TOKEN, and every gate of the recipe's report green
+    private: bool = True
+
+
+def build_release_assets(house: House) -> list[dg.AssetsDefinition]:
+    return [_hub_release(house)]
+
+
+def _hub_release(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="release",
+        description="Adapter, model card and manifest as they go to the "
+        "[Hub](https://huggingface.co/docs/hub/models-uploading). A dry run unless `publish` is set; never sent while "
+        "a gate of this recipe's report is red or amber.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        deps=["lora_adapter", "eval_report"],
+        kinds={"huggingface"},
+        owners=["team:ml"],
+    )
+    def hub_release(context: dg.AssetExecutionContext, config: ReleaseConfig) -> dg.MaterializeResult:
+        from persona_dagster.publishing.hub import plan_release, release
+
+        settings, recipe = house.settings, house.recipe(context.partition_key)
+        report = latest(settings.reports_dir / recipe.name)
+        held_back = not_green(report.joinpath("metrics.json").read_bytes())
+        if config.publish and held_back:
+            raise dg.Failure(
+                f"{recipe.name} is not released: {', '.join(held_back)}. Look at {report / 'report.html'}.",
+                allow_retries=False,
+            )
+        plan = plan_release(
+            recipe,
+            house.personas(),
+            latest(settings.adapters_dir / recipe.name),
+            latest(settings.mix_dir / recipe.name),
+            report,
+            config.repo_id,
+            settings.home / "releases" / recipe.name,
+        )
+        released = release(plan, dry_run=not config.publish, private=config.private)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(plan.digest),
+            metadata={
+                "dry_run": released.dry_run,
+                "files": len(plan.files),
+                "megabytes": round(sum(file.size for file in plan.files) / 1e6, 1),
+                "model_card": dg.MetadataValue.path(str(plan.card)),
+                "held_back_by": held_back,
+                "plan": dg.MetadataValue.md(plan.markdown()),
+                **({"url": dg.MetadataValue.url(released.url)} if released.url else {}),
+            },
+        )
+
+    return hub_release
+
+
+def not_green(metrics: bytes) -> list[str]:
+    """The gates of a report that hold a release back: judged, and not green."""
+    gates = orjson.loads(metrics)["gates"]
+    return [f"gate {gate['name']} is {gate['verdict']}" for gate in gates if gate["verdict"] in ("red", "amber")]

@@ -1,0 +1,222 @@
+"""Backup and restore of everything that cannot be made again for free, verified by hash.
+
+Dagster's storage is copied first and the archive last: what an event or an adapter speaks of is then always there.
+Models and checkpoints are caches and stay out. The key of the pseudonyms is in: keep a backup as safe as the home.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+
+import duckdb
+import fsspec
+import orjson
+
+from persona_dagster.lineage import forget, tombstones
+from persona_dagster.scraping.archive import Archive
+from persona_dagster.settings import Settings
+
+MANIFEST = "manifest.json"
+DAGSTER, RAW = "dagster", "raw"
+# Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
+PARTS = (
+    "reports", "generations", "adapters", "judge", "mix", "exports", "warehouse", "jobs", "tombstones", "config",
+    "notes", "imports", "replica", "author.key",
+)  # fmt: skip
+WRITER_PATIENCE_S = 60
+
+
+class BackupError(ValueError):
+    """The backup cannot be made or trusted; the message names the file and the cure."""
+
+
+@dataclass(frozen=True)
+class BackupReport:
+    folder: Path
+    files: int
+    megabytes: float
+    seconds: float
+    forgotten_again: list[str] = field(default_factory=list)  # of a restore: what had been forgotten since
+
+    def markdown(self) -> str:
+        text = (
+            f"{self.files} files, {self.megabytes:.1f} MB in {self.seconds:.1f} s, every hash verified: {self.folder}"
+        )
+        again = f"\nforgotten since that backup, and removed again: {', '.join(self.forgotten_again)}"
+        return text + (again if self.forgotten_again else "")
+
+
+def dagster_home(settings: Settings) -> Path:
+    return Path(os.environ.get("DAGSTER_HOME") or settings.home / DAGSTER)
+
+
+def backup(settings: Settings, target: Path) -> BackupReport:
+    """Writes a whole backup to the new folder `target`. Runs may go on meanwhile. Raises `BackupError`."""
+    if target.exists():
+        raise BackupError(f"{target} is there already; name a new folder")
+    if target.resolve().is_relative_to(settings.home.resolve()):
+        raise BackupError(f"{target} lies within {settings.home}: it would be lost with it; name a folder elsewhere")
+    started = time.monotonic()
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.rmtree(partial, ignore_errors=True)
+    partial.mkdir(parents=True)
+    _copy_tree(dagster_home(settings), partial / DAGSTER, _copy_stored)
+    for part in PARTS:
+        with _unwritten(settings.warehouse if part == "warehouse" else None):
+            _copy_tree(settings.home / part, partial / part, _copy_stored)
+    filesystem, root = fsspec.core.url_to_fs(settings.archive_url or str(settings.raw_dir))
+    if filesystem.exists(root):
+        filesystem.get(root.rstrip("/") + "/", str(partial / RAW) + "/", recursive=True)
+    files: dict[str, list[int | str]] = {name: [path.stat().st_size, _sha256(path)] for name, path in _files(partial)}
+    if not files:
+        shutil.rmtree(partial)
+        raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")
+    manifest = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "files": files}
+    (partial / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    partial.rename(target)
+    return _report(target, files, started)
+
+
+def verify(source: Path) -> dict[str, list[int | str]]:
+    """The files of a backup by name, after every size and hash was found right. Raises `BackupError`."""
+    if not (source / MANIFEST).is_file():
+        raise BackupError(f"{source}: no {MANIFEST}, so not a whole backup")
+    files: dict[str, list[int | str]] = orjson.loads((source / MANIFEST).read_bytes())["files"]
+    there = dict(_files(source))
+    wrong = [
+        name
+        for name, (size, digest) in files.items()
+        if name not in there or there[name].stat().st_size != size or _sha256(there[name]) != digest
+    ]
+    if wrong or (wrong := sorted(set(there) - set(files))):
+        raise BackupError(f"{source}: {len(wrong)} files are not as they were written, {wrong[0]} first; use another")
+    return files
+
+
+def restore(settings: Settings, source: Path) -> BackupReport:
+    """Puts a backup in the place of the home. What was there is moved aside, not deleted; tombstones written since
+    the backup are kept, and what they forbid is forgotten again. Stop Dagster first. Raises `BackupError`."""
+    started = time.monotonic()
+    files = verify(source)
+    since = tombstones.read(settings.home)
+    storage, home = dagster_home(settings), settings.home
+    fresh = home.with_name(f".{home.name}.restoring")
+    shutil.rmtree(fresh, ignore_errors=True)
+    inside = storage.resolve().is_relative_to(home.resolve())
+    remote = settings.archive_url is not None
+    for name in files:
+        part = name.split("/", 1)[0]
+        if (part == DAGSTER and not inside) or (part == RAW and remote):
+            continue
+        copied = fresh / (storage.resolve().relative_to(home.resolve()) if part == DAGSTER else part)
+        _copy(source / name, copied.joinpath(*Path(name).parts[1:]))
+    _swap(fresh, home)
+    if not inside and (source / DAGSTER).is_dir():
+        beside = storage.with_name(f".{storage.name}.restoring")
+        _copy_tree(source / DAGSTER, beside, _copy)
+        _swap(beside, storage)
+    if remote and (source / RAW).is_dir():
+        filesystem, root = fsspec.core.url_to_fs(str(settings.archive_url))
+        filesystem.put(str(source / RAW) + "/", root.rstrip("/") + "/", recursive=True)
+    return _report(home, files, started, _forget_again(settings, since))
+
+
+def _forget_again(settings: Settings, since: list[tombstones.Tombstone]) -> list[str]:
+    """Applies tombstones that the restored home may not know; returns the ids that had come back."""
+    archive = Archive(settings.archive_url or settings.raw_dir)
+    came_back: list[str] = []
+    for stone in since:
+        tombstones.write(stone, settings.home)
+        for doc in stone.docs:
+            try:
+                forget.forget(doc, settings)
+                came_back.append(doc)
+            except forget.UnknownTargetError:
+                continue  # made after the backup, or gone with another
+        for key in stone.keys:
+            source, board, name = key.split("/", 2)
+            archive.forget(source, board, [name], "forgotten before a restore")  # type: ignore[arg-type]
+    return came_back
+
+
+def _swap(fresh: Path, place: Path) -> None:
+    if place.exists():
+        place.rename(place.with_name(f"{place.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
+    fresh.rename(place)
+
+
+def _files(folder: Path) -> Iterator[tuple[str, Path]]:
+    for path in sorted(folder.rglob("*")):
+        if path.is_file() and path != folder / MANIFEST:
+            yield path.relative_to(folder).as_posix(), path
+
+
+def _copy_tree(source: Path, target: Path, copy: Callable[[Path, Path], None]) -> None:
+    if source.is_file():
+        copy(source, target)
+    elif source.is_dir():
+        for name, path in _files(source):
+            if not path.is_socket():
+                copy(path, target / name)
+
+
+def _copy_stored(source: Path, target: Path) -> None:
+    """SQLite is copied by its own backup, which waits for writers; its side files are in the copy then."""
+    if source.name.endswith((".db-wal", ".db-shm", ".db-journal", ".lock", ".pid")):
+        return
+    if source.suffix != ".db":
+        _copy(source, target)
+        return
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with closing(sqlite3.connect(f"file:{source}?mode=ro", uri=True)) as stored, closing(sqlite3.connect(target)) as to:
+        stored.backup(to)
+
+
+def _copy(source: Path, target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    shutil.copy2(source, target)
+
+
+@contextmanager
+def _unwritten(warehouse: Path | None) -> Iterator[None]:
+    """Holds a reader on the warehouse, so that no writer is at work on the file while it is copied."""
+    if warehouse is None or not warehouse.is_file():
+        yield
+        return
+    until = time.monotonic() + WRITER_PATIENCE_S
+    while True:
+        try:
+            reader = duckdb.connect(str(warehouse), read_only=True)
+            break
+        except duckdb.IOException as error:
+            if time.monotonic() > until:
+                raise BackupError(
+                    f"{warehouse}: written to for {WRITER_PATIENCE_S} s; try when no run is on"
+                ) from error
+            time.sleep(0.5)
+    with closing(reader):
+        yield
+
+
+def _sha256(path: Path) -> str:
+    digest = sha256()
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _report(
+    folder: Path, files: dict[str, list[int | str]], started: float, again: list[str] | None = None
+) -> BackupReport:
+    size = sum(int(size) for size, _ in files.values()) / 1e6
+    return BackupReport(folder, len(files), size, time.monotonic() - started, again or [])

@@ -1,0 +1,75 @@
+"""Reads what the graph has stored under PERSONA_HOME: posts, dialogues, mixes and adapters, without Dagster."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import orjson
+import polars as pl
+
+from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
+from persona_dagster.settings import Settings
+
+POST_TABLES = ("posts", "notes", "ptt_posts", "dcard_posts", "threads_posts")
+DIALOGUE_TABLES = ("dialogues", "capybara_dialogues")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredMix:
+    """One published mix: mix/<recipe>/<digest>."""
+
+    recipe: str
+    folder: Path
+
+    @property
+    def digest(self) -> str:
+        return self.folder.name
+
+    def provenance(self) -> pl.DataFrame:
+        return pl.read_parquet(self.folder / "provenance.parquet")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredAdapter:
+    """One published adapter: adapters/<recipe>/<digest>, and the mix that it was trained on."""
+
+    recipe: str
+    folder: Path
+    mix_digest: str | None
+
+
+def exported(settings: Settings, table: str, schema: pl.Schema) -> pl.DataFrame:
+    """All partitions of a table as exported; empty where nothing was."""
+    paths = sorted((settings.exports_dir / table).glob("*.parquet"))
+    return pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(path) for path in paths)], how="diagonal_relaxed")
+
+
+def posts(settings: Settings) -> pl.DataFrame:
+    """Every post that any table holds, once, with its `doc_id`."""
+    frame = pl.concat([exported(settings, table, POST_SCHEMA) for table in POST_TABLES], how="diagonal_relaxed")
+    named = frame.with_columns(doc_id=pl.concat_str("source", "board", "post_id", separator=":"))
+    return named.unique(["doc_id", "kind"], keep="first", maintain_order=True)
+
+
+def dialogues(settings: Settings) -> pl.DataFrame:
+    return pl.concat([exported(settings, table, DIALOGUE_SCHEMA) for table in DIALOGUE_TABLES], how="diagonal_relaxed")
+
+
+def split(settings: Settings) -> pl.DataFrame:
+    return exported(settings, "split", SPLIT_SCHEMA)
+
+
+def mixes(settings: Settings) -> Iterator[StoredMix]:
+    """Every whole mix on disk, old ones included."""
+    for manifest in sorted(settings.mix_dir.glob("*/*/manifest.json")):
+        if not manifest.parent.name.startswith("."):
+            yield StoredMix(manifest.parent.parent.name, manifest.parent)
+
+
+def adapters(settings: Settings) -> Iterator[StoredAdapter]:
+    """Every adapter on disk, old ones included."""
+    for card in sorted(settings.adapters_dir.glob("*/*/run_card.json")):
+        mix = orjson.loads(card.read_bytes()).get("mix_digest")
+        yield StoredAdapter(card.parent.parent.name, card.parent, mix)

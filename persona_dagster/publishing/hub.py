@@ -1,0 +1,291 @@
+"""A release to the Hugging Face Hub: laid out in a folder first, shown, sent on request, pulled back and verified.
+
+What is sent is an explicit list: weights, tokenizer, cards, personas, curves and a manifest with every sha256.
+Row ids, logs and texts of the mix stay here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from persona_dagster.config.personas import Personas
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.corpus import privacy
+from persona_dagster.digest import file_digest, json_digest
+from persona_dagster.publishing.model_card import write_data_card, write_model_card
+from persona_dagster.training.adapter import replacing, write_json
+
+MANIFEST = "release.json"
+WEIGHTS = ("adapter_model.safetensors", "adapter_config.json")
+TOKENIZER = (
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "chat_template.jinja",
+    "vocab.json",
+    "merges.txt",
+)
+PUBLIC_RUN = ("digest", "recipe", "recipe_digest", "mix_digest", "base_model", "base_revision", "dtype", "finished_at")
+PUBLIC_FIGURES = (
+    "eval_loss_before",
+    "eval_loss_after",
+    "train_loss",
+    "steps",
+    "seconds",
+    "peak_memory_gib",
+    "versions",
+)
+
+
+class ReleaseError(RuntimeError):
+    """A release that cannot be made, sent or trusted; the message names the cause and the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class PlannedFile:
+    path: str  # in the repository
+    size: int  # bytes
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
+class ReleasePlan:
+    """`folder` holds exactly what would be sent. `digest` is over its files: the version of the release."""
+
+    repo_id: str
+    tag: str
+    digest: str
+    folder: Path
+    files: tuple[PlannedFile, ...]
+
+    @property
+    def card(self) -> Path:
+        return self.folder / "README.md"
+
+    def markdown(self) -> str:
+        rows = [f"| `{file.path}` | {file.size:,} | `{file.sha256[:16]}…` |" for file in self.files]
+        head = f"To `{self.repo_id}`, tag `{self.tag}`:\n\n| file | bytes | sha256 |\n|---|---:|---|"
+        return "\n".join([head, *rows])
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """What was sent, or, dry, what would have been."""
+
+    dry_run: bool
+    url: str | None
+    revision: str | None  # the commit on the Hub
+    sent: tuple[str, ...]
+
+
+def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
+    recipe: Recipe,
+    personas: Personas,
+    adapter_dir: Path,
+    mix_dir: Path,
+    report_dir: Path,
+    repo_id: str,
+    out_dir: Path,
+    exports: Sequence[Path] = (),
+) -> ReleasePlan:
+    """Writes `out_dir/<digest>/` as it would stand on the Hub. No network, no token.
+
+    `exports` are folders whose files go along under their own folder's name (merged weights, GGUF).
+
+    Raises:
+        ReleaseError: something is missing, was made from another mix, or holds personal data or a local path.
+    """
+    run, report, manifest = (
+        _json(adapter_dir / "run_card.json"),
+        _json(report_dir / "metrics.json"),
+        _json(mix_dir / "manifest.json"),
+    )
+    if run["mix_digest"] != manifest["digest"]:
+        raise ReleaseError(
+            f"{adapter_dir.name}: trained on mix {run['mix_digest'][:12]}, while {mix_dir.name[:12]} is the newest; "
+            "materialise lora_adapter and eval_report again"
+        )
+    base = _json(adapter_dir / "adapter_config.json")["base_model_name_or_path"]
+    out_dir.mkdir(parents=True, exist_ok=True)
+    staging = out_dir / ".planning"
+    with replacing(staging) as folder:
+        for name in (*WEIGHTS, *TOKENIZER, "curves.png"):
+            if (adapter_dir / name).is_file():
+                shutil.copy2(adapter_dir / name, folder / name)
+        _need(folder, WEIGHTS, adapter_dir)
+        for export in exports:
+            shutil.copytree(export, folder / export.name)
+        public = {name: run[name] for name in (*PUBLIC_RUN, *PUBLIC_FIGURES) if name in run}
+        write_json(folder / "run_card.json", {**public, "verdict": report["verdict"], "gates": report["gates"]})
+        write_json(folder / "personas.json", _public_personas(personas))
+        card = write_model_card(recipe=recipe, personas=personas, base=base, run=run, report=report, manifest=manifest)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        (folder / "data_card.md").write_text(write_data_card(manifest), encoding="utf-8")
+        _guard(folder)
+        files = _files(folder)
+        write_json(folder / MANIFEST, {"files": [asdict(file) for file in files], "adapter": run["digest"]})
+    digest = json_digest([[file.path, file.sha256] for file in files])
+    target = out_dir / digest
+    if target.exists():
+        shutil.rmtree(staging)
+    else:
+        staging.rename(target)
+    tag = f"{recipe.name.replace('_', '-')}-{digest[:12]}"
+    return ReleasePlan(repo_id, tag, digest, target, tuple(_files(target)))
+
+
+def release(plan: ReleasePlan, dry_run: bool = True, private: bool = True) -> Released:
+    """Sends `plan` in one commit and tags it; dry, it only says what it would send, and reads no token.
+
+    Sending again sends what is not there yet; the same release twice makes no second commit.
+
+    Raises:
+        ReleaseError: no token, no right, no room, no network; nothing is half-published, since a commit is whole.
+    """
+    paths = tuple(file.path for file in plan.files)
+    if dry_run:
+        return Released(True, None, None, paths)
+    api = _api(os.environ.get("HF_TOKEN"))
+    for file in plan.files:
+        if file_digest(plan.folder / file.path) != file.sha256:
+            raise ReleaseError(f"{plan.folder / file.path} changed since it was planned; plan the release again")
+    with _clear_errors(plan.repo_id):
+        url = api.create_repo(plan.repo_id, private=private, exist_ok=True)
+        commit = api.upload_folder(
+            repo_id=plan.repo_id, folder_path=plan.folder, commit_message=f"Release {plan.tag}", revision="main"
+        )
+        api.create_tag(plan.repo_id, tag=plan.tag, revision=commit.oid, exist_ok=True)
+    return Released(False, str(url), commit.oid, paths)
+
+
+def pull(repo_id: str, out_dir: Path, revision: str) -> Path:
+    """A release from the Hub in `out_dir/<commit>/`, every file verified against its manifest.
+
+    `revision` is a tag or a commit: a branch may move under one's feet.
+
+    Raises:
+        ReleaseError: no such release, no access, or a file that is missing, added or changed.
+    """
+    api = _api(os.environ.get("HF_TOKEN"), needed=False)
+    with _clear_errors(repo_id):
+        commit = api.repo_info(repo_id, revision=revision).sha
+        target = out_dir / str(commit)
+        with replacing(target) as folder:
+            api.snapshot_download(repo_id, revision=commit, local_dir=folder)
+            shutil.rmtree(folder / ".cache", ignore_errors=True)
+            verify(folder)
+    return target
+
+
+def verify(folder: Path) -> None:
+    """Raises `ReleaseError` naming the first file that is not as the folder's manifest says."""
+    listed = {entry["path"]: entry["sha256"] for entry in _json(folder / MANIFEST)["files"]}
+    found = {file.path: file.sha256 for file in _files(folder) if file.path not in (MANIFEST, ".gitattributes")}
+    for path, digest in listed.items():
+        if ".." in PurePosixPath(path).parts or found.get(path) != digest:
+            raise ReleaseError(f"{path}: {'missing' if path not in found else 'not what was released'}; do not use it")
+    if added := sorted(set(found) - set(listed)):
+        raise ReleaseError(f"{added[0]}: not part of the release; do not use it")
+
+
+def _api(token: str | None, needed: bool = True) -> Any:
+    from huggingface_hub import HfApi
+    from huggingface_hub.utils import disable_progress_bars
+
+    if needed and not token:
+        raise ReleaseError(
+            "no HF_TOKEN in the environment; make one with write access on huggingface.co/settings/tokens"
+        )
+    disable_progress_bars()
+    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token or False)
+
+
+@contextmanager
+def _clear_errors(repo_id: str) -> Iterator[None]:
+    """Errors of the Hub as one that names the cure."""
+    import httpx
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    try:
+        yield
+    except HFValidationError as error:
+        raise ReleaseError(f"{repo_id!r} is no repository id; write owner/name") from error
+    except HfHubHTTPError as error:
+        status, said = error.response.status_code, (error.server_message or str(error)).strip()
+        raise ReleaseError(
+            f"{repo_id}: {_cure(status, said, isinstance(error, RepositoryNotFoundError))} ({status}: {said})"
+        ) from error
+    except ValueError as error:  # what the client makes of errors of the LFS endpoint
+        raise ReleaseError(
+            f"{repo_id}: the Hub did not take a file; {_cure(0, str(error), False)} ({error})"
+        ) from error
+    except (httpx.TransportError, OSError) as error:
+        raise ReleaseError(
+            f"{repo_id}: the connection broke ({error}); run it again, what has arrived is not sent twice"
+        ) from error
+
+
+def _cure(status: int, said: str, unknown: bool) -> str:
+    if any(word in said.lower() for word in ("storage", "quota", "limit")) or status in (402, 413, 507):
+        return "no room left: free some storage there, or release to another account"
+    if status == 401 or unknown:
+        return "HF_TOKEN is wrong or expired, or there is no such repository"
+    if status == 403:
+        return "HF_TOKEN has no right to write there"
+    return "the Hub refused; try again later"
+
+
+def _json(path: Path) -> dict[str, Any]:
+    try:
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ReleaseError(f"{path}: not there; materialise the asset that makes it") from error
+    except json.JSONDecodeError as error:
+        raise ReleaseError(f"{path}: no JSON ({error})") from error
+    return value
+
+
+def _need(folder: Path, names: Sequence[str], source: Path) -> None:
+    missing = [name for name in names if not (folder / name).is_file()]
+    if missing:
+        raise ReleaseError(f"{source}: no {' and no '.join(missing)}; materialise lora_adapter")
+
+
+def _public_personas(personas: Personas) -> Mapping[str, Any]:
+    return {
+        name: {"tag": persona.tag, "title": persona.title, "system_prompt": persona.system_prompt}
+        for name, persona in personas.personas.items()
+    }
+
+
+def _guard(folder: Path) -> None:
+    """Nothing that a person could be found by, and no path of this machine, in any text that leaves it."""
+    home = str(Path.home())
+    for path in sorted(folder.rglob("*")):
+        if path.suffix not in (".md", ".json", ".jinja", ".txt") or path.name.startswith(
+            ("tokenizer", "vocab", "merges")
+        ):
+            continue
+        text = path.read_text(encoding="utf-8")
+        if found := privacy.find(text):
+            start, _, kind = found[0]
+            line = text.count("\n", 0, start) + 1
+            raise ReleaseError(f"{path.name}, line {line}: holds what looks like personal data ({kind})")
+        if home != "/" and f"{home}/" in text:
+            raise ReleaseError(f"{path.name}: names a path of this machine under {home}")
+
+
+def _files(folder: Path) -> list[PlannedFile]:
+    return [
+        PlannedFile(path.relative_to(folder).as_posix(), path.stat().st_size, file_digest(path))
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    ]

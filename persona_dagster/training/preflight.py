@@ -1,0 +1,95 @@
+"""What must hold before the first step: each failure is one clear error, and costs no model load."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.training.hardware import GIB, cards
+from persona_dagster.training.job import JobError, TrainJob
+from persona_dagster.training.rows import Rows
+from persona_dagster.training.vram import ModelShape, cures, estimate_vram, known_shape, lora_weights
+
+_MOST_DROPPED = 0.2  # share of rows: beyond it the recipe trains on something else than its mix
+_CHECKPOINTS = 4  # two kept, one being written, the best one
+_GATED = ("meta-llama/",)
+
+
+def check_machine(job: TrainJob) -> None:
+    """Card, memory, token and disk, before anything is loaded.
+
+    Raises:
+        JobError: with the cure.
+    """
+    recipe = job.recipe
+    here = cards()
+    if recipe.requires_cuda and not here:
+        raise JobError(
+            f"recipe {recipe.name} needs an NVIDIA card and none is found: check the driver with nvidia-smi, or set "
+            "PERSONA_HARDWARE=cpu"
+        )
+    shape = known_shape(recipe)
+    if shape is not None:
+        _check_context(recipe, shape)
+        if here:
+            _check_memory(recipe, shape, max(card.total_gib for card in here))
+        _check_disk(job, shape)
+    _check_token(recipe)
+
+
+def check_rows(recipe: Recipe, rows: Rows, split: str) -> None:
+    """Most rows must fit `max_length`: what is dropped is never dropped in silence."""
+    whole = len(rows.rows) + len(rows.dropped)
+    if len(rows.dropped) > _MOST_DROPPED * whole:
+        named = ", ".join(rows.dropped[:3])
+        raise JobError(
+            f"recipe {recipe.name}: {len(rows.dropped)} of {whole} {split} rows do not fit "
+            f"training.max_length={recipe.training.max_length} ({named}, …): raise it"
+        )
+
+
+def _check_context(recipe: Recipe, shape: ModelShape) -> None:
+    if recipe.training.max_length > shape.context:
+        raise JobError(
+            f"recipe {recipe.name}: training.max_length={recipe.training.max_length} exceeds the {shape.context} "
+            f"tokens that {recipe.base.model} can see: lower it"
+        )
+
+
+def _check_memory(recipe: Recipe, shape: ModelShape, card_gib: float) -> None:
+    budget = min(recipe.vram_gib or card_gib, card_gib)
+    need = estimate_vram(recipe, shape)
+    if need.total > budget:
+        raise JobError(
+            f"recipe {recipe.name} needs about {need.total:.1f} GiB of {budget:.1f} GiB "
+            f"({', '.join(f'{part} {size:.2f}' for part, size in need.as_dict().items() if part != 'total')}). "
+            f"Any of these makes it fit: {'; '.join(cures(recipe, shape, budget))}"
+        )
+
+
+def _check_disk(job: TrainJob, shape: ModelShape) -> None:
+    """Weights, gradients' moments and the base model's cache."""
+    checkpoint = lora_weights(job.recipe, shape) * (4 + 8)
+    base = (shape.linear_weights + shape.embedding_weights) * 2
+    existing = next(path for path in (job.checkpoints_dir, *job.checkpoints_dir.parents) if path.exists())
+    need = (_CHECKPOINTS * checkpoint + base) / GIB
+    free = shutil.disk_usage(existing).free / GIB
+    if free < need:
+        raise JobError(
+            f"recipe {job.recipe.name} may write {need:.2f} GiB under {existing}, where {free:.2f} GiB are "
+            "free: make room, or move PERSONA_HOME"
+        )
+
+
+def _check_token(recipe: Recipe) -> None:
+    if not recipe.base.model.startswith(_GATED) or Path(recipe.base.model).is_dir():
+        return
+    hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
+    cached = (hub / "hub" / f"models--{recipe.base.model.replace('/', '--')}").is_dir()
+    if not (cached or os.environ.get("HF_TOKEN") or (hub / "token").is_file()):
+        raise JobError(
+            f"base model {recipe.base.model} is gated and there is no token: accept its licence on huggingface.co "
+            "and set HF_TOKEN, or choose another base.model"
+        )

@@ -1,0 +1,79 @@
+"""The `unsloth` backend: FastLanguageModel in 4 bits, its own gradient checkpointing, a fused loss.
+
+Unsloth patches transformers, PEFT and TRL for the whole process: import it in the trainer's process alone, and
+before them. Without a card its CPU backend (from 2026.10.9) runs the same path, slowly.
+"""
+
+from __future__ import annotations
+
+import os
+from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.training.base_model import BaseModelError, load_tokenizer, resolve_base
+from persona_dagster.training.hardware import cards
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedTokenizerBase
+
+
+def prepare() -> None:
+    """Imports Unsloth, before anything that it patches is imported.
+
+    Raises:
+        BaseModelError: Unsloth is not installed.
+    """
+    if not cards():
+        os.environ["UNSLOTH_FORCE_CPU"] = "1"
+    try:
+        import unsloth  # noqa: F401
+    except ImportError as error:
+        raise BaseModelError(
+            f"backend unsloth cannot be imported ({error}): pip install 'persona_dagster[gpu]', make an environment "
+            "with scripts/make_unsloth_env.sh, or set backend: trl in the recipe"
+        ) from error
+
+
+def load(recipe: Recipe, models_dir: Path) -> tuple[PeftModel, PreTrainedTokenizerBase]:
+    """The base with fresh LoRA weights, and the tokenizer as all of us load it (Unsloth may change its PAD)."""
+    import torch
+    from unsloth import FastLanguageModel
+
+    training, lora = recipe.training, recipe.lora
+    quantised = recipe.quantisation.scheme == "nf4"
+    half = recipe.quantisation.compute_dtype if quantised else recipe.base.dtype
+    base, _ = FastLanguageModel.from_pretrained(
+        model_name=resolve_base(recipe.base, models_dir),
+        revision=recipe.base.revision or "main",
+        max_seq_length=training.max_length,
+        dtype=getattr(torch, half) if cards() else None,
+        load_in_4bit=quantised,
+    )
+    layers = base.config.num_hidden_layers
+    model = FastLanguageModel.get_peft_model(
+        base,
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        target_modules=list(lora.targets),
+        layers_to_transform=list(range(layers - lora.last_layers, layers)) if lora.last_layers else None,
+        bias="none",
+        use_gradient_checkpointing="unsloth" if training.gradient_checkpointing else False,
+        random_state=training.seed,
+    )
+    tokenizer = load_tokenizer(recipe.base, models_dir)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    return model, tokenizer
+
+
+def arguments(recipe: Recipe) -> dict[str, Any]:
+    """What this backend adds to SFTConfig: nothing, its loss is fused already."""
+    return {}
+
+
+def shortcut(recipe: Recipe, model: PeftModel, pad_token_id: int) -> AbstractContextManager[None]:
+    """None: Unsloth's own kernels stand in the way of ours."""
+    return nullcontext()

@@ -1,0 +1,41 @@
+"""Frames of posts that we wrote: every residue the rules know, in the shapes the parsers hand over."""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable
+from pathlib import Path
+
+import orjson
+import polars as pl
+import pytest
+
+from persona_dagster.config.sources import Sources, load_sources
+from persona_dagster.records import Post, posts_frame
+
+MakeFrame = Callable[..., pl.DataFrame]
+
+
+@pytest.fixture(scope="session")
+def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
+    return load_sources(tmp_path_factory.mktemp("config"), "tiny")
+
+
+@pytest.fixture(scope="session")
+def frame_of() -> MakeFrame:
+    """Rows of one source and kind from texts."""
+
+    def make(texts: list[str], source: str = "ptt", kind: str = "post", **columns: object) -> pl.DataFrame:
+        posts = [
+            Post(source=source, board="Boy-Girl", kind=kind, post_id=f"p{number}", url="", text_raw=text)  # type: ignore[arg-type]
+            for number, text in enumerate(texts)
+        ]
+        return posts_frame(posts).with_columns(pl.lit(value).alias(name) for name, value in columns.items())
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def real_rows(shared_data: Path) -> list[dict]:
+    with gzip.open(shared_data / "corpus" / "forum_posts.jsonl.gz") as lines:
+        return [orjson.loads(line) for line in lines]

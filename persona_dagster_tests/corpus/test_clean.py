@@ -1,0 +1,145 @@
+"""Posts as parsed in, posts as trained on out: each site's residue, in the shapes that the parsers hand over."""
+
+from __future__ import annotations
+
+import polars as pl
+import pytest
+
+from persona_dagster.corpus.clean import clean_posts
+from persona_dagster.corpus.quality import usable
+from persona_dagster.corpus.structure import take_apart
+from persona_dagster.records import POST_SCHEMA
+
+ARTICLE = """作者  kitty99 (小貓)
+看板  Boy-Girl
+標題  Re: [求助] 他都不回訊息
+時間  Mon Aug 17 02:49:57 2020
+
+※ 引述《doggy (狗狗)》之銘言：
+: 他三天沒回我了
+: : 你先別急
+我覺得你可以先冷靜一下，不要一直傳訊息給他，等他忙完自然會回你的，真的不要想太
+多好嗎
+
+照片 https://i.imgur.com/abc.jpg
+--
+我的簽名檔很長
+Sent from JPTT on my iPhone
+
+--
+※ 發信站: 批踢踢實業坊(ptt.cc), 來自: 1.200.15.156 (臺灣)
+※ 文章網址: https://www.ptt.cc/bbs/Boy-Girl/M.1597603799.A.123.html
+※ 編輯: kitty99 (1.200.15.156 臺灣), 08/17/2020 02:53:00
+推 user1: 推 08/17 02:53
+"""
+
+
+FLAT = "作者abc (x)看板B標題t時間Sat May 30 03:33:04 2020\n\n內容\n---split---\n推: 1\n作者: abc (x)\n"
+
+
+def only(frame: pl.DataFrame) -> dict:
+    assert len(frame) == 1
+    return frame.row(0, named=True)
+
+
+def test_a_ptt_article_becomes_its_author_s_words(frame_of, sources):
+    cleaned = clean_posts(frame_of([ARTICLE], title="Re: [求助] 他都不回訊息"), "ptt", sources)
+    row = only(cleaned.frame)
+    assert row["text"] == (
+        "我覺得你可以先冷靜一下，不要一直傳訊息給他，等他忙完自然會回你的，真的不要想太多好嗎\n\n照片"
+    )
+    assert row["quoted"] == "他三天沒回我了\n你先別急"
+    assert row["title"] == "Re: [求助] 他都不回訊息"
+    for secret in ("kitty99", "doggy", "user1", "1.200.15.156"):
+        assert secret not in row["text_raw"]
+    assert "※ 發信站" in row["text_raw"], "Version 1.0's diet keeps the residue"
+    assert row["lang"] == "zh-Hant"
+    assert cleaned.frame.schema == POST_SCHEMA
+
+
+@pytest.mark.parametrize(
+    ("source", "kind", "raw", "text"),
+    [
+        ("ptt", "comment", "推 someone: 我也這樣覺得 08/17 02:53", "我也這樣覺得"),
+        ("ptt", "comment", "→ <user>: 真的 1.2.3.4 08/17 02:53", "真的"),
+        ("ptt", "comment", "推 <user>: 讚 <ip> 08/17 02:53", "讚"),
+        ("dcard", "comment", "B3 我懂 11月21日 22:33", "我懂"),
+        ("threads", "reply", "我也是\n11月21日 22:33", "我也是"),
+        ("ptt", "comment", "推 : 讚", "讚"),
+        ("ptt", "comment", "推", "推"),
+        ("ptt", "comment", ":不想蓋就別蓋", "不想蓋就別蓋"),
+        ("ptt", "post_flat", FLAT, "內容"),
+        ("ptt", "post", "看起來不錯-----SentfromJPTTonmyiPhone--", "看起來不錯"),
+        ("ptt", "post", "第一段\n--\n第二段也是我寫的", "第一段\n第二段也是我寫的"),
+        ("dcard", "comment", "B12 你說得對", "你說得對"),
+        ("dcard", "comment", "B1B2 都來～", "都來～"),
+        ("dcard", "comment", "我要B12跟維他命", "我要B12跟維他命"),
+        ("dcard", "comment", "B1的美食街", "B1的美食街"),
+        ("dcard", "post", "看圖\nhttps://i.imgur.com/a.jpg\n就是這樣", "看圖\n就是這樣"),
+        ("dcard", "title", "#問 #更 大家會分手嗎", "大家會分手嗎"),
+        ("threads", "post", "今天好累\n1\n/\n2", "今天好累"),
+        ("threads", "reply", "@some.body 我懂你 #心累 #上班", "我懂你"),
+        ("threads", "post", "看這個\ninstagram.com/lazy…\n好笑", "看這個\n好笑"),
+    ],
+)  # fmt: skip
+def test_residue_of_each_site(frame_of, sources, source, kind, raw, text):  # noqa: PLR0917
+    assert only(clean_posts(frame_of([raw], source=source, kind=kind), source, sources).frame)["text"] == text
+
+
+def test_cleaning_cleaned_posts_changes_nothing(frame_of, sources, real_rows):
+    for source in ("ptt", "dcard", "threads"):
+        texts = [row["text"] for row in real_rows if row["source"] == source and row["kind"] in ("post", "post_flat")][
+            ::40
+        ]
+        once = clean_posts(frame_of(texts, source=source), source, sources).frame
+        twice = clean_posts(once.with_columns(pl.col("text").alias("text_raw")), source, sources).frame
+        changed = once.with_columns(again=twice["text"]).filter(pl.col("text") != pl.col("again"))
+        assert not len(changed), f"{source}: {changed['post_id'].to_list()}"
+
+
+def test_simplified_chinese_is_converted_or_flagged(frame_of, sources):
+    frame = frame_of(["这个软件的质量还行，网络也挺快，你觉得怎么样"], source="threads")
+    row = only(clean_posts(frame, "threads", sources).frame)
+    assert (row["text"], row["lang"]) == ("這個軟體的質量還行，網路也挺快，你覺得怎麼樣", "zh-Hans")
+    flagged = clean_posts(frame, "threads", sources, simplified="flag").frame
+    assert not flagged.filter(usable()).height
+
+
+def test_denied_boards_leave_and_are_counted(frame_of, sources):
+    frame = frame_of(["一個很普通的句子", "另一個很普通的句子"]).with_columns(board=pl.Series(["Suicide", "boy-girl"]))
+    cleaned = clean_posts(frame, "ptt", sources)
+    assert cleaned.funnel.removed == {"denied_board": 1}
+    assert cleaned.frame["board"].to_list() == ["Boy-Girl"], "the spelling of sources.yaml"
+
+
+def test_nothing_else_is_dropped_and_order_is_kept(frame_of, sources):
+    texts = ["", "https://x.tw", "好", "！！！！！！！！！！！！", "正常的一句話喔", "嗚" * 60]
+    cleaned = clean_posts(frame_of(texts), "ptt", sources)
+    assert cleaned.frame["post_id"].to_list() == [f"p{n}" for n in range(len(texts))]
+    flags = cleaned.frame["flags"].to_list()
+    assert [bool(found) for found in flags] == [True, True, True, True, False, True]
+    assert cleaned.frame.filter(usable())["text"].to_list() == ["正常的一句話喔"]
+    assert cleaned.funnel.usable == 1
+
+
+def test_floods_and_copypasta_are_flagged(frame_of, sources):
+    flood = clean_posts(frame_of(["今天也要加油喔大家"] * 7, kind="comment", author_key="a"), "ptt", sources).frame
+    assert all("flood" in flags for flags in flood["flags"])
+    paste = clean_posts(
+        frame_of(["這是一段被到處轉貼的文字，大家都一直複製貼上它，希望可以讓更多人看到喔" * 1] * 12), "ptt", sources
+    ).frame
+    assert all("copypasta" in flags for flags in paste["flags"])
+
+
+def test_signatures_with_two_marks_and_quotes_below():
+    body = "我先說結論\n結論是分手\n\n※ 引述《x (y)》之銘言：\n: 要不要分手"
+    article = take_apart(f"{body}\n--\n簽名\n\n--\n※ 發信站: 批踢踢實業坊(ptt.cc)\n推 a: b")
+    assert article.own.strip() == "我先說結論\n結論是分手"
+    assert article.quoted == "要不要分手"
+
+
+def test_wrapped_lines_join_and_authored_lines_do_not():
+    full = "這一行剛好寫滿了三十九個全形字所以編輯器把它從中間硬生生地切斷成為兩行文字哦對啊可是我還是想把它寫完"
+    assert take_apart(f"{full[:39]}\n{full[39:]}\n短行\n另一行\n--").own == f"{full}\n短行\n另一行"
+    listed = take_apart(f"{full[:39]}\n1. 這是清單\n--").own
+    assert listed.split("\n")[1] == "1. 這是清單"

@@ -1,0 +1,64 @@
+"""`persona clean`: a dump in, a dump out, compressed or not, whole or not at all."""
+
+from __future__ import annotations
+
+import gzip
+
+import orjson
+import pytest
+import zstandard
+
+from persona_dagster.corpus.clean_file import DumpFormatError, batches, clean_file
+
+STATION = "※ 發信站: 批踢踢實業坊(ptt.cc)"
+ROWS = [
+    {"source": "ptt", "kind": "post", "id": "M.1", "board": "Hate", "text": f"好煩\n{STATION}", "score": "9"},
+    {"source": "dcard", "kind": "comment", "id": "c1", "parent_id": "1", "text": "B2 抱抱你 0912345678", "floor": "3"},
+    {"source": "ptt", "kind": "post", "id": "M.2", "board": "Suicide", "text": "不該留下的板"},
+    {"source": "threads", "kind": "post", "id": "t1", "text": "好累 #上班 #心累"},
+]  # fmt: skip
+
+
+def packed(path, rows):
+    data = b"".join(orjson.dumps(row) + b"\n" for row in rows)
+    if path.suffix == ".gz":
+        data = gzip.compress(data)
+    elif path.suffix == ".zst":
+        data = zstandard.compress(data)
+    path.write_bytes(data)
+    return path
+
+
+def read(path):
+    data = path.read_bytes()
+    if path.suffix == ".gz":
+        data = gzip.decompress(data)
+    elif path.suffix == ".zst":
+        data = zstandard.ZstdDecompressor().decompressobj().decompress(data)
+    return [orjson.loads(line) for line in data.splitlines()]
+
+
+@pytest.mark.parametrize("suffix", ["", ".gz", ".zst"])
+def test_a_dump_is_cleaned_in_order(tmp_path, sources, suffix):
+    out = tmp_path / f"out.jsonl{suffix}"
+    funnel = clean_file(packed(tmp_path / f"in.jsonl{suffix}", ROWS), out, sources)
+    rows = read(out)
+    assert [(row["id"], row["text"]) for row in rows] == [("M.1", "好煩"), ("c1", "抱抱你 <PHONE>"), ("t1", "好累")]
+    assert (rows[0]["score"], rows[1]["floor"], rows[1]["parent_id"]) == ("9", "3", "1")
+    assert (funnel.rows_in, funnel.rows_out, funnel.removed["denied_board"]) == (4, 3, 1)
+    assert funnel.personal_data["PHONE"] == 1
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_batches_cut_between_lines(tmp_path):
+    rows = [{"source": "ptt", "kind": "comment", "text": "字" * n} for n in range(1, 60)]
+    path = packed(tmp_path / "in.jsonl", rows)
+    assert [text for frame in batches(path, size=500) for text in frame["text"]] == [row["text"] for row in rows]
+
+
+def test_a_broken_dump_leaves_the_old_output(tmp_path, sources):
+    out = tmp_path / "out.jsonl"
+    out.write_text("old", encoding="utf-8")
+    with pytest.raises(DumpFormatError, match=r"in\.jsonl: block 0"):
+        clean_file(packed(tmp_path / "in.jsonl", [{"source": "plurk", "kind": "post", "text": "x"}]), out, sources)
+    assert out.read_text(encoding="utf-8") == "old"

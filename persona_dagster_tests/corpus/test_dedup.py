@@ -1,0 +1,128 @@
+"""Copies: the exact join against brute force, star clusters, and what is no copy."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import polars as pl
+import pytest
+
+from persona_dagster.corpus import setjoin
+from persona_dagster.corpus.dedup import mark_duplicates, near_pairs, normalised, stars
+
+
+def brute_force(texts: list[str], threshold: float = 0.7) -> dict[tuple[int, int], float]:
+    grams = [{text[i : i + 3] for i in range(len(text) - 2)} for text in texts]
+    found = {}
+    for i, a in enumerate(grams):
+        for j in range(i + 1, len(grams)):
+            b = grams[j]
+            if a and b and min(len(a), len(b)) >= threshold * max(len(a), len(b)) - 1e-9:
+                shared = len(a & b)
+                jaccard = shared / (len(a) + len(b) - shared)
+                if jaccard >= threshold - 1e-9:
+                    found[i, j] = jaccard
+    return found
+
+
+def joined(texts: list[str], threshold: float = 0.7) -> dict[tuple[int, int], float]:
+    sets = setjoin.gram_sets(texts, setjoin.bucket_ranks(texts))
+    left, right, jaccard = setjoin.similar_pairs(sets, threshold)
+    return {(int(a), int(b)): float(j) for a, b, j in zip(left, right, jaccard, strict=True)}
+
+
+def edited(text: str, chance: random.Random) -> str:
+    letters = list(text)
+    for _ in range(chance.randint(0, max(1, len(letters) // 8))):
+        place = chance.randrange(len(letters))
+        letters[place : place + chance.randint(0, 1)] = chance.choice("的一是不我有他這人們")
+    return "".join(letters)
+
+
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("threshold", [0.5, 0.7, 0.9])
+def test_the_join_finds_what_brute_force_finds(seed, threshold):
+    chance = random.Random(seed)
+    alphabet = "天地玄黃宇宙洪荒日月盈昃辰宿列張"
+    texts = ["".join(chance.choices(alphabet, k=chance.randint(0, 60))) for _ in range(120)]
+    texts += [edited(text, chance) for text in texts if len(text) > 5] * 2
+    expected = brute_force(texts, threshold)
+    assert len(expected) > 100
+    found = joined(texts, threshold)
+    assert found.keys() == expected.keys()
+    assert all(abs(found[pair] - expected[pair]) < 1e-12 for pair in expected)
+
+
+def test_the_join_finds_what_brute_force_finds_on_real_rows(real_rows, soak):
+    texts = (
+        pl.DataFrame({"t": [row["text"] for row in real_rows]})
+        .select(normalised(pl.col("t")))["t"]
+        .unique(maintain_order=True)
+    )
+    chance = random.Random(3)
+    sample = chance.sample([text for text in texts if len(text) >= 5], 6000 if soak else 1200)
+    sample += [edited(text, chance) for text in sample[:400]]
+    expected = brute_force(sample)
+    assert len(expected) > 200
+    assert joined(sample) == pytest.approx(expected)
+
+
+def test_an_increment_finds_the_pairs_that_a_full_run_adds():
+    chance = random.Random(5)
+    texts = ["".join(chance.choices("春眠不覺曉處聞啼鳥夜來風雨", k=chance.randint(5, 40))) for _ in range(400)]
+    texts += [edited(text, chance) for text in texts[:200]]
+    fresh = np.arange(len(texts)) >= 560
+    sets = setjoin.gram_sets(texts, setjoin.bucket_ranks(texts))
+    left, right, _ = setjoin.similar_pairs(sets, 0.7, fresh)
+    full = {pair for pair in brute_force(texts) if fresh[pair[0]] or fresh[pair[1]]}
+    assert set(zip(left.tolist(), right.tolist(), strict=True)) == full
+    assert full
+
+
+def test_stars_make_no_chains():
+    # a-b-c-d, each like its neighbour only: b repeats a; c is like b, which is gone, so c is kept; d repeats c
+    kept_by, _ = stars(4, np.array([0, 1, 2]), np.array([1, 2, 3]), np.array([0.8, 0.8, 0.8]))
+    assert kept_by.tolist() == [-1, 0, -1, 2]
+
+
+def posts(frame_of, texts: list[str], **columns) -> pl.DataFrame:
+    return frame_of(texts, **columns).with_columns(pl.col("text_raw").alias("text"))
+
+
+def test_copies_point_to_the_kept_row(frame_of):
+    base = "昨天跟男友大吵一架，他居然說我想太多，真的很傻眼"
+    frame = posts(frame_of, [base, base, base + "！！", base.replace("昨天", "前天"), "完全不一樣的另外一篇文章喔"])
+    result = mark_duplicates(frame)
+    assert result.frame["dup_of"].to_list() == [None, *["ptt:Boy-Girl:p0"] * 3, None]
+    assert dict(result.matches.select("removed", "cause").iter_rows()) == {
+        "ptt:Boy-Girl:p1": "exact",
+        "ptt:Boy-Girl:p2": "same_words",
+        "ptt:Boy-Girl:p3": "near",
+    }
+    assert result.matches["jaccard"].is_between(0.7, 1.0).all()
+
+
+def test_the_older_trainable_row_is_kept(frame_of):
+    from datetime import UTC, datetime
+
+    frame = posts(frame_of, ["一篇被轉貼很多次的文章內容"] * 3).with_columns(
+        created_at=pl.Series(
+            [datetime(2022, 1, 1, tzinfo=UTC), datetime(2020, 1, 1, tzinfo=UTC), datetime(2019, 1, 1, tzinfo=UTC)]
+        ),
+        flags=pl.Series([[], [], ["flood"]], dtype=pl.List(pl.String)),
+    )
+    assert mark_duplicates(frame).frame["dup_of"].to_list() == ["ptt:Boy-Girl:p1", None, "ptt:Boy-Girl:p1"]
+
+
+def test_short_comments_and_digits_are_no_copies(frame_of):
+    comments = posts(frame_of, ["推", "推", "笑死", "笑死", "XD"], kind="comment")
+    assert mark_duplicates(comments).frame["dup_of"].null_count() == 5
+    numbered = posts(frame_of, [f"減肥日記第{n}天，今天也是努力運動的一天" for n in range(3)])
+    assert mark_duplicates(numbered).frame["dup_of"].null_count() == 3
+
+
+def test_near_pairs_reports_the_true_jaccard():
+    left, right, jaccard = near_pairs(["abcdefghij", "abcdefghik", "zzz"])
+    assert (left.tolist(), right.tolist()) == ([0], [1])
+    assert jaccard.tolist() == pytest.approx([7 / 9])

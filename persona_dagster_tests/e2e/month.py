@@ -1,0 +1,207 @@
+"""Drives the graph through simulated days, as the daemon would: schedules, sensors and conditions are evaluated for
+real, and what they request is run in this process until nothing is requested."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import dagster as dg
+import orjson
+
+from persona_dagster.definitions import build_defs
+from persona_dagster.defs.resources import House
+from persona_dagster.defs.sensors import REASON
+from persona_dagster.sample.replica import Replica
+from persona_dagster.scraping.transport import Transport
+
+logging.getLogger("dagster.automation_condition_tester").setLevel(logging.WARNING)
+QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
+SCHEDULES = ("nightly_ptt", "nightly_dcard", "nightly_threads")
+SENSORS = ("config_changes", "new_files", "retrain_policy")
+MOST_ROUNDS = 30  # of evaluations in a day; the longest chain of the graph has 10 links
+
+
+class WarmEngine:
+    """The real programs in this process, so that torch is loaded once and not thirty times. `failures` counts down
+    the runs of a program that die."""
+
+    def __init__(self) -> None:
+        self.failures: dict[str, int] = {}
+
+    def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
+        from persona_dagster.evaluation.evaluate import evaluate
+        from persona_dagster.evaluation.generate import generate
+        from persona_dagster.evaluation.job import EvaluateJob, GenerateJob
+        from persona_dagster.training.job import TrainJob
+        from persona_dagster.training.reporting import Reporter
+        from persona_dagster.training.train import train
+
+        name = module.rpartition(".")[2]
+        if self.failures.get(name, 0):
+            self.failures[name] -= 1
+            raise RuntimeError(f"{name} died, as the test asked")
+        text, quiet = job.read_text(encoding="utf-8"), Reporter(None, quiet=True)
+        if name == "train":
+            folder = train(TrainJob.load(job), quiet)
+        elif name == "generate":
+            folder = generate(GenerateJob.model_validate_json(text), quiet)
+        else:
+            folder = evaluate(EvaluateJob.model_validate_json(text), quiet)
+        return dg.MaterializeResult(data_version=dg.DataVersion(folder.name))
+
+
+@dataclass(frozen=True)
+class OneReplica(House):
+    """A house whose sites run as long as the test, with the test's faults, and whose days are simulated."""
+
+    replica: Replica | None = None
+    date: list[datetime] = field(default_factory=list)  # one entry: now
+
+    def now(self) -> datetime:
+        return self.date[0]
+
+    @contextmanager
+    def transport(self) -> Iterator[Transport]:
+        assert self.replica
+        yield Transport(rewrites=self.replica.rewrites, chromium=self.settings.chromium)
+
+
+@dataclass
+class Month:
+    """The days, and what ran on each: `asset/partition`, with `!` in front where it failed."""
+
+    house: OneReplica
+    instance: dg.DagsterInstance
+    engine: WarmEngine
+    defs: dg.Definitions = field(init=False)
+    ran: list[str] = field(default_factory=list)
+    cursor: object = None
+    sensor_cursors: dict[str, str | None] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.reload()
+
+    def reload(self) -> None:
+        """What a restarted code server does."""
+        self.defs = build_defs(house=self.house, engine=self.engine)
+        self.repository = self.defs.get_repository_def()
+        self.job = self.defs.resolve_implicit_global_asset_job_def()
+
+    def day(self, *, scrape: bool = True, site_days: int = 0) -> list[str]:
+        """One day: the sites move on by `site_days`, the night's schedules fire, and changes are carried through."""
+        self.house.date[0] += timedelta(days=1)
+        if site_days:
+            assert self.house.replica
+            self.house.replica.clock.advance(site_days)
+        self.ran = []
+        if scrape:
+            for name in SCHEDULES:
+                self._start(name, self._tick(name))
+        return self.settle()
+
+    def settle(self) -> list[str]:
+        """Evaluates and runs until a round requests nothing; what ran since the day began."""
+        for _ in range(MOST_ROUNDS):
+            before = len(self.ran)
+            for name in SENSORS:
+                self._start(name, self._sense(name))
+            self._evaluate()
+            if len(self.ran) == before:
+                return self.ran
+        raise AssertionError(f"still at work after {MOST_ROUNDS} rounds: {self.ran[-20:]}")
+
+    def materialize(self, asset: str, partition: str | None = None) -> None:
+        """A person's click."""
+        self._run([dg.AssetKey(asset)], partition, {})
+
+    def _tick(self, name: str) -> list[dg.RunRequest]:
+        context = dg.build_schedule_context(
+            instance=self.instance,
+            scheduled_execution_time=self.house.now().astimezone(ZoneInfo("Asia/Taipei")),
+            repository_def=self.repository,
+        )
+        return list(self.repository.get_schedule_def(name).evaluate_tick(context).run_requests or [])
+
+    def _sense(self, name: str) -> list[dg.RunRequest]:
+        context = dg.build_sensor_context(
+            self.instance, cursor=self.sensor_cursors.get(name), repository_def=self.repository
+        )
+        tick = self.repository.get_sensor_def(name).evaluate_tick(context)
+        self.sensor_cursors[name] = tick.cursor
+        return list(tick.run_requests or [])
+
+    def _start(self, origin: str, requests: list[dg.RunRequest]) -> None:
+        """One run a run key, as the daemon keeps it."""
+        for request in requests:
+            tags = {**request.tags, "dagster/run_key": f"{origin}:{request.run_key}"}
+            if self.instance.get_runs_count(dg.RunsFilter(tags={"dagster/run_key": tags["dagster/run_key"]})):
+                continue
+            self._run(list(request.asset_selection or []), request.partition_key, tags)
+
+    def _evaluate(self) -> None:
+        result = dg.evaluate_automation_conditions(
+            self.defs,
+            self.instance,
+            evaluation_time=self.house.now(),
+            cursor=self.cursor,  # type: ignore[arg-type]
+        )
+        self.cursor = result.cursor
+        graph = self.defs.resolve_asset_graph()
+        runs: dict[tuple[object, str | None], list[dg.AssetKey]] = {}  # as the daemon groups what one tick requests
+        for key in graph.toposorted_asset_keys:
+            for partition in sorted(result.get_requested_partitions(key), key=str):
+                runs.setdefault((graph.get(key).partitions_def, partition), []).append(key)
+        for (_, partition), keys in runs.items():
+            self._run(keys, partition, {})
+
+    def _run(self, keys: list[dg.AssetKey], partition: str | None, tags: dict[str, str]) -> None:
+        result = self.job.execute_in_process(
+            run_config=QUIET,
+            instance=self.instance,
+            partition_key=partition,
+            asset_selection=keys,
+            raise_on_error=False,
+            tags=tags,
+        )
+        for event in result.all_events:
+            if event.is_step_failure and (error := event.step_failure_data.error):
+                print(event.step_key, (error.cause or error).message.strip())  # shown where the table is wrong
+        made = {event.asset_key for event in result.get_asset_materialization_events()}
+        started = {event.step_key for event in result.all_events if event.is_step_start}
+        for key in keys:
+            name = key.to_user_string()
+            if name not in started:
+                continue  # something before it in the same run failed
+            self.ran.append(("" if key in made else "!") + name + (f"/{partition}" if partition else ""))
+            if key in made and name == "lora_adapter":
+                self._stamp(str(partition))
+
+    def _stamp(self, recipe: str) -> None:
+        """The trainer wrote the wall clock's date; the policy weighs it against the simulated day."""
+        folder = self.house.settings.adapters_dir / recipe
+        card = folder / (folder / "latest").read_text(encoding="utf-8").strip() / "run_card.json"
+        content = orjson.loads(card.read_bytes())
+        content["finished_at"] = self.house.now().isoformat()
+        card.write_bytes(orjson.dumps(content))
+
+
+def start(settings, replica: Replica, instance: dg.DagsterInstance) -> Month:  # type: ignore[no-untyped-def]
+    opened = House.open(settings)
+    house = OneReplica(opened.settings, opened.sources, replica, [datetime(2026, 10, 1, 20, tzinfo=UTC)])
+    month = Month(house, instance, WarmEngine())
+    month._evaluate()  # as the daemon does before anything is there
+    return month
+
+
+def below(ran: list[str]) -> list[str]:
+    """What ran beside the scrapes."""
+    return [name for name in ran if "_raw" not in name]
+
+
+__all__ = ["REASON", "Month", "WarmEngine", "below", "start"]

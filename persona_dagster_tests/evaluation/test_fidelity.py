@@ -1,0 +1,108 @@
+"""The voice judge on held-out human answers, on topics that mislead, and on what is no voice at all."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from persona_dagster.config.personas import Personas
+from persona_dagster.dialogue.chat_format import with_persona
+from persona_dagster.evaluation import fidelity
+from persona_dagster.evaluation.judge import write_judge_rows
+from persona_dagster.evaluation.prompts import read_rows
+from persona_dagster.records import DIALOGUE_SCHEMA, SPLIT_SCHEMA
+from persona_dagster_tests.evaluation.material import VOICES
+
+NAMES = ["assistant", "mentor", "mouthpiece"]
+
+
+@pytest.fixture(scope="module")
+def judge(mix: Path) -> fidelity.Judge:
+    rows = [(row.persona, row.question, row.answer) for row in read_rows(mix / "train.jsonl")]
+    made = fidelity.train_judge(rows, NAMES)
+    assert made is not None
+    return made
+
+
+def test_hears_held_out_human_voices(judge: fidelity.Judge, mix: Path) -> None:
+    test = read_rows(mix / "test.jsonl")
+    heard = judge.hear([row.answer for row in test], [row.question for row in test])
+    right = sum(row.persona == voice for row, voice in zip(test, heard, strict=True))
+    assert right >= 17  # of 18
+
+
+def test_hears_form_not_topic(judge: fidelity.Judge) -> None:
+    jeer = "笑死，這模型背答案背得比補習班學生還熟啦，換個題目就傻眼！"
+    warm = "抱抱你，學 Transformer 學得這麼辛苦。慢慢來，也許先休息一下，我會陪你的。"
+    lists = "失戀是關係結束後的反應。\n1. 大腦會想念對方\n2. 常見時間是三個月\n提醒：睡眠很重要。"
+    questions = ["什麼是過擬合？", "我學 Transformer 學到想放棄", "失戀是什麼？"]
+    assert judge.hear([jeer, warm, lists], questions) == ["mouthpiece", "mentor", "assistant"]
+
+
+@pytest.mark.parametrize("text", ["", "   ", "I am sorry to hear that you broke up with him.", "好", "!!!???"])
+def test_no_voice_is_unclear(judge: fidelity.Judge, text: str) -> None:
+    assert judge.hear([text], ["我好像失戀了"]) == [fidelity.UNCLEAR]
+
+
+def test_the_question_repeated_is_no_voice() -> None:
+    masked = fidelity.mask_topic("主管把錯推給我，LoRA 16", "主管把錯推給我")
+    assert masked == "＿＿＿＿＿＿＿，A 0"
+
+
+def test_labels_in_the_answer_are_not_heard_as_a_voice(judge: fidelity.Judge) -> None:
+    plain = judge.probabilities(["抱抱你，慢慢來，我會陪你的。"], ["我好難過"])
+    assert judge.voices[plain.argmax()] == "mentor"
+    # A leaked tag of another persona does not turn a warm answer into a jeer.
+    leaked = judge.hear(["[極品感情嘴替] 抱抱你，慢慢來，我會陪你的，你已經很努力了。"], ["我好難過"])
+    assert leaked == ["mentor"]
+
+
+def test_confusion_is_sklearns() -> None:
+    from sklearn.metrics import confusion_matrix
+
+    asked = ["assistant", "assistant", "mentor", "mouthpiece", "mentor"]
+    heard = ["assistant", "mentor", "mentor", "unclear", "mentor"]
+    table = fidelity.confusion(asked, heard, NAMES)
+    expected = confusion_matrix(asked, heard, labels=[*NAMES, "unclear"])
+    assert [list(table[name].values()) for name in NAMES] == expected[:3].tolist()
+
+
+def test_markers_tell_the_voices_apart() -> None:
+    marks = fidelity.by_voice({name: [answer for _, answer in pairs] for name, pairs in VOICES.items()})
+    assert marks["assistant"]["list_items"] == 1
+    assert marks["mentor"]["list_items"] == marks["mouthpiece"]["list_items"] == 0
+    assert max(marks, key=lambda name: marks[name]["second_person"]) == "mentor"
+    assert max(marks, key=lambda name: marks[name]["hedging"]) == "mentor"
+    assert max(marks, key=lambda name: marks[name]["exclamation"]) == "mouthpiece"
+    assert max(marks, key=lambda name: marks[name]["terms"]) == "assistant"
+
+
+def test_too_little_to_learn_from_makes_no_judge() -> None:
+    assert fidelity.train_judge([("mentor", "問", "抱抱你")] * 20, NAMES) is None
+    assert fidelity.train_judge([], NAMES) is None
+
+
+def test_the_shared_judge_hears_clean_train_text_alone(tmp_path: Path, personas: Personas) -> None:
+    dialogues, split = [], []
+    for persona, pairs in VOICES.items():
+        for place, (question, answer) in enumerate(pairs):
+            turns = with_persona(
+                [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], None, False
+            )
+            raw = [{**turn, "content": f"推 abc: {turn['content']}"} for turn in turns]
+            pair = f"{persona}-{place}"
+            dialogues.append({"pair_id": pair, "persona": persona, "messages": turns, "messages_raw": raw})
+            split.append({"pair_id": pair, "component": pair, "split": "train" if place % 3 else "test"})
+    made = write_judge_rows(
+        pl.DataFrame(
+            dialogues, schema_overrides=DIALOGUE_SCHEMA, schema=["pair_id", "persona", "messages", "messages_raw"]
+        ),
+        pl.DataFrame(split, schema=SPLIT_SCHEMA),
+        tmp_path / "judge.jsonl",
+    )
+    rows = read_rows(made)
+    assert len(rows) == 36
+    assert not any("推 abc" in row.answer for row in rows)
+    assert {row.row_id for row in rows} == {one["pair_id"] for one in split if one["split"] == "train"}

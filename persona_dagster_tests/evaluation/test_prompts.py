@@ -1,0 +1,93 @@
+"""The probes as data, and which prompts are asked."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from persona_dagster.config.personas import Personas
+from persona_dagster.config.recipes import Recipe
+from persona_dagster.evaluation.forgetting import written_right
+from persona_dagster.evaluation.prompts import (
+    MixError,
+    contradictions,
+    knowledge,
+    load_probes,
+    make_prompts,
+    read_rows,
+    routing,
+    stratified,
+)
+
+
+def test_sixty_two_untagged_prompts_with_the_two_that_were_asked_for(personas: Personas) -> None:
+    probes = routing(personas, None)
+    texts = [text for _, _, text in probes]
+    assert len(texts) == len(set(texts)) == 62
+    assert {"Transformer", "我好像失戀了"} <= set(texts)
+    assert min(Counter(persona for _, persona, _ in probes).values()) >= 20
+
+
+def test_contradictions_contradict_and_are_balanced(personas: Personas) -> None:
+    probes = load_probes("contradiction")
+    assert all(probe["asked"] != probe["topic"] for probe in probes)
+    assert set(Counter(probe["asked"] for probe in probes).values()) == {6}
+    assert len(contradictions(personas, None)) == 18
+
+
+def test_knowledge_probes_accept_their_answers_and_no_wrong_one() -> None:
+    probes = knowledge(None)
+    assert len(probes) == len({probe.id for probe in probes}) == 30
+    assert set(Counter(probe.lang for probe in probes).values()) == {15}
+    for probe in probes:
+        assert written_right(probe, probe.answer), probe.id
+        assert not any(written_right(probe, wrong) for wrong in probe.wrong), probe.id
+
+
+def test_probes_are_traditional_chinese() -> None:
+    simplified = re.compile("[这们为说对时吗训练么该谁过还没让给与从来动]")
+    traditional_too = set("來過該動從沒還與給讓誰麼練訓嗎時對說為們這")
+    for name in ("routing", "contradiction", "knowledge"):
+        found = set(simplified.findall(str(load_probes(name)))) - traditional_too
+        assert not found, name
+
+
+def test_base_and_adapter_are_asked_the_same(mix: Path, personas: Personas, recipe: Recipe) -> None:
+    train, test = read_rows(mix / "train.jsonl"), read_rows(mix / "test.jsonl")
+    prompts = make_prompts(personas, train, test, recipe.evaluation)
+    asked = {
+        model: [
+            (p.suite, p.prompt_id, p.messages) for p in prompts if p.model == model and p.suite != "reference_train"
+        ]
+        for model in ("base", "adapter")
+    }
+    assert asked["base"] == asked["adapter"]
+    assert len({prompt.key for prompt in prompts}) == len(prompts)
+    untold = [prompt for prompt in prompts if prompt.suite == "routing"]
+    assert untold and all(turn["role"] == "user" for prompt in untold for turn in prompt.messages)
+    shots = [prompt for prompt in prompts if prompt.model == "fewshot"]
+    held_out = {row.answer for row in test}
+    assert shots
+    for prompt in shots:
+        assert [turn["role"] for turn in prompt.messages] == ["system", *["user", "assistant"] * 2, "user"]
+        assert not held_out & {turn["content"] for turn in prompt.messages}
+
+
+def test_selection_is_even_and_nested(mix: Path) -> None:
+    rows = read_rows(mix / "test.jsonl")
+    few, more = stratified(rows, 6, 7), stratified(rows[::-1], 9, 7)
+    assert set(Counter(row.persona for row in few).values()) == {2}
+    assert more[:6] == few
+
+
+def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "test.jsonl"
+    path.write_text('{"row_id": "a", "persona": "mentor", "messages": [{"role": "user", "content": "x"}]}\n', "utf-8")
+    with pytest.raises(MixError, match=r"test\.jsonl:1: row a does not end"):
+        read_rows(path)
+    path.write_text('{"row_id": "a"', encoding="utf-8")
+    with pytest.raises(MixError, match=r"test\.jsonl:1: no row"):
+        read_rows(path)

@@ -1,0 +1,155 @@
+"""Backup and restore: everything comes back byte for byte, nothing that was forgotten does."""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from persona_dagster.corpus.warehouse import Warehouse, write_parquet
+from persona_dagster.lineage import backup as backups
+from persona_dagster.lineage import forget, stores
+from persona_dagster.lineage.backup import BackupError, backup, restore, verify
+from persona_dagster.records import posts_frame
+from persona_dagster.scraping.archive import Archive
+from persona_dagster.scraping.notes import read_notes
+from persona_dagster.scraping.parsing import parse_board
+from persona_dagster.settings import Settings
+
+NOTE = "# 斷詞\n\n## 什麼是斷詞？\n\n斷詞是把一句話切成詞的工作，中文沒有空格，所以要先做這一步才好往下。\n"
+SECRET_NOTE = "# 私事\n\n## 誰的私事？\n\n這一段是有人後來要求刪除的文字，備份還原之後也不可以再出現。\n"
+
+
+@pytest.fixture
+def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
+    """A home with notes in archive, warehouse and export, an adapter, and Dagster's storage."""
+    monkeypatch.delenv("DAGSTER_HOME", raising=False)
+    home = Settings(home=tmp_path / "home", profile="tiny")
+    home.notes_dir.mkdir(parents=True)
+    (home.notes_dir / "a.md").write_text(NOTE, encoding="utf-8")
+    (home.notes_dir / "b.md").write_text(SECRET_NOTE, encoding="utf-8")
+    archive = Archive(home.raw_dir)
+    archive.append(read_notes(home.notes_dir))
+    captures = [capture for board in archive.boards("notes") for capture in archive.latest("notes", board)]
+    frame = posts_frame(parse_board(captures, str).posts).with_columns(text=pl.col("text_raw"))
+    Warehouse(home.warehouse).replace("notes", "all", frame)
+    write_parquet(frame, home.exports_dir / "notes" / "all.parquet")
+    adapter = home.adapters_dir / "persona_v2" / "abc"
+    adapter.mkdir(parents=True)
+    (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
+    dagster = home.home / "dagster" / "history"
+    dagster.mkdir(parents=True)
+    with sqlite3.connect(dagster / "runs.db") as runs:
+        runs.execute("CREATE TABLE runs (id INTEGER)")
+        runs.execute("INSERT INTO runs VALUES (1)")
+    runs.close()
+    assert home.author_secret
+    return home
+
+
+def contents(home: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(home)): path.read_bytes()
+        for path in sorted(home.rglob("*"))
+        if path.is_file() and not path.name.endswith((".db", ".duckdb"))
+    }
+
+
+def test_a_lost_home_comes_back_whole(settings: Settings, tmp_path: Path) -> None:
+    before, table = contents(settings.home), Warehouse(settings.warehouse).read("notes", "all")
+    report = backup(settings, tmp_path / "copy")
+    assert report.files == len(verify(tmp_path / "copy")) >= 8
+    settings.home.rename(tmp_path / "lost")
+    restored = restore(settings, tmp_path / "copy")
+    assert contents(settings.home) == before
+    assert restored.forgotten_again == []
+    assert Warehouse(settings.warehouse).read("notes", "all").equals(table)
+    with sqlite3.connect(settings.home / "dagster" / "history" / "runs.db") as runs:
+        assert runs.execute("SELECT id FROM runs").fetchall() == [(1,)]
+    runs.close()
+    assert (settings.home / "author.key").stat().st_mode & 0o077 == 0
+
+
+def test_what_was_there_is_moved_aside(settings: Settings, tmp_path: Path) -> None:
+    backup(settings, tmp_path / "copy")
+    (settings.home / "newer.txt").write_text("later work", encoding="utf-8")
+    restore(settings, tmp_path / "copy")
+    aside = next(tmp_path.glob("home.before-restore-*"))
+    assert (aside / "newer.txt").read_text(encoding="utf-8") == "later work"
+    assert not (settings.home / "newer.txt").exists()
+
+
+def test_forgotten_since_the_backup_stays_forgotten(settings: Settings, tmp_path: Path) -> None:
+    backup(settings, tmp_path / "copy")
+    rows = stores.posts(settings)
+    doc = rows.filter(pl.col("text_raw").str.contains("後來要求刪除"))["doc_id"][0]
+    forget.forget(doc, settings)
+    needle = "後來要求刪除".encode()
+    assert any(needle in data for data in contents(tmp_path / "copy" / "notes").values())
+    report = restore(settings, tmp_path / "copy")
+    assert doc in report.forgotten_again
+    assert stores.posts(settings).filter(pl.col("doc_id") == doc).is_empty()
+    archive = Archive(settings.raw_dir)
+    bodies = [c.body for board in archive.boards("notes") for c in archive.every("notes", board)]
+    assert bodies and not any(needle in body for body in bodies)
+
+
+@pytest.mark.parametrize("harm", ["cut", "flip", "missing", "extra", "manifest"])
+def test_a_damaged_backup_is_refused_before_anything_is_touched(settings: Settings, tmp_path: Path, harm: str) -> None:
+    backup(settings, tmp_path / "copy")
+    path = tmp_path / "copy" / "adapters" / "persona_v2" / "abc" / "adapter_model.safetensors"
+    if harm == "cut":
+        path.write_bytes(path.read_bytes()[:-1])
+    elif harm == "flip":
+        path.write_bytes(b"\xff" + path.read_bytes()[1:])
+    elif harm == "missing":
+        path.unlink()
+    elif harm == "extra":
+        (path.parent / "more").write_bytes(b"?")
+    else:
+        (tmp_path / "copy" / backups.MANIFEST).unlink()
+    before = contents(settings.home)
+    with pytest.raises(BackupError, match=r"manifest\.json|not as they were written"):
+        restore(settings, tmp_path / "copy")
+    assert contents(settings.home) == before
+
+
+def test_a_backup_is_never_written_over_or_into_the_home(settings: Settings, tmp_path: Path) -> None:
+    backup(settings, tmp_path / "copy")
+    with pytest.raises(BackupError, match="there already"):
+        backup(settings, tmp_path / "copy")
+    with pytest.raises(BackupError, match="lies within"):
+        backup(settings, settings.home / "copy")
+
+
+def test_runs_may_go_on_while_a_backup_is_made(settings: Settings, tmp_path: Path) -> None:
+    """A writer keeps writing runs and tables: each copied database is one that stood at some moment."""
+    stop, written = threading.Event(), []
+    path = settings.home / "dagster" / "history" / "runs.db"
+
+    def write() -> None:
+        number = 1
+        with sqlite3.connect(path, timeout=30) as runs:
+            while not stop.is_set():
+                number += 1
+                runs.execute("INSERT INTO runs VALUES (?)", (number,))
+                runs.commit()
+                written.append(number)
+        runs.close()
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        backup(settings, tmp_path / "copy")
+    finally:
+        stop.set()
+        writer.join()
+    with sqlite3.connect(tmp_path / "copy" / "dagster" / "history" / "runs.db") as runs:
+        assert runs.execute("PRAGMA integrity_check").fetchone() == ("ok",)
+        ids = [row[0] for row in runs.execute("SELECT id FROM runs ORDER BY id")]
+    runs.close()
+    assert ids == list(range(1, len(ids) + 1))
+    assert len(written) > 1

@@ -1,0 +1,137 @@
+"""Tracing both ways, and forgetting until a byte search over every store finds nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import orjson
+import polars as pl
+import pytest
+
+from persona_dagster.corpus.warehouse import Warehouse
+from persona_dagster.dialogue.mix import MixManifest, latest_mix, read_manifest
+from persona_dagster.lineage import search, tombstones
+from persona_dagster.lineage.forget import UnknownTargetError, forget
+from persona_dagster.lineage.trace import trace
+from persona_dagster.records import posts_frame
+from persona_dagster.scraping.archive import Archive
+from persona_dagster.settings import Settings
+from persona_dagster_tests.lineage.home import KEPT, SECRET, make_home, pages
+
+URL = "https://www.dcard.tw/f/mood/p/7"
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, MixManifest]:
+    monkeypatch.delenv("PERSONA_ARCHIVE_URL", raising=False)
+    return make_home(tmp_path / "home")
+
+
+def holders(settings: Settings, text: str) -> set[str]:
+    found = search.find(settings.home, search.spellings(text))
+    return {path.relative_to(settings.home).parts[0] for path in found}
+
+
+def raw(settings: Settings) -> bytes:
+    return b"\n".join(capture.body for capture in Archive(settings.raw_dir).every("dcard", "mood"))
+
+
+def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> None:
+    settings, mix = home
+    stores = "adapters backups cache dagster exports generations judge mix raw reports warehouse"
+    assert " ".join(sorted(holders(settings, SECRET))) == stores, "the search must see it in every store before"
+    before = holders(settings, KEPT)
+    trained = mix.folder / "provenance.parquet"
+    docs = {"dcard:mood:7", "dcard:mood:7-1", "dcard:mood:7-2", "dcard:mood:9"}
+    saw = pl.read_parquet(trained).filter(
+        (pl.col("split") == "train") & pl.col("doc_ids").list.eval(pl.element().is_in(list(docs))).list.any()
+    )
+    report = forget(URL, settings)
+
+    assert holders(settings, SECRET) == set() and report.left == []
+    assert SECRET.encode() not in raw(settings) and KEPT.encode() in raw(settings)
+    assert {"exports", "raw", "warehouse", "mix", "judge"} <= holders(settings, KEPT) <= before
+    assert docs <= set(report.docs) and not any(doc.startswith("dcard:mood:11") for doc in report.docs)
+    stale = orjson.loads((settings.adapters_dir / "persona_v2" / "abc" / "forgotten.json").read_bytes())
+    assert sorted(stale["rows"]) == sorted(saw["row_id"]) and stale["rows"]
+    assert not (settings.adapters_dir / "persona_v2" / "old" / "forgotten.json").exists()
+    assert not (settings.home / "checkpoints" / "persona_v2").exists()
+    assert SECRET not in report.markdown() and "found nowhere" in report.markdown()
+
+
+def test_the_mix_is_whole_without_the_rows(home: tuple[Settings, MixManifest]) -> None:
+    settings, mix = home
+    report = forget(URL, settings)
+    now = read_manifest(latest_mix(settings.mix_dir / "persona_v2"))
+    gone = mix.train_rows + mix.test_rows - now.train_rows - now.test_rows
+    assert gone == len(report.pairs) == 4 and not mix.folder.exists()
+    lines = [(now.folder / f"{side}.jsonl").read_bytes().splitlines() for side in ("train", "test")]
+    assert [len(found) for found in lines] == [now.train_rows, now.test_rows]
+    rows = pl.read_parquet(now.folder / "provenance.parquet")
+    assert sorted(rows["row_id"]) == sorted(orjson.loads(line)["row_id"] for side in lines for line in side)
+    assert now.digest == now.folder.name and "forgotten" in now.warnings[-1]
+
+
+def test_what_was_forgotten_does_not_come_back(home: tuple[Settings, MixManifest]) -> None:
+    settings, _ = home
+    forget(URL, settings)
+    captures, posts = pages(settings.author_secret)
+    Archive(settings.raw_dir).append([capture for capture in captures if capture.kind == "post"])
+    assert b'"id":7,' not in raw(settings)
+    cleaned = tombstones.without_forgotten(posts_frame(posts), settings.home)
+    assert cleaned.filter(pl.col("thread_id") == "7").is_empty() and cleaned.height == 120 - 6
+    assert Warehouse(settings.warehouse).read("posts").height == 120 - 6
+
+
+def test_an_author_is_forgotten_by_name_and_named_nowhere(home: tuple[Settings, MixManifest]) -> None:
+    settings, _ = home
+    assert b'"user11"' in raw(settings)
+    report = forget("dcard:user11", settings)
+    assert b'"user11"' not in raw(settings) and holders(settings, KEPT) == set()
+    assert search.find(settings.home, [b"user11"]) == [] and "user11" not in report.markdown()
+    assert len(tombstones.read(settings.home)[0].authors) == 1
+
+
+def test_unknown_targets_touch_nothing(home: tuple[Settings, MixManifest]) -> None:
+    settings, mix = home
+    for target in ("https://www.dcard.tw/f/mood/p/999", "dcard:mood:999", "dcard:nobody"):
+        with pytest.raises(UnknownTargetError, match="names nothing stored"):
+            forget(target, settings)
+    assert mix.folder.exists() and not (settings.home / "tombstones").exists()
+
+
+def test_a_row_is_traced_back_to_its_posts(home: tuple[Settings, MixManifest]) -> None:
+    settings, mix = home
+    row = pl.read_parquet(mix.folder / "provenance.parquet").filter(pl.col("split") == "train").row(0, named=True)
+    for query in (row["row_id"], row["pair_id"]):
+        found = trace(query, settings)
+        assert set(found.posts["doc_id"]) == set(row["doc_ids"])
+        assert found.rows["mix"].to_list() == [mix.digest] and found.adapters["adapter"].to_list() == ["abc"]
+        assert row["doc_ids"][0] in found.markdown()
+
+
+def test_a_post_is_traced_forward_to_rows_and_adapters(home: tuple[Settings, MixManifest]) -> None:
+    settings, mix = home
+    rows = pl.read_parquet(mix.folder / "provenance.parquet")
+    expected = set(rows.filter(pl.col("doc_ids").list.contains("dcard:mood:12"))["row_id"])
+    for query in ("dcard:mood:12", "https://www.dcard.tw/f/mood/p/12"):
+        found = trace(query, settings)
+        assert set(found.rows["row_id"]) == expected and len(expected) == 2
+        assert found.dialogues["persona"].unique().to_list() == ["mentor"]
+
+
+def test_a_sentence_finds_its_rows_or_none(home: tuple[Settings, MixManifest]) -> None:
+    settings, _ = home
+    found = trace(f"我聽說{KEPT}，真的嗎", settings)
+    assert found.nearest["run"].max() == len(KEPT) and "no claim of a cause" in found.markdown()
+    assert all(KEPT in text for text in found.nearest["text"].head(2))
+    nothing = trace("量子力學的哥本哈根詮釋認為波函數會塌縮", settings)
+    assert not nothing.found and "Nothing stored matches" in nothing.markdown()
+    assert not trace("dcard:mood:999", settings).found
+
+
+def test_tracing_an_empty_home_finds_nothing(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "none", archive_url=None)
+    for query in ("0" * 32 + "-0", "ptt:Hate:M.1", "https://www.ptt.cc/x.html", "一句話沒有人說過的話"):
+        assert not trace(query, settings).found
+    assert not (tmp_path / "none").exists()

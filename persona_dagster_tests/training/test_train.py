@@ -1,0 +1,197 @@
+"""The trainer program as a whole, on a model made on the spot: published, found again, stopped, resumed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persona_dagster.digest import file_digest
+from persona_dagster.training import trl_backend
+from persona_dagster.training.callbacks import evaluation_loss, last_whole_checkpoint
+from persona_dagster.training.job import TrainJob, find_adapter, mix_digest
+from persona_dagster.training.reporting import Reporter
+from persona_dagster.training.rows import read_rows
+from persona_dagster.training.train import TrainingFailedError, adapter_metadata, main, train
+
+QUIET = Reporter(None, quiet=True)
+pytestmark = pytest.mark.train
+
+
+def weights(folder: Path) -> str:
+    return file_digest(folder / "adapter_model.safetensors")
+
+
+def start(job: TrainJob, path: Path) -> subprocess.Popen[bytes]:
+    """The program as Dagster starts it, but for its group."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "persona_dagster.training.train", str(job.save(path))]
+    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+
+
+def logged_steps(job: TrainJob) -> int:
+    """The steps that a running job has logged."""
+    log = job.work_dir / "training_log.jsonl"
+    return log.read_text(encoding="utf-8").count('"kind": "train"') if log.is_file() else 0
+
+
+def wait_for_step(job: TrainJob, step: int, process: subprocess.Popen[bytes]) -> None:
+    ends = time.monotonic() + 120
+    while logged_steps(job) < step:
+        assert process.poll() is None, f"ended with {process.returncode} before step {step}"
+        assert time.monotonic() < ends, f"no step {step} in 120 s"
+        time.sleep(0.005)
+
+
+def test_it_publishes_an_adapter_and_finds_it_again(make_job: Callable[..., TrainJob]) -> None:
+    job = make_job(epochs=2)
+    folder = train(job, QUIET)
+    assert folder == find_adapter(job) and (folder.parent / "latest").read_text(encoding="utf-8").strip() == folder.name
+    names = {path.name for path in folder.iterdir()}
+    assert {
+        "adapter_model.safetensors",
+        "adapter_config.json",
+        "tokenizer.json",
+        "run_card.json",
+        "curves.png",
+    } <= names
+    assert not [name for name in names if name.endswith((".bin", ".pt", ".pth", ".pkl"))], "no pickles"
+    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    assert card["mix_digest"] == mix_digest(job.mix_dir) and card["steps"] == card["plan"]["steps"] == 6
+    assert card["eval_loss_after"] < card["eval_loss_before"] and card["tokens"] > 0
+    assert sorted(json.loads((folder / "rows.json").read_text(encoding="utf-8"))["train"]) == sorted(
+        f"{persona}{number}-0" for persona in ("assistant", "mentor", "mouthpiece") for number in range(4)
+    )
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in log if line["kind"] == "train"] == list(range(1, 7))
+    metadata = adapter_metadata(folder)
+    assert len(str(metadata["loss_curve"]["raw_value"])) < 100_000
+    text = json.dumps(adapter_metadata(folder), ensure_ascii=False)
+    assert "抱抱" not in text, "no text of a row in Dagster's metadata"
+    assert not job.work_dir.exists(), "checkpoints are gone once the adapter is there"
+
+    before = (folder / "run_card.json").stat().st_mtime_ns
+    (folder.parent / "latest").unlink()
+    assert train(job, QUIET) == folder and (folder.parent / "latest").is_file()
+    assert (folder / "run_card.json").stat().st_mtime_ns == before, "nothing was trained again"
+
+
+def test_what_changes_the_weights_changes_the_name(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
+    job = make_job()
+    others = [make_job(epochs=7), make_job(learning_rate=1e-5), make_job(seed=1), make_job(max_length=64)]
+    same = [make_job(log_every=5, save_every=9, sample_every=3), job.model_copy(update={"extras": {"a": 1}})]
+    before = {other.work_dir.name for other in (job, *others)}
+    assert len(before) == 5
+    assert {other.work_dir.name for other in same} == {job.work_dir.name}
+    (job.mix_dir / "manifest.json").write_text(json.dumps({"digest": "another"}), encoding="utf-8")
+    assert make_job().work_dir.name not in before, "so does another mix"
+
+
+def test_two_trainings_of_one_job_give_the_same_weights(make_job: Callable[..., TrainJob]) -> None:
+    first, second = (train(make_job(home=home, epochs=2), QUIET) for home in ("one", "two"))
+    assert weights(first) == weights(second)
+
+
+def test_the_remembered_prefix_changes_no_loss_and_no_gradient(make_job: Callable[..., TrainJob]) -> None:
+    """Two layers, the upper one adapted: loss and gradients with the shortcut equal those without, to the bit."""
+    import torch
+
+    job = make_job()
+    recipe = job.recipe.model_copy(update={"lora": job.recipe.lora.model_copy(update={"last_layers": 1})})
+    model, tokenizer = trl_backend.load(recipe, job.models_dir)
+    rows = read_rows(job.mix_dir, "train", tokenizer, 512).rows
+
+    def measured() -> tuple[float, list[torch.Tensor]]:
+        model.zero_grad()
+        batch = torch.tensor([rows[0].input_ids]), torch.tensor([rows[0].labels])
+        model(input_ids=batch[0], attention_mask=torch.ones_like(batch[0]), labels=batch[1]).loss.backward()
+        loss = evaluation_loss(model, rows, tokenizer.pad_token_id, 1)
+        return loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]
+
+    loss, gradients = measured()
+    with trl_backend.shortcut(recipe, model, tokenizer.pad_token_id):
+        for _ in range(2):  # computed, then remembered
+            again, others = measured()
+            assert again == loss and gradients
+            assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
+    assert measured()[0] == loss, "the model is whole again"
+
+
+def test_a_loss_that_is_lost_fails_and_publishes_nothing(make_job: Callable[..., TrainJob]) -> None:
+    job = make_job(learning_rate=1e30, warmup_steps=0, max_grad_norm=1e30)
+    with pytest.raises(TrainingFailedError, match="learning_rate"):
+        train(job, QUIET)
+    assert find_adapter(job) is None and not job.work_dir.exists()
+
+
+def test_bad_jobs_end_with_one_clear_line(make_job: Callable[..., TrainJob], tmp_path: Path, capsys: Any) -> None:
+    job = make_job()
+    (job.mix_dir / "train.jsonl").write_text("", encoding="utf-8")
+    assert main([str(job.save(tmp_path / "job.json"))]) == 1
+    assert "empty" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_killed_and_resumed_reaches_the_same_weights(
+    number: signal.Signals, make_job: Callable[..., TrainJob], tmp_path: Path, soak: bool
+) -> None:
+    """At a different step each time; SIGKILL as often as SIGINT: 10 of 10 in all under soak."""
+    whole = train(make_job(home="whole", epochs=40, save_every=5), QUIET)
+    for round_ in range(5 if soak else 1):
+        job = make_job(home=f"cut{round_}", epochs=40, save_every=5)
+        process = start(job, tmp_path / "job.json")
+        wait_for_step(job, 6 + 17 * round_, process)
+        os.killpg(process.pid, number)
+        status = process.wait(60)
+        assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert find_adapter(job) is None
+        assert last_whole_checkpoint(job.work_dir) is not None
+        resumed = train(job, QUIET)
+        assert weights(resumed) == weights(whole), f"round {round_}"
+        logs = [(folder / "training_log.jsonl").read_text(encoding="utf-8") for folder in (resumed, whole)]
+        steps = [
+            [line["step"] for line in map(json.loads, log.splitlines()) if line["kind"] == "train"] for log in logs
+        ]
+        assert steps[0] == steps[1] == list(range(1, 121))
+
+
+def test_a_half_written_checkpoint_is_passed_over(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
+    whole = train(make_job(home="whole", epochs=40, save_every=5), QUIET)
+    job = make_job(home="cut", epochs=40, save_every=5)
+    process = start(job, tmp_path / "job.json")
+    wait_for_step(job, 9, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    newest = last_whole_checkpoint(job.work_dir)
+    assert newest is not None
+    optimizer = newest / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-100])
+    assert last_whole_checkpoint(job.work_dir) != newest
+    assert weights(train(job, QUIET)) == weights(whole)
+
+
+def test_two_processes_make_one_adapter(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
+    """torchrun with gloo, from the recipe's `processes`; half the steps of one process, and the same rows."""
+    job = make_job(epochs=2, processes=2, batch_size=2)
+    process = start(job, tmp_path / "job.json")
+    assert process.wait(150) == 0
+    folder = find_adapter(job)
+    assert folder is not None
+    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    assert card["steps"] == card["plan"]["steps"] == 6 and card["plan"]["effective_batch"] == 4
+    assert card["eval_loss_after"] < card["eval_loss_before"]
+
+
+def test_samples_are_taken_and_judged(make_job: Callable[..., TrainJob]) -> None:
+    folder = train(make_job(epochs=2, sample_every=3, seed=2), QUIET)
+    log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
+    samples = [line for line in log if line["kind"] == "sample"]
+    assert [line["step"] for line in samples] == [3, 6] and all(len(line["answers"]) == 3 for line in samples)

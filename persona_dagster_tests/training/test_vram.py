@@ -1,0 +1,107 @@
+"""The memory model against the published table it was fitted to, and refusals that name a cure which cures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persona_dagster.config.recipes import Recipe, load_recipe
+from persona_dagster.training import preflight
+from persona_dagster.training.hardware import GIB, Card
+from persona_dagster.training.job import JobError
+from persona_dagster.training.vram import SHAPES, cures, estimate_vram, largest_batch, largest_length
+from persona_dagster_tests.training.conftest import with_training
+
+LLAMA = SHAPES["unsloth/llama-3-8b-Instruct-bnb-4bit"]
+
+
+def recipe(name: str = "persona_v2", hardware: str = "gpu_12gb", **changes: Any) -> Recipe:
+    return load_recipe(name, Path("nowhere"), "live", hardware).model_copy(update=changes)
+
+
+def test_shape_of_llama_3_8b() -> None:
+    assert LLAMA.linear_weights == pytest.approx(6.979e9, rel=1e-3)
+    assert LLAMA.embedding_weights == pytest.approx(1.0507e9, rel=1e-3)
+
+
+@pytest.mark.parametrize("tokens", [2048, 8192, 32768])
+def test_unsloth_against_its_published_table(tokens: int) -> None:
+    rank_32 = recipe(lora=recipe().lora.model_copy(update={"r": 32}))
+    total = estimate_vram(rank_32, LLAMA, batch_size=1, length=tokens).total
+    assert total == pytest.approx(7.37 + 0.217 * tokens / 1024, rel=0.03)
+
+
+@pytest.mark.parametrize("tokens", [512, 1024, 4096])
+def test_transformers_and_peft_against_the_published_table(tokens: int) -> None:
+    """The table's rows had embeddings upcast to float32 and a float32 adapter, which our backend avoids."""
+    plain = with_training(recipe(backend="trl", lora=recipe().lora.model_copy(update={"r": 32})), chunked_loss=False)
+    estimate = estimate_vram(plain, LLAMA, batch_size=1, length=tokens)
+    upcast = estimate.embeddings + estimate.lora
+    assert estimate.total + upcast == pytest.approx(9.70 + 2.53 * tokens / 1024, rel=0.05)
+
+
+@pytest.mark.parametrize("name", ["persona_v1", "persona_v2", "capybara_qlora"])
+@pytest.mark.parametrize("hardware", ["gpu_8gb", "gpu_12gb", "gpu_24gb"])
+def test_packaged_recipes_fit_their_budget(name: str, hardware: str) -> None:
+    loaded = recipe(name, hardware)
+    assert loaded.vram_gib is not None
+    assert cures(loaded, SHAPES[loaded.base.model], loaded.vram_gib) == []
+
+
+def test_what_fits_is_the_largest_that_does() -> None:
+    batch = largest_batch(recipe(), LLAMA, 11.2)
+    assert estimate_vram(recipe(), LLAMA, batch_size=batch).total <= 11.2
+    assert estimate_vram(recipe(), LLAMA, batch_size=batch + 1).total > 11.2
+    length = largest_length(recipe(), LLAMA, 9.0)
+    assert estimate_vram(recipe(), LLAMA, length=length).total <= 9.0
+    assert estimate_vram(recipe(), LLAMA, length=length + 64).total > 9.0
+
+
+def test_every_cure_with_a_number_cures() -> None:
+    wide = with_training(recipe(backend="trl"), batch_size=4, max_length=2048)
+    named = cures(wide, LLAMA, 12.0)
+    assert "training.chunked_loss: true" in named and "backend: unsloth" in named
+    for cure in named:
+        if cure.startswith("training.batch_size"):
+            batch = int(cure.split()[1])
+            assert estimate_vram(wide, LLAMA, batch_size=batch).total <= 12.0
+        if cure.startswith("training.max_length"):
+            assert estimate_vram(wide, LLAMA, length=int(cure.split()[1])).total <= 12.0
+
+
+def test_a_card_that_is_too_small_is_refused_with_a_cure(monkeypatch: pytest.MonkeyPatch, make_job: Any) -> None:
+    monkeypatch.setattr(preflight, "cards", lambda: [Card(0, "a card of 8 GB", 8.0, 7.8)])
+    job = make_job().model_copy(update={"recipe": with_training(recipe(), batch_size=16)})
+    with pytest.raises(JobError, match=r"needs about .* of 8\.0 GiB.*training\.batch_size"):
+        preflight.check_machine(job)
+
+
+def test_a_recipe_for_a_card_says_that_there_is_none(make_job: Any) -> None:
+    if preflight.cards():
+        pytest.skip("there is a card here")
+    with pytest.raises(JobError, match="PERSONA_HARDWARE=cpu"):
+        preflight.check_machine(make_job().model_copy(update={"recipe": recipe()}))
+
+
+def test_a_gated_base_wants_a_token(monkeypatch: pytest.MonkeyPatch, make_job: Any, tmp_path: Path) -> None:
+    monkeypatch.setattr(preflight, "cards", lambda: [Card(0, "a card of 24 GB", 24.0, 23.0)])
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    job = make_job().model_copy(update={"recipe": recipe("capybara_qlora", "gpu_24gb")})
+    with pytest.raises(JobError, match=r"gated.*HF_TOKEN"):
+        preflight.check_machine(job)
+    monkeypatch.setenv("HF_TOKEN", "a token")
+    preflight.check_machine(job)
+
+
+def test_a_full_disk_is_seen_before(monkeypatch: pytest.MonkeyPatch, make_job: Any) -> None:
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0.0001 * GIB})())
+    with pytest.raises(JobError, match="make room"):
+        preflight.check_machine(make_job())
+
+
+def test_a_length_beyond_the_model_is_refused(make_job: Any) -> None:
+    with pytest.raises(JobError, match="lower it"):
+        preflight.check_machine(make_job(max_length=4096))
