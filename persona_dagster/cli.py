@@ -111,7 +111,10 @@ def forget(
 
     if not yes:
         typer.confirm(f"Forget {target} everywhere? This cannot be undone.", abort=True)
-    console.print(remove(target, Settings()).markdown())
+    report = remove(target, Settings())
+    console.print(report.markdown())
+    if report.left:
+        raise typer.Exit(1)  # something still holds the text: the report names it
 
 
 @app.command()

@@ -10,6 +10,7 @@ import html
 import io
 import json
 import os
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -168,6 +169,17 @@ def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], titl
         f"<style>{STYLE}</style><h1>Data card: {html.escape(title)}</h1>"
         f"<p>{size}, about {numbers['tokens_usable_estimate']:,} tokens.</p>{images}{counts}"
         f"<h2>Copies</h2>{copies}<h2>By board</h2>{boards}<h2>What each rule did</h2>{rules}</html>"
+    )
+
+
+def funnel_of(frame: pl.DataFrame) -> Funnel:
+    """The counts that finished rows still tell, for a card over many partitions; the rules' own stand with each."""
+    return Funnel(
+        rows_in=frame.height,
+        rows_out=frame.height,
+        usable=frame.filter(usable()).height,
+        flags=Counter(frame["flags"].explode().drop_nulls()),
+        languages=Counter(frame["lang"].drop_nulls()),
     )
 
 

@@ -8,9 +8,8 @@ import dagster as dg
 import polars as pl
 
 from persona_dagster.corpus.clean import clean_posts
-from persona_dagster.corpus.data_card import write_data_card
+from persona_dagster.corpus.data_card import funnel_of, write_data_card
 from persona_dagster.corpus.dedup import mark_duplicates
-from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
@@ -115,7 +114,10 @@ def _posts(house: House) -> dg.AssetsDefinition:
     def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
         deduplicated = mark_duplicates(pl.concat([ptt_posts, dcard_posts, threads_posts]))
         card = write_data_card(
-            deduplicated.frame, Funnel(), deduplicated.matches, house.settings.reports_dir / "corpus" / "posts"
+            deduplicated.frame,
+            funnel_of(deduplicated.frame),
+            deduplicated.matches,
+            house.settings.reports_dir / "corpus" / "posts",
         )
         return versioned(
             deduplicated.frame,
