@@ -52,9 +52,11 @@ def parse(files: list[Path]) -> None:
 @app.command()
 def clean(source: Path, target: Path) -> None:
     """Runs the cleaning rules over a dump (JSONL, also .gz and .zst, in the import schema); prints the funnel."""
+    from persona_dagster.config.sources import load_sources
     from persona_dagster.corpus.clean_file import clean_file
 
-    console.print(clean_file(source, target).markdown())
+    settings = Settings()
+    console.print(clean_file(source, target, load_sources(settings.config_dir, settings.profile)).markdown())
 
 
 @app.command()

@@ -7,7 +7,6 @@ around the kept row, so that a chain of small edits never pulls strangers togeth
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -78,7 +77,7 @@ def stars(count: int, left: np.ndarray, right: np.ndarray, jaccard: np.ndarray) 
     return kept_by, alike
 
 
-def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplicated:
+def mark_duplicates(frame: pl.DataFrame) -> Deduplicated:
     """`dup_of` of every row that repeats another (`records.POST_SCHEMA`), and the matches with their causes."""
     ranked = _ranked(frame)
     nodes = (

@@ -20,10 +20,11 @@ BUILDERS_VERSION = "1"
 
 # A reply further from its original than this is answered to another post of the same title.
 REPLY_DAYS = 60
-# Fewer dialogues than this do not make a voice; the yield says "too few".
-TOO_FEW = 30
+# Fewer dialogues than this do not make a voice, nor a sample to judge it by: the yield says "too few".
+TOO_FEW = 50
 
 _ASKS = r"[?？]$|^(?:什麼|如何|怎麼|為什麼|為何|哪些|誰)|(?:嗎|呢|是什麼|差在哪裡?|怎麼辦)$"
+_NUMBERING = r"^(?:\d+(?:\.\d+)*[.、:：]?\s+|[\p{So}\x{FE0F}\x{200D}]+\s*)+|\s*[:：！!]+$"  # "8.6.3 BFGS" asks for BFGS
 _NOTE_QUESTIONS = ("請說明「{}」。", "「{}」是什麼？", "可以解釋一下{}嗎？", "我想了解{}，請幫我整理重點。")
 
 
@@ -132,7 +133,7 @@ def thread_replies(posts: pl.DataFrame) -> pl.DataFrame:
 def qa_notes(posts: pl.DataFrame) -> pl.DataFrame:
     """A note's heading asks, its section answers; a heading that is no question is put as one."""
     notes = posts.filter((pl.col("source") == "notes") & pl.col("title").is_not_null())
-    asked = pl.col("title").str.strip_chars()
+    asked = pl.col("title").str.replace_all(_NUMBERING, "").str.strip_chars()
     form = pl.col("doc_id").map_elements(lambda doc: keyed_hash("note", doc) % len(_NOTE_QUESTIONS), pl.Int64)
     phrased = pl.coalesce(
         pl.when(asked.str.contains(_ASKS)).then(asked),

@@ -25,7 +25,7 @@ from persona_dagster.config.split import SplitSpec
 from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
-from persona_dagster.dialogue.plan import MixError, Plan, plan_mix
+from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
 from persona_dagster.digest import combine, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
 
@@ -70,19 +70,20 @@ class MixManifest:
 
 
 def write_mix(
-    dialogues: pl.DataFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas, folder: Path
+    dialogues: pl.DataFrame | pl.LazyFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas, folder: Path
 ) -> MixManifest:
     """Writes folder/<digest>/ and points folder/latest at it; the same inputs give the same bytes.
 
-    `dialogues` (DIALOGUE_SCHEMA) may hold personas that the recipe leaves out. Raises `MixError` or
-    `WeightError` before anything is written.
+    `dialogues` (DIALOGUE_SCHEMA; a lazy frame is read a chunk at a time) may hold personas that the recipe leaves
+    out. Raises `MixError` or `WeightError` before anything is written.
     """
-    _check(dialogues)
-    plan = plan_mix(dialogues, split, recipe, personas)
+    texts = dialogues.lazy()
+    _check(texts)
+    plan = plan_mix(texts.select(PLAN_COLUMNS).collect(), split, recipe, personas)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
-        manifest = _write(dialogues, plan, recipe, personas, fresh)
+        manifest = _write(texts, plan, recipe, personas, fresh)
         return _publish(manifest, fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
@@ -98,29 +99,28 @@ def read_manifest(mix: Path) -> MixManifest:
     return MixManifest(**orjson.loads((mix / "manifest.json").read_bytes()), folder=mix)
 
 
-def _check(dialogues: pl.DataFrame) -> None:
+def _check(dialogues: pl.LazyFrame) -> None:
     """Every dialogue asks and answers in turn, with something said in each turn."""
     content, role = (pl.element().struct.field(name) for name in ("content", "role"))
     for column in ("messages", "messages_raw"):
-        turns = pl.col(column).list.len()
-        wrong = dialogues.filter(
-            pl.col(column).is_null()
-            | (turns < 2)
-            | (turns % 2 == 1)
-            | pl.col(column).list.eval(content.is_null() | (content.str.strip_chars() == "")).list.any()
-            | (
-                pl.col(column).list.eval(role).list.join(" ")
-                != pl.lit("user assistant ").repeat_by(turns // 2).list.join("").str.strip_chars()
-            )
+        turns = pl.col(column).list
+        in_turn = pl.lit("user assistant ").repeat_by(turns.len() // 2).list.join("").str.strip_chars()
+        silent = content.is_null() | (content.str.strip_chars() == "")
+        wrong = (
+            (turns.len() < 2)
+            | (turns.len() % 2 == 1)
+            | turns.eval(silent).list.any()
+            | (turns.eval(role).list.join(" ") != in_turn)
         )
-        if wrong.height:
+        found = dialogues.filter(wrong.fill_null(value=True)).select("pair_id", "builder").collect(engine="streaming")
+        if found.height:
             raise MixError(
-                f"{wrong.height} dialogues are malformed in {column}, the first is {wrong['pair_id'][0]} "
-                f"({wrong['builder'][0]}): turns must be user and assistant in turn, none empty"
+                f"{found.height} dialogues are malformed in {column}, the first is {found['pair_id'][0]} "
+                f"({found['builder'][0]}): turns must be user and assistant in turn, none empty"
             )
 
 
-def _write(dialogues: pl.DataFrame, plan: Plan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
+def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
     rows = plan.rows
     digests: list[str] = []
     files, chars = {}, {}
@@ -165,7 +165,7 @@ def _write_manifest(manifest: MixManifest, personas: Personas, fresh: Path) -> N
 
 
 def _write_rows(
-    texts: pl.DataFrame, rows: pl.DataFrame, personas: Personas, path: Path, digests: list[str]
+    texts: pl.LazyFrame, rows: pl.DataFrame, personas: Personas, path: Path, digests: list[str]
 ) -> tuple[dict[str, Any], int]:
     """The rows as JSON lines in the order of their place; appends each row's digest to `digests`."""
     count = max(1, -(-rows.height // BUCKET))
@@ -198,7 +198,7 @@ def _write_rows(
     return {"sha256": sha.hexdigest(), "bytes": size, "rows": rows.height}, chars
 
 
-def _lines(texts: pl.DataFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
+def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
     """Chunks of `places` with `messages` (JSON), `line` and `chars`."""
     heads = pl.DataFrame(
         {
@@ -211,8 +211,9 @@ def _lines(texts: pl.DataFrame, places: pl.DataFrame, personas: Personas) -> Ite
     )
     head = pl.when("tagged").then(pl.col("head").fill_null("")).otherwise(pl.lit(""))
     turns = pl.struct("messages").struct.json_encode().str.strip_prefix(_OPEN).str.strip_suffix("]}")
-    for start in range(0, texts.height, CHUNK):
-        chunk = texts.slice(start, CHUNK).join(places.select("pair_id").unique(), on="pair_id", how="semi")
+    wanted = places.select("pair_id").unique()
+    for batch in texts.collect_batches(chunk_size=CHUNK, maintain_order=True):
+        chunk = batch.join(wanted, on="pair_id", how="semi")
         if chunk.is_empty():
             continue
         chunk = _neutral(chunk).select(
@@ -256,15 +257,17 @@ def _write_provenance(rows: pl.DataFrame, path: Path) -> dict[str, Any]:
     return {"sha256": hashlib.sha256(data).hexdigest(), "bytes": len(data), "rows": frame.height}
 
 
-def _proof(dialogues: pl.DataFrame, rows: pl.DataFrame, recipe: Recipe) -> float:
+def _proof(dialogues: pl.LazyFrame, rows: pl.DataFrame, recipe: Recipe) -> float:
     """How near the written train rows come to the written test rows, each in the text that was written."""
-    spec = SplitSpec()
     said = []
-    for split in ("train", "test"):
+    for split in ("test", "train"):
         text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
-        pairs = rows.filter(pl.col("split") == split).select("pair_id").unique()
-        said.append(spoken(dialogues.select("pair_id", messages=text).join(pairs, on="pair_id", how="semi")))
-    return largest_jaccard(said[0], said[1], spec.min_chars)
+        pairs = rows.lazy().filter(pl.col("split") == split).select("pair_id").unique()
+        kept = dialogues.select("pair_id", messages=text).join(pairs, on="pair_id", how="semi").collect()
+        if kept.is_empty():
+            return 0.0
+        said.append(spoken(kept))
+    return largest_jaccard(said[1], said[0], SplitSpec().min_chars)
 
 
 def _counts(rows: pl.DataFrame, column: str) -> dict[str, int]:

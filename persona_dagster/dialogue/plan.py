@@ -22,8 +22,8 @@ from persona_dagster.digest import keyed_hash
 TEST_KEY = "test"  # every recipe draws and tags its test rows by this key
 TEST_TAGGED = 0.5
 
-_PLAN_COLUMNS = ("pair_id", "persona", "builder", "source", "board", "doc_ids", "urls", "split")
-_ROW_COLUMNS = ("row_id", "repeat", "place", "tagged", *_PLAN_COLUMNS)
+PLAN_COLUMNS = ("pair_id", "persona", "builder", "source", "board", "doc_ids", "urls")
+_ROW_COLUMNS = ("row_id", "repeat", "place", "tagged", *PLAN_COLUMNS, "split")
 _COPIES = {"pair_id": pl.String, "copies": pl.Int32}
 
 
@@ -41,10 +41,10 @@ class Plan:
 
 
 def plan_mix(dialogues: pl.DataFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas) -> Plan:
-    """The plan of a mix. Of `dialogues` (DIALOGUE_SCHEMA) the text is not looked at."""
+    """The plan of a mix. Of `dialogues` only PLAN_COLUMNS are looked at, no text."""
     mix = recipe.mix
     wanted = [GENERAL] if mix.kind == "capybara" else list(personas.personas)
-    placed = dialogues.select(_PLAN_COLUMNS[:-1]).join(split.select("pair_id", "split"), on="pair_id", how="inner")
+    placed = dialogues.select(PLAN_COLUMNS).join(split.select("pair_id", "split"), on="pair_id", how="inner")
     placed = placed.sort("pair_id")
     if placed.height != dialogues.height:
         raise MixError(f"the split knows {placed.height} of {dialogues.height} dialogues: materialise split again")

@@ -1,7 +1,7 @@
 """Forgetting: what the base knew and the adapter no longer does, on probes written for this project.
 
-Two views in 0-1, base against adapter: `choice` (the right answer is likelier, by nats a token, than the wrong
-ones; it needs no fluent answer, so it works for small models) and `written` (the answer holds what it must).
+Two views in 0-1, base against adapter: `choice` (the sentence with the right answer is likelier than those with the
+wrong ones; it needs no fluent answer, so it works for small models) and `written` (the answer holds what it must).
 Drop = base minus adapter, positive when something was lost.
 """
 

@@ -254,7 +254,7 @@ def score_all(
     for probe in knowledge(spec.max_probes):
         question = {"role": "user", "content": probe.prompt}
         for option, text in enumerate((probe.answer, *probe.wrong)):
-            messages = [question, {"role": "assistant", "content": text}]
+            messages = [question, {"role": "assistant", "content": probe.say.format(text)}]
             rows.append(Answered(probe.id, "knowledge", "general", messages, option))
     tokenizer.padding_side = "right"
     frames = [pl.DataFrame(schema=LIKELIHOOD_SCHEMA)]

@@ -107,7 +107,15 @@ def perplexity(loss: float | None) -> float | None:
 
 
 def choices(frame: pl.DataFrame) -> pl.DataFrame:
-    """Per (key, model): whether the right answer is the likeliest by nats a token. Chance is 1 / options."""
-    scored = frame.filter(pl.col("suite") == "knowledge").with_columns(rate=pl.col("nats") / pl.col("tokens"))
-    best = scored.sort("rate", "option").group_by("key", "model", maintain_order=True).first()
+    """Per (key, model): whether the sentence with the right answer is the likeliest. Chance is 1 / options.
+
+    By summed nats: the sentences of one probe differ in one word, and a mean a token would favour the word that
+    the tokenizer cuts into more pieces.
+    """
+    best = (
+        frame.filter(pl.col("suite") == "knowledge")
+        .sort("nats", "option")
+        .group_by("key", "model", maintain_order=True)
+        .first()
+    )
     return best.select("key", "model", right=(pl.col("option") == 0)).sort("key", "model")

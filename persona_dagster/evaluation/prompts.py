@@ -73,13 +73,15 @@ class Prompt:
 
 @dataclass(frozen=True)
 class Choice:
-    """A knowledge probe: a question, its answer, wrong answers, and what a written answer must hold (regex)."""
+    """A knowledge probe: a question, its answer, wrong answers, the sentence that holds one of them (`{}`), and
+    what a written answer must hold (regex)."""
 
     id: str
     lang: str
     prompt: str
     answer: str
     wrong: tuple[str, ...]
+    say: str
     accept: str
 
 

@@ -76,7 +76,7 @@ def backup(settings: Settings, target: Path) -> BackupReport:
     filesystem, root = fsspec.core.url_to_fs(settings.archive_url or str(settings.raw_dir))
     if filesystem.exists(root):
         filesystem.get(root.rstrip("/") + "/", str(partial / RAW) + "/", recursive=True)
-    files = {name: [path.stat().st_size, _sha256(path)] for name, path in _files(partial)}
+    files: dict[str, list[int | str]] = {name: [path.stat().st_size, _sha256(path)] for name, path in _files(partial)}
     if not files:
         shutil.rmtree(partial)
         raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")

@@ -216,6 +216,8 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
 
     try:
         yield
+    except ReleaseError:
+        raise
     except HFValidationError as error:
         raise ReleaseError(f"{repo_id!r} is no repository id; write owner/name") from error
     except HfHubHTTPError as error:
@@ -227,7 +229,7 @@ def _clear_errors(repo_id: str) -> Iterator[None]:
         raise ReleaseError(
             f"{repo_id}: the Hub did not take a file; {_cure(0, str(error), False)} ({error})"
         ) from error
-    except (httpx.TransportError, OSError) as error:
+    except (httpx.TransportError, OSError, RuntimeError) as error:  # RuntimeError: a file whose upload broke off
         raise ReleaseError(
             f"{repo_id}: the connection broke ({error}); run it again, what has arrived is not sent twice"
         ) from error

@@ -185,8 +185,8 @@ def _privacy() -> str:
     return (
         "## Privacy\n\nThe texts are public posts. E-mail addresses, telephone numbers, ids, accounts, handles and "
         "postal addresses were masked before training as far as rules find them, authors stand as keyed hashes, "
-        "and none of the text is published with the model. A post can be forgotten on request: its rows leave the data, and "
-        "adapters that saw it are marked stale."
+        "and none of the text is published with the model. A post can be forgotten on request: its rows leave "
+        "the data, and adapters that saw it are marked stale."
     )
 
 

@@ -26,23 +26,32 @@ def lease_folder() -> Path:
 
 
 class Lease:
+    """The held host. The time is rewritten in place, at a fixed width: a new file a request cost 8 ms."""
+
     def __init__(self, path: Path):
         self.path = path
+        self._descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+        self._next_at = self._read()
+
+    def _read(self) -> float:
+        try:
+            return float(os.pread(self._descriptor, 64, 0))
+        except ValueError:
+            return 0.0
 
     @property
     def next_at(self) -> float:
         """Wall-clock seconds; 0 when nothing is known."""
-        try:
-            return float(self.path.read_text(encoding="ascii"))
-        except (OSError, ValueError):
-            return 0.0
+        return self._next_at
 
     @next_at.setter
     def next_at(self, value: float) -> None:
-        # Without fsync: after a power cut the pause has passed anyway.
-        temporary = self.path.with_suffix(".tmp")
-        temporary.write_text(f"{value:.3f}", encoding="ascii")
-        temporary.replace(self.path)
+        if value != self._next_at:
+            os.pwrite(self._descriptor, f"{value:020.3f}".encode(), 0)
+            self._next_at = value
+
+    def close(self) -> None:
+        os.close(self._descriptor)
 
 
 @contextmanager
@@ -53,6 +62,10 @@ def lease(origin: str, folder: Path | None = None, wait: float = WAIT) -> Iterat
     name = re.sub(r"[^0-9A-Za-z.]+", "_", origin)
     try:
         with FileLock(folder / f"{name}.lock", timeout=wait):
-            yield Lease(folder / f"{name}.next")
+            held = Lease(folder / f"{name}.next")
+            try:
+                yield held
+            finally:
+                held.close()
     except Timeout as error:
         raise HostBusyError(f"{origin}: another crawl holds it for more than {wait:.0f} s; run this later") from error

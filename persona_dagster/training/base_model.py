@@ -203,7 +203,7 @@ def _convert_smollm2(folder: Path) -> None:
         model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.bfloat16)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
-    model.hf_quantizer = None
+    del model.hf_quantizer
     tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
     for config in (model.config, model.generation_config):
         config.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")

@@ -154,6 +154,11 @@ class Session:
                     save_weights(model, folder, self.job.recipe.base.model)
                     write_json(folder / "best.json", {"step": step, "loss": loss})
 
+    def best_is_saved(self) -> bool:
+        """Whether `best_dir` holds the weights of `best_step`: not at step 0, where they are the base's own."""
+        path = self.best_dir / "best.json"
+        return path.is_file() and json.loads(path.read_text(encoding="utf-8"))["step"] == self.best_step
+
     def restore(self) -> None:
         """The state of the watch and the best evaluation at the checkpoint, told again from the log."""
         for line in self.log.lines:

@@ -148,7 +148,8 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
         with _signals_stop(session):
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         _raise_unless_whole(session, trainer.state)
-        use_best = recipe.training.on_trouble == "stop" and 0 < session.best_step < trainer.state.global_step
+        stops = recipe.training.on_trouble == "stop"
+        use_best = stops and session.best_step < trainer.state.global_step and session.best_is_saved()
         if use_best:
             _load_best(trainer.model, session.best_dir)
         learnt = choose(train_rows.rows, recipe.training.eval_rows)

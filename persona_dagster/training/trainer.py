@@ -95,7 +95,7 @@ def make_trainer(
     order = EpochOrder(rows, window, recipe.training.seed)
 
     class OrderedTrainer(SFTTrainer):
-        def _get_train_sampler(self, train_dataset: Any = None) -> EpochOrder:
+        def _get_train_sampler(self, train_dataset: Any = None) -> Any:
             return order
 
         def create_model_card(self, *_: Any, **__: Any) -> None:

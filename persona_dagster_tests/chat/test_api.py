@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -11,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import httpx
 import openai
 import pytest
-import uvicorn
 
 from persona_dagster.chat import api as module
 from persona_dagster.chat.adapters import Adapter
@@ -20,31 +17,7 @@ from persona_dagster.chat.engine import Ask, Engine, Sampling
 from persona_dagster.chat.routing import Router
 from persona_dagster.config.personas import Personas
 from persona_dagster.settings import Settings
-
-
-class Served:
-    def __init__(self, app: object) -> None:
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
-        config = uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error")  # type: ignore[arg-type]
-        self.server = uvicorn.Server(config)
-        self.thread = threading.Thread(target=self.server.run, daemon=True)
-        self.thread.start()
-        deadline = time.monotonic() + 30
-        while not self.server.started and time.monotonic() < deadline:
-            time.sleep(0.02)
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}/v1"
-
-    def client(self, key: str = "none") -> openai.OpenAI:
-        return openai.OpenAI(base_url=self.url, api_key=key, max_retries=0, timeout=120)
-
-    def close(self) -> None:
-        self.server.should_exit = True
-        self.thread.join(10)
+from persona_dagster_tests.chat.serving import Served
 
 
 @pytest.fixture(scope="module")
@@ -54,12 +27,16 @@ def served(settings: Settings, engine: Engine, personas: Personas) -> Iterator[S
     served.close()
 
 
+def client(served: Served, key: str = "none") -> openai.OpenAI:
+    return openai.OpenAI(base_url=served.api, api_key=key, max_retries=0, timeout=120)
+
+
 def ask(text: str) -> list[dict[str, str]]:
     return [{"role": "user", "content": text}]
 
 
 def test_models_are_adapters_with_voices(served: Served) -> None:
-    names = [model.id for model in served.client().models.list()]
+    names = [model.id for model in client(served).models.list()]
     assert names[:2] == ["persona-v2:auto", "persona-v2:assistant"]
     assert {"persona-v1:mentor", "base:model"} <= set(names)
 
@@ -67,7 +44,7 @@ def test_models_are_adapters_with_voices(served: Served) -> None:
 def test_an_answer_equals_the_engines_own(
     served: Served, engine: Engine, adapters: dict[str, Adapter], personas: Personas
 ) -> None:
-    reply = served.client().chat.completions.create(
+    reply = client(served).chat.completions.create(
         model="persona-v2:mentor", messages=ask("你好"), temperature=0, max_tokens=12
     )
     answer = engine.answer(
@@ -90,8 +67,8 @@ def test_a_stream_says_what_the_whole_says(served: Served) -> None:
         "seed": 5,
         "max_tokens": 24,
     }
-    whole = served.client().chat.completions.create(**arguments)
-    chunks = list(served.client().chat.completions.create(**arguments, stream=True))
+    whole = client(served).chat.completions.create(**arguments)
+    chunks = list(client(served).chat.completions.create(**arguments, stream=True))
     said = "".join(chunk.choices[0].delta.content or "" for chunk in chunks)
     assert said == whole.choices[0].message.content
     assert chunks[-1].choices[0].finish_reason == whole.choices[0].finish_reason
@@ -117,7 +94,7 @@ def test_a_stream_says_what_the_whole_says(served: Served) -> None:
 )
 def test_errors_are_the_clients_own(served: Served, arguments: dict, error: type[Exception], says: str) -> None:
     with pytest.raises(error, match=says):
-        served.client().chat.completions.create(**arguments)
+        client(served).chat.completions.create(**arguments)
 
 
 def test_a_megabyte_without_a_length_is_refused_too(served: Served) -> None:
@@ -126,7 +103,7 @@ def test_a_megabyte_without_a_length_is_refused_too(served: Served) -> None:
             yield b"x" * 16_384
 
     reply = httpx.post(
-        f"{served.url}/chat/completions", content=endless(), headers={"content-type": "application/json"}
+        f"{served.api}/chat/completions", content=endless(), headers={"content-type": "application/json"}
     )
     assert reply.status_code == 413
 
@@ -136,7 +113,7 @@ def test_fifty_at_once_do_not_mix(served: Served) -> None:
     models = ["persona-v2:mentor", "persona-v1:assistant", "base:model", "persona-v2:auto", "persona-v1:model"]
 
     def one(number: int) -> str:
-        reply = served.client().chat.completions.create(
+        reply = client(served).chat.completions.create(
             model=models[number % 5], messages=ask(f"第 {number} 個問題"), temperature=1, seed=number, max_tokens=10
         )
         return str(reply.choices[0].message.content)
@@ -153,13 +130,13 @@ def test_more_than_may_wait_are_told_to_come_back(
     monkeypatch.setattr(module, "MOST_WAITING", 1)
     busy = engine.answer(Ask(ask("說"), adapters["base"], sampling=Sampling(max_new_tokens=900, temperature=1, seed=3)))
     with pytest.raises(openai.RateLimitError, match="waiting"):
-        served.client().chat.completions.create(model="base", messages=ask("你好"), max_tokens=2)
+        client(served).chat.completions.create(model="base", messages=ask("你好"), max_tokens=2)
     busy.stop()
     list(busy)
 
 
 def test_hanging_up_stops_the_model(served: Served, engine: Engine) -> None:
-    stream = served.client().chat.completions.create(
+    stream = client(served).chat.completions.create(
         model="base", messages=ask("說"), temperature=1, seed=3, max_tokens=900, stream=True
     )
     next(iter(stream))
@@ -182,13 +159,13 @@ def test_hanging_up_stops_the_model(served: Served, engine: Engine) -> None:
     ],
 )
 def test_hostile_words_are_words(served: Served, text: str) -> None:
-    reply = served.client().chat.completions.create(model="persona-v2:mentor", messages=ask(text), max_tokens=4)
+    reply = client(served).chat.completions.create(model="persona-v2:mentor", messages=ask(text), max_tokens=4)
     assert reply.choices[0].finish_reason in ("stop", "length")
 
 
 def test_a_callers_system_message_cannot_displace_a_persona(served: Served) -> None:
     def asked(model: str, *before: dict[str, str]) -> int:
-        reply = served.client().chat.completions.create(model=model, messages=[*before, *ask("你好")], max_tokens=1)
+        reply = client(served).chat.completions.create(model=model, messages=[*before, *ask("你好")], max_tokens=1)
         assert reply.usage is not None
         return reply.usage.prompt_tokens
 
@@ -201,12 +178,12 @@ def test_a_key_is_asked_for_when_there_is_one(settings: Settings, engine: Engine
     served = Served(build_api(settings, engine, Router(personas), key="sesame"))
     try:
         with pytest.raises(openai.AuthenticationError):
-            served.client("wrong").models.list()
-        assert list(served.client("sesame").models.list())
+            client(served, "wrong").models.list()
+        assert list(client(served, "sesame").models.list())
     finally:
         served.close()
 
 
 def test_a_page_elsewhere_cannot_reach_loopback_by_name(served: Served) -> None:
-    reply = httpx.get(f"{served.url}/models", headers={"Host": "evil.example"})
+    reply = httpx.get(f"{served.api}/models", headers={"Host": "evil.example"})
     assert reply.status_code == 400

@@ -171,15 +171,15 @@ def test_likelihoods_are_the_models_own_loss(job: GenerateJob, mix: Path) -> Non
         assert found["tokens"] == sum(label != -100 for label in one.labels)
 
 
-def test_choices_take_the_likeliest_by_token() -> None:
+def test_choices_take_the_likeliest_sentence() -> None:
     frame = pl.DataFrame(
         {
             "key": ["a", "a", "b", "b"],
             "suite": ["knowledge"] * 4,
             "model": ["base"] * 4,
             "option": [0, 1, 0, 1],
-            "nats": [4.0, 3.0, 9.0, 2.0],  # a: 1.0 against 1.5 a token; b: 3.0 against 2.0
-            "tokens": [4, 2, 3, 1],
+            "nats": [3.0, 4.0, 9.0, 2.0],  # by tokens, the wrong one of `a` would win
+            "tokens": [2, 4, 3, 1],
         }
     )
     assert choices(frame).rows() == [("a", "base", True), ("b", "base", False)]

@@ -58,7 +58,7 @@ def test_sigkill_loses_nothing_and_repeats_nothing(tmp_path: Path, soak: bool) -
                 running.kill()
                 landed += running.wait() != 0
                 kills += 1
-                asked = {item.target.rsplit("/", 1)[-1].removesuffix(".html") for item in replica.asked[start:]}
+                asked = {item.target.rsplit("/", 1)[-1].removesuffix(".html") for item in list(replica.asked)[start:]}
                 assert not before & asked, "an acknowledged article was fetched again within its cache time"
                 assert Archive(root).verify("ptt", BOARD) == [], "only whole parts have a name"
             assert crawl(root, replica).wait(timeout=60) == 0

@@ -145,7 +145,7 @@ def test_robots_is_obeyed_unless_the_operator_says_otherwise(tiny: Sources, tmp_
         "threads", "失戀", strict, Archive(tmp_path), transport=Transport(replica.rewrites), log=lambda _: None
     )
     assert report.outcomes[Outcome.ROBOTS_DISALLOWED.value] == 1
-    assert [asked.target for asked in replica.asked[before:]] == ["/robots.txt"]
+    assert [asked.target for asked in list(replica.asked)[before:]] == ["/robots.txt"]
 
 
 def test_one_board_blocked_one_unchanged(crawl_with: Crawl) -> None:

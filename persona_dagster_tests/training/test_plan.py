@@ -80,6 +80,6 @@ def test_the_plan_of_a_mix_and_of_none_yet(mix_dir: Path, models_dir: Path, tmp_
 
 def test_the_plan_for_a_card_names_parts_and_cures(tmp_path: Path) -> None:
     live = load_recipe("persona_v2", tmp_path, "live", "gpu_12gb")
-    text = plan_recipe(live.model_copy(update={"vram_gib": 7.0}), tmp_path, tmp_path).markdown()
+    text = plan_recipe(live.model_copy(update={"vram_gib": 7.5}), tmp_path, tmp_path).markdown()
     assert "| embeddings | 1.96 |" in text and "**It does not fit.**" in text and "training.batch_size: " in text
     assert "It does not fit" not in plan_recipe(live, tmp_path, tmp_path).markdown()

@@ -1,0 +1,209 @@
+"""A release laid out, sent to a stand-in of the Hub by the real client, pulled back and verified; and its failures."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from persona_dagster.config.loading import PACKAGED
+from persona_dagster.config.personas import load_personas
+from persona_dagster.config.recipes import load_recipe
+from persona_dagster.publishing.hub import ReleaseError, ReleasePlan, plan_release, pull, release, verify
+from persona_dagster_tests.chat.conftest import make_adapter
+from persona_dagster_tests.chat.serving import Served
+from persona_dagster_tests.publishing.hub_stand_in import READER, TOKEN, Hub, build
+
+REPO = "me/persona-lora"
+INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 30, "enough": True}
+GATE = {
+    "name": "min_loss_gain",
+    "title": "Finds human answers likelier",
+    "verdict": "green",
+    "why": "within",
+    "bound": "above",
+}
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home with an adapter and, as their rooms write them, the manifest and metrics that belong to it."""
+    home = tmp_path_factory.mktemp("home")
+    make_adapter(home, "persona_v2", 1, "a" * 32)
+    report = {
+        "digest": "2" * 32,
+        "verdict": "green",
+        "gates": [{**GATE, "threshold": 0.0, "value": 0.5, "low": 0.4, "high": 0.6, "n": 30}],
+        "intervals": {"fidelity_base": INTERVAL, "fidelity_adapter": {**INTERVAL, "value": 0.9}},
+        "test": {"rows": 18, "digest": "3" * 32},
+    }
+    manifest = {
+        "digest": "0" * 32,
+        "recipe": "persona_v2",
+        "train_by_persona": {"mentor": 40, "assistant": 30},
+        "test_by_persona": {"mentor": 5},
+        "by_source": {"dcard": 40, "notes": 30},
+        "largest_jaccard": 0.31,
+    }
+    for name, content in (("report/metrics.json", report), ("mix/manifest.json", manifest)):
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text(json.dumps(content), encoding="utf-8")
+    return home
+
+
+def plan(home: Path, out: Path, adapter: Path | None = None) -> ReleasePlan:
+    return plan_release(
+        load_recipe("persona_v2", PACKAGED, "tiny", "cpu"),
+        load_personas(PACKAGED),
+        adapter or home / "adapters" / "persona_v2" / ("a" * 32),
+        home / "mix",
+        home / "report",
+        REPO,
+        out,
+    )
+
+
+@pytest.fixture
+def hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[Hub]:
+    from huggingface_hub import constants
+
+    state = Hub()
+    served = Served(build(state))
+    monkeypatch.setenv("HF_ENDPOINT", served.url)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    yield state
+    served.close()
+
+
+def test_a_plan_is_what_lies_in_its_folder_and_the_same_twice(made: Path, tmp_path: Path) -> None:
+    first, second = plan(made, tmp_path / "a"), plan(made, tmp_path / "b")
+    assert first.digest == second.digest == first.folder.name
+    assert [file.path for file in first.files] == sorted(path.name for path in first.folder.iterdir())
+    assert {"README.md", "release.json", "adapter_model.safetensors", "data_card.md"} <= {f.path for f in first.files}
+    assert not {"rows.json", "training_log.jsonl", "train.jsonl"} & {file.path for file in first.files}
+    verify(first.folder)
+
+
+def test_the_card_says_what_was_measured(made: Path, tmp_path: Path) -> None:
+    card = plan(made, tmp_path).card.read_text(encoding="utf-8")
+    for said in (
+        "base_model: tiny:llama",
+        "6.200 → 5.100",
+        "0.900 (0.400 to 0.600)",
+        "**green**",
+        "| mentor | 40 | 5 |",
+    ):
+        assert said in card
+
+
+def test_dry_by_default_without_token_or_network(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("HF_TOKEN", raising=False)
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    planned = plan(made, tmp_path)
+    released = release(planned)
+    assert released.dry_run
+    assert released.sent == tuple(file.path for file in planned.files)
+    with pytest.raises(ReleaseError, match="HF_TOKEN"):
+        release(planned, dry_run=False)
+
+
+def test_there_and_back(made: Path, tmp_path: Path, hub: Hub) -> None:
+    planned = plan(made, tmp_path / "plan")
+    released = release(planned, dry_run=False)
+    assert hub.refs[REPO][planned.tag] == released.revision == hub.refs[REPO]["main"]
+    assert hub.private[REPO]
+    asked = [path for _, path in hub.log]
+    for endpoint in ("/api/repos/create", f"/{REPO}.git/info/lfs/objects/batch", f"/api/models/{REPO}/commit/main"):
+        assert endpoint in asked
+    folder = pull(REPO, tmp_path / "pulled", planned.tag)
+    assert folder.name == released.revision
+    assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
+        p.name: p.read_bytes() for p in planned.folder.iterdir()
+    }
+
+
+def test_the_same_release_twice_is_one_commit(made: Path, tmp_path: Path, hub: Hub) -> None:
+    planned = plan(made, tmp_path)
+    first, second = release(planned, dry_run=False), release(planned, dry_run=False)
+    assert first.revision == second.revision
+    assert [method for method, path in hub.log if path.startswith("/lfs/") and method == "PUT"].count("PUT") == len(
+        hub.lfs
+    )
+
+
+def test_a_wrong_token_is_named(made: Path, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = plan(made, tmp_path)
+    for token, says in (("hf_wrong", "wrong or expired"), (READER, "no right to write")):
+        monkeypatch.setenv("HF_TOKEN", token)
+        with pytest.raises(ReleaseError, match=says):
+            release(planned, dry_run=False)
+    assert not hub.repos
+
+
+def test_no_room_is_named_and_publishes_nothing(made: Path, tmp_path: Path, hub: Hub) -> None:
+    hub.quota = 1000
+    with pytest.raises(ReleaseError, match="no room left"):
+        release(plan(made, tmp_path), dry_run=False)
+    assert hub.repos[REPO][hub.refs[REPO]["main"]] == {}
+
+
+def test_an_interrupted_upload_goes_on(made: Path, tmp_path: Path, hub: Hub) -> None:
+    planned = plan(made, tmp_path)
+    hub.break_puts = 1
+    with pytest.raises(ReleaseError):
+        release(planned, dry_run=False)
+    assert hub.repos[REPO][hub.refs[REPO]["main"]] == {}
+    released = release(planned, dry_run=False)
+    assert set(hub.repos[REPO][str(released.revision)]) >= {file.path for file in planned.files}
+
+
+@pytest.mark.parametrize("name", ["adapter_model.safetensors", "README.md"])
+def test_what_was_changed_on_the_way_is_refused(made: Path, tmp_path: Path, hub: Hub, name: str) -> None:
+    planned = plan(made, tmp_path / "plan")
+    release(planned, dry_run=False)
+    hub.tamper = name
+    with pytest.raises(ReleaseError, match=name):
+        pull(REPO, tmp_path / "pulled", planned.tag)
+    assert not [path for path in (tmp_path / "pulled").glob("*") if path.is_dir()]
+
+
+def test_an_unknown_revision_or_no_network_is_named(
+    made: Path, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(plan(made, tmp_path / "plan"), dry_run=False)
+    with pytest.raises(ReleaseError, match=REPO):
+        pull(REPO, tmp_path, "no-such-tag")
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    with pytest.raises(ReleaseError, match="connection"):
+        pull(REPO, tmp_path, "main")
+
+
+def test_a_plan_that_changed_since_is_not_sent(made: Path, tmp_path: Path, hub: Hub) -> None:
+    planned = plan(made, tmp_path)
+    planned.card.write_text("something else", encoding="utf-8")
+    with pytest.raises(ReleaseError, match="changed since"):
+        release(planned, dry_run=False)
+    assert not hub.repos
+
+
+def test_an_adapter_of_another_mix_or_personal_data_stops_the_plan(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "adapter"
+    shutil.copytree(made / "adapters" / "persona_v2" / ("a" * 32), other)
+    card = json.loads((other / "run_card.json").read_text(encoding="utf-8"))
+    (other / "run_card.json").write_text(json.dumps({**card, "base_revision": "ask 0912-345-678"}), encoding="utf-8")
+    with pytest.raises(ReleaseError, match="PHONE"):
+        plan(made, tmp_path / "out", other)
+    (other / "run_card.json").write_text(json.dumps({**card, "mix_digest": "9" * 32}), encoding="utf-8")
+    with pytest.raises(ReleaseError, match="trained on mix 9999"):
+        plan(made, tmp_path / "out", other)
+    assert not list((tmp_path / "out").glob("*"))
+
+
+def test_a_repository_id_must_be_one(made: Path, tmp_path: Path, hub: Hub) -> None:
+    with pytest.raises(ReleaseError, match="owner/name"):
+        release(replace(plan(made, tmp_path), repo_id="not an id!"), dry_run=False)
