@@ -12,13 +12,15 @@ from persona_dagster.defs.resources import House
 Condition = dg.AutomationCondition
 
 
-def only_if_data_changed(*, join: bool = False) -> dg.AutomationCondition:
+def only_if_data_changed(*, join: bool = False, follow: tuple[str, ...] = ()) -> dg.AutomationCondition:
     """Run when the content upstream or the code changed; once more after a failure, then wait for a change.
 
     A `join` takes what is there: a board or recipe that was never materialised is absent, not a reason to wait.
+    With `follow`, only changes of those upstream assets count: an evaluation follows its adapter, not each night's mix.
     """
+    news = Condition.any_deps_match(Condition.data_version_changed())
     changed = (
-        Condition.any_deps_match(Condition.data_version_changed())
+        (news.allow(dg.AssetSelection.assets(*follow)) if follow else news)
         | Condition.newly_missing()
         | Condition.code_version_changed()
     )

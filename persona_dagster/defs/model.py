@@ -79,7 +79,7 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         owners=["team:ml"],
         pool="gpu",
         code_version=EVALUATION_VERSION,
-        automation_condition=only_if_data_changed(),
+        automation_condition=only_if_data_changed(follow=("lora_adapter", "recipe_config")),
     )
     def generations(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         settings, recipe = house.settings, house.recipe(context.partition_key)
@@ -109,7 +109,7 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         owners=["team:ml"],
         pool="gpu",
         code_version=EVALUATION_VERSION,
-        automation_condition=only_if_data_changed(),
+        automation_condition=only_if_data_changed(follow=("generations", "recipe_config")),
     )
     def eval_report(
         context: dg.AssetExecutionContext, dialogues: pl.DataFrame, split: pl.DataFrame

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import socket
@@ -32,7 +33,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.train]
 ROOT = Path(__file__).resolve().parents[2]
 RECIPE = "capybara_qlora"
 SECONDS = 1000  # Playwright counts milliseconds
-PATIENCE = 180
+PATIENCE = 180  # of a loaded machine; alone a click takes effect within 10 s
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 STOP = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
 SENSORS = """query { sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName:
@@ -169,6 +170,7 @@ def test_the_lineage_opens_by_groups(ui: Dagster) -> None:
 def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Dagster) -> None:
     before = len(ui.runs("notes_raw"))
     ui.page.goto(f"{ui.url}/assets/notes_raw")
+    ui.page.get_by_text("captures_read").first.wait_for()  # until then a click does nothing
     ui.page.get_by_role("button", name="Materialize", exact=True).first.click()
     wait("a run was started", lambda: len(ui.runs("notes_raw")) == before + 1)
     wait("the run succeeds", lambda: ui.runs("notes_raw")[0]["status"] == "SUCCESS")
@@ -187,16 +189,15 @@ def test_numbers_have_a_plot(ui: Dagster) -> None:
 def test_a_sensor_is_switched_off(ui: Dagster) -> None:
     assert ui.sensors()["new_files"][1] == "RUNNING"
     ui.page.goto(f"{ui.url}/automation")
-    row = ui.page.locator("div", has=ui.page.get_by_role("link", name="new_files", exact=True)).filter(
-        has=ui.page.get_by_role("checkbox")
-    )
-    row.last.locator("label, [role=switch], input[type=checkbox]").last.click(force=True)
+    row = ui.page.locator("[class*=VirtualizedTable_row]", has_text="new_files")
+    row.locator("label").last.click()  # the first one is for choosing the row
     wait("the sensor is off", lambda: ui.sensors()["new_files"][1] == "STOPPED", 30)
     look(ui, "automation")
 
 
 def test_a_backfill_over_boards(ui: Dagster) -> None:
     ui.page.goto(f"{ui.url}/assets/threads_raw")
+    ui.page.get_by_text("rescrape_threads").first.wait_for()
     ui.page.get_by_role("button", name="Materialize").first.click()
     ui.page.get_by_role("button", name="All", exact=True).click()
     look(ui, "backfill")
@@ -207,18 +208,18 @@ def test_a_backfill_over_boards(ui: Dagster) -> None:
 
 def test_a_cancelled_training_leaves_no_process(ui: Dagster) -> None:
     ui.page.goto(f"{ui.url}/assets/lora_adapter")
+    ui.page.get_by_text("retrain_policy").first.wait_for()
     ui.page.get_by_role("button", name="Materialize").first.click()
-    box = ui.page.get_by_placeholder("Select a partition or create one")
-    box.fill(RECIPE)
-    box.press("Enter")
+    ui.page.get_by_text("Select a partition or create one").click()
+    ui.page.get_by_role("menuitem").filter(has_text=RECIPE).first.click()
+    ui.page.keyboard.press("Escape")
     look(ui, "training")
-    ui.page.get_by_role("button", name="Launch").last.click()
+    ui.page.get_by_role("button", name=re.compile("^Launch")).last.click()
     wait("the trainer is at work", lambda: bool(trainers(ui.settings.home)))
     run = ui.runs("lora_adapter")[0]["id"]
     ui.page.goto(f"{ui.url}/runs/{run}")
-    ui.page.get_by_text("Step").first.wait_for()
     ui.page.get_by_role("button", name="Terminate").first.click()
-    ui.page.get_by_role("dialog").get_by_role("button", name="Terminate").last.click()
+    ui.page.get_by_role("button", name="Terminate 1 run").click()
     wait("the run is cancelled", lambda: ui.runs("lora_adapter")[0]["status"] == "CANCELED")
     wait("no process is left", lambda: not trainers(ui.settings.home), 30)
     look(ui, "cancelled")
