@@ -400,6 +400,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             reporter.warn(str(error))
             sys.stderr.write(f"error: {error}\n")
             return 1
+        if not _is_rank_zero():
+            return 0  # rank 0 may still be publishing, and speaks for all
         card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
         reporter.line(
             f"{job.recipe.name}: evaluation loss {card['eval_loss_before']:.3f} → {card['eval_loss_after']:.3f}, "

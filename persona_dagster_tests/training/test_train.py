@@ -191,7 +191,7 @@ def test_two_processes_make_one_adapter(make_job: Callable[..., TrainJob], tmp_p
 
 
 def test_samples_are_taken_and_judged(make_job: Callable[..., TrainJob]) -> None:
-    folder = train(make_job(epochs=2, sample_every=3, seed=2), QUIET)
+    folder = train(make_job(epochs=2, sample_every=3, on_trouble="warn"), QUIET)
     log = [json.loads(line) for line in (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()]
     samples = [line for line in log if line["kind"] == "sample"]
     assert [line["step"] for line in samples] == [3, 6] and all(len(line["answers"]) == 3 for line in samples)
