@@ -367,7 +367,7 @@ class _Streamer:
 
     def end(self) -> None:
         if self.ids:
-            self.answer.put(self._text(), self.count)
+            self.answer.put(self._text().rstrip(_CUT), self.count)  # half a character at a length limit is none
 
     def _text(self) -> str:
         return str(self.tokenizer.decode(self.ids, clean_up_tokenization_spaces=False))

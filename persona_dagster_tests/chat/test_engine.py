@@ -65,7 +65,7 @@ def test_the_answer_equals_generate_without_the_engine(
     with torch.inference_mode():
         out = model.generate(**ids, max_new_tokens=24, do_sample=False, repetition_penalty=1.1)
     expected = tokenizer.decode(out[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
-    assert said(engine, adapter, "你好") == expected
+    assert said(engine, adapter, "你好").rstrip("\ufffd") == expected.rstrip("\ufffd")
 
 
 def test_persona_changes_the_prompt(engine: Engine, adapters: dict[str, Adapter], personas: Personas) -> None:

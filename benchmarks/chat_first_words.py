@@ -1,0 +1,50 @@
+"""Seconds to the first words shown, once warm, and tokens a second: the newest adapter under $PERSONA_HOME.
+
+Also how many of the report's untagged prompts are routed right by rules, by the classifier, and by both.
+"""
+
+from __future__ import annotations
+
+import os
+import statistics
+
+import yaml
+
+from persona_dagster.chat.engine import Ask, Sampling
+from persona_dagster.chat.service import Chat
+from persona_dagster.config.loading import PACKAGED
+from persona_dagster.settings import Settings
+
+chat = Chat.open(Settings())
+probes = yaml.safe_load((PACKAGED.parent / "evaluation" / "probes" / "routing.yaml").read_text(encoding="utf-8"))
+asked = [(text, persona) for persona, texts in probes.items() for text in texts]
+learnt = chat.router.classifier
+print(f"routing, {len(asked)} prompts; the classifier learnt from {learnt.rows if learnt else 0} questions")
+for means in ("rules", "classifier", "both") if learnt else ("rules",):
+    right = sum(chat.router.route(text, means).persona == persona for text, persona in asked)  # type: ignore[arg-type]
+    print(f"  {means}: {right}/{len(asked)}")
+
+chat.engine.load(chat.first).result()
+firsts, speeds = [], []
+for text in (
+    "我好像失戀了",
+    "Transformer",
+    "主管又把鍋甩給我",
+    "他最近都不太回我訊息，我好不安",
+    "LoRA 微調為什麼省記憶體？",
+):
+    route = chat.router.route(text)
+    persona = chat.personas.personas[route.persona]
+    answer = chat.engine.answer(
+        Ask([{"role": "user", "content": text}], chat.first, persona, Sampling(max_new_tokens=40, seed=1))
+    )
+    list(answer)
+    firsts.append(answer.first_token_s or answer.seconds)
+    speeds.append(answer.tokens / answer.seconds)
+    print(
+        f"  {route.persona:11} {firsts[-1]:.2f} s to the first words, {speeds[-1]:.1f} tokens/s: {answer.text[:40]!r}"
+    )
+print(f"{chat.first.title}, load average {os.getloadavg()[0]:.1f}")
+print(
+    f"first words: median {statistics.median(firsts):.2f} s, worst {max(firsts):.2f} s; {statistics.median(speeds):.1f} tokens/s"
+)

@@ -1,0 +1,92 @@
+"""Routing: rules that explain themselves, a classifier learnt from a mix, and both together."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from persona_dagster.chat.routing import Router, train_classifier
+from persona_dagster.config.personas import Personas
+
+QUESTIONS = {
+    "assistant": ["什麼是詞向量？", "怎麼微調一個語言模型", "梯度消失是什麼意思", "如何評估摘要模型", "什麼是資料增強"],
+    "mentor": ["分手之後好難過", "我是不是不夠好", "他不愛我了嗎", "晚上睡不著一直想他", "好想哭，覺得很孤單"],
+    "mouthpiece": ["室友偷吃我的東西", "老闆要我免費加班", "他已讀不回還發限動", "同事搶我功勞", "朋友借錢不還"],
+}
+
+
+@pytest.fixture(scope="module")
+def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("mix")
+    rows = [
+        {"persona": name, "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "好"}]}
+        for name, texts in QUESTIONS.items()
+        for text in [*texts, texts[0]]
+    ]
+    rows.append({"persona": "general", "messages": [{"role": "user", "content": "hello"}]})
+    (folder / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("text", "persona", "why"),
+    [
+        ("我好像失戀了", "mentor", "失戀"),
+        ("Transformer", "assistant", "Transformer"),
+        ("主管又甩鍋給我", "mouthpiece", "主管"),
+    ],
+)
+def test_rules_route_and_say_why(personas: Personas, text: str, persona: str, why: str) -> None:
+    route = Router(personas).route(text)
+    assert (route.persona, route.means) == (persona, "rules")
+    assert why in route.why
+    assert route.sure > 0.5
+    assert sum(route.scores.values()) == pytest.approx(1)
+
+
+def test_a_tag_in_front_decides(personas: Personas) -> None:
+    for tag in ("[極品感情嘴替]", "【極品感情嘴替】", "[人格:感情嘴替] "):
+        route = Router(personas).route(f"{tag}什麼是 Transformer")
+        assert (route.persona, route.means, route.sure) == ("mouthpiece", "tag", 1.0)
+
+
+def test_silence_of_the_rules_is_said(personas: Personas) -> None:
+    route = Router(personas).route("嗯")
+    assert route.means == "default"
+    assert route.sure == pytest.approx(1 / 3)
+
+
+def test_latin_keywords_match_whole_words(personas: Personas) -> None:
+    assert Router(personas).route("RAGE").means == "default"
+    assert Router(personas).route("RAG是什麼").persona == "assistant"
+
+
+def test_the_classifier_learns_each_question_once_and_explains(personas: Personas, mix: Path) -> None:
+    classifier = train_classifier(mix, personas)
+    assert classifier is not None
+    assert classifier.rows == 15
+    assert classifier.voices == ("assistant", "mentor", "mouthpiece")
+    router = Router(personas, classifier)
+    for text, persona in (
+        ("詞向量怎麼用", "assistant"),
+        ("想他想到睡不著", "mentor"),
+        ("室友借東西不還", "mouthpiece"),
+    ):
+        route = router.route(text, "classifier")
+        assert route.persona == persona
+        assert route.means == "classifier"
+        assert route.why
+        assert all(part in text for part in route.why)
+
+
+def test_both_beat_rules_where_these_are_silent(personas: Personas, mix: Path) -> None:
+    router = Router(personas, train_classifier(mix, personas))
+    assert router.route("晚上好孤單", "rules").means == "default"
+    assert router.route("晚上好孤單", "both").persona == "mentor"
+    assert router.route("我好像失戀了", "both").why == ("失戀",)
+
+
+def test_no_mix_is_no_classifier(personas: Personas, tmp_path: Path) -> None:
+    assert train_classifier(tmp_path, personas) is None
