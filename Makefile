@@ -42,7 +42,7 @@ test: $(READY) ## the test suite
 	@$(BIN)/python -m pytest
 
 test-unsloth: $(READY) ## the Unsloth path on the CPU, in an environment of its own
-	@scripts/unsloth_env.sh && PERSONA_UNSLOTH=1 $(BIN)/python -m pytest persona_dagster_tests/training -k unsloth
+	@scripts/make_unsloth_env.sh && PERSONA_SOAK=1 $(BIN)/python -m pytest persona_dagster_tests/training/test_unsloth.py
 
 soak: $(READY) ## the full counts (hours)
 	@PERSONA_SOAK=1 $(BIN)/python -m pytest -m soak
