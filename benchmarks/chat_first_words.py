@@ -46,5 +46,6 @@ for text in (
     )
 print(f"{chat.first.title}, load average {os.getloadavg()[0]:.1f}")
 print(
-    f"first words: median {statistics.median(firsts):.2f} s, worst {max(firsts):.2f} s; {statistics.median(speeds):.1f} tokens/s"
+median, speed = statistics.median(firsts), statistics.median(speeds)
+print(f"first words: median {median:.2f} s, worst {max(firsts):.2f} s; {speed:.1f} tokens/s")
 )
