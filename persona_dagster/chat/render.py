@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 from typing import Any
 
@@ -72,18 +73,23 @@ def history(conversation: Conversation, personas: Personas, language: Language) 
 
 
 def _turn(turn: Turn, personas: Personas, language: Language) -> list[dict[str, Any]]:
-    messages: list[dict[str, Any]] = [{"role": "user", "content": turn.question}]
+    messages: list[dict[str, Any]] = [{"role": "user", "content": plain(turn.question)}]
     if turn.finish is not None or turn.adapter:
         messages.append(_note(*_route(turn, personas, language)))
     empty = say("empty", language) if turn.finish else "…"
-    messages.append({"role": "assistant", "content": turn.answer or empty})
+    messages.append({"role": "assistant", "content": plain(turn.answer or empty)})
     if turn.finish is not None:
         messages.append(_note(*_figures(turn, language)))
     return messages
 
 
 def _note(title: str, content: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": content, "metadata": {"title": title, "status": "done"}}
+    return {"role": "assistant", "content": plain(content), "metadata": {"title": plain(title), "status": "done"}}
+
+
+def plain(text: str) -> str:
+    """`text` without tags. Gradio takes HTML for HTML with Markdown off, too: an image would be fetched."""
+    return re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text)
 
 
 def _route(turn: Turn, personas: Personas, language: Language) -> tuple[str, str]:
