@@ -45,10 +45,5 @@ for text in (
         f"  {route.persona:11} {firsts[-1]:.2f} s to the first words, {speeds[-1]:.1f} tokens/s: {answer.text[:40]!r}"
     )
 print(f"{chat.first.title}, load average {os.getloadavg()[0]:.1f}")
-<<<<<<< HEAD
-print(f"first words: median {statistics.median(firsts):.2f} s, worst {max(firsts):.2f} s")
-print(f"speed: {statistics.median(speeds):.1f} tokens/s")
-=======
 median, speed = statistics.median(firsts), statistics.median(speeds)
 print(f"first words: median {median:.2f} s, worst {max(firsts):.2f} s; {speed:.1f} tokens/s")
->>>>>>> chat
