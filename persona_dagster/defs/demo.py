@@ -23,6 +23,7 @@ from persona_dagster.settings import Settings
 
 ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", "recipe_config"}
 BY_RECIPE = ("recipe_config", "mix", "lora_adapter", "generations", "eval_report")
+WIDTH = 118  # of the summary where the terminal does not say
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in a line of our own
 
 
@@ -95,7 +96,7 @@ class Pass:
 
     def summary(self, asset: str, partition: str | None) -> str:
         plain = [
-            f"{key.removeprefix('dagster/').replace('_', ' ')} {value:,}"
+            f"{key.removeprefix('dagster/').replace('_', ' ')} {_cell(value)}"
             for key, value in self.numbers(asset, partition).items()
             if isinstance(value, int | float) and not isinstance(value, bool)
         ]
@@ -123,12 +124,15 @@ def flow(house: House, recipes: tuple[str, ...]) -> Iterator[tuple[str, str, str
         for asset in BY_RECIPE:
             yield f"Recipe {recipe}", asset, recipe
     yield "Comparing", "iteration_report", None
+    for recipe in recipes:
+        yield "Release, as a dry run", "hub_release", recipe
 
 
 def run(settings: Settings, recipes: tuple[str, ...], instance: dg.DagsterInstance) -> Pass:
     """Walks the whole flow once, and prints what came out."""
     house = House.open(settings)
-    walk = Pass(build_defs(settings), instance, Console(soft_wrap=True))
+    console = Console(soft_wrap=True)
+    walk = Pass(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH))
     started, stage = time.monotonic(), ""
     for title, asset, partition in flow(house, recipes):
         if title != stage:
