@@ -103,6 +103,7 @@ def test_a_day_that_brings_nothing_runs_nothing_but_the_scrapes(month: Month) ->
     assert below(month.day()) == []
 
 
+@pytest.mark.soak
 def test_news_reaches_the_mixes_and_the_window_holds_the_training_back(month: Month) -> None:
     assert below(month.day(site_days=1)) == NEWS
 

@@ -179,6 +179,7 @@ def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Dagster) -> Non
     look(ui, "materialised")
 
 
+@pytest.mark.soak
 def test_numbers_have_a_plot(ui: Dagster) -> None:
     ui.page.goto(f"{ui.url}/assets/notes_raw")
     ui.page.get_by_role("button", name="Plots").click()
@@ -195,6 +196,7 @@ def test_a_sensor_is_switched_off(ui: Dagster) -> None:
     look(ui, "automation")
 
 
+@pytest.mark.soak
 def test_a_backfill_over_boards(ui: Dagster) -> None:
     ui.page.goto(f"{ui.url}/assets/threads_raw")
     ui.page.get_by_text("rescrape_threads").first.wait_for()
@@ -206,6 +208,7 @@ def test_a_backfill_over_boards(ui: Dagster) -> None:
     wait("a run a board", lambda: {run["partition"] for run in ui.runs("threads_raw")} == boards)
 
 
+@pytest.mark.soak
 def test_a_cancelled_training_leaves_no_process(ui: Dagster) -> None:
     ui.page.goto(f"{ui.url}/assets/lora_adapter")
     ui.page.get_by_text("retrain_policy").first.wait_for()
