@@ -37,7 +37,6 @@ class Settings(BaseSettings):
     hardware: Hardware | None = None  # None: found by itself
     engine: Engine = "local"
     archive_url: str | None = None  # any fsspec URL; None: `home/raw`
-    mix_url: str | None = None  # any fsspec URL; None: `home/mix`
     chromium: Path | None = None  # a Chromium to use instead of the one found
     cdp_url: str | None = None  # the operator's own browser, for Dcard
     ray_address: str | None = None
