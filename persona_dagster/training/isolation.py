@@ -58,6 +58,8 @@ def run_isolated(
 
     def die_with_parent() -> None:
         libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        # What a script starts with `&` ignores SIGINT, and so would everything below it: no checkpoint on a cancel.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         if os.getppid() != parent:  # it died before the kernel knew
             os._exit(1)
 

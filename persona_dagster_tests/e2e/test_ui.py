@@ -167,6 +167,7 @@ def test_the_lineage_opens_by_groups(ui: Dagster) -> None:
     look(ui, "lineage")
 
 
+@pytest.mark.soak
 def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Dagster) -> None:
     before = len(ui.runs("notes_raw"))
     ui.page.goto(f"{ui.url}/assets/notes_raw")
@@ -187,6 +188,7 @@ def test_numbers_have_a_plot(ui: Dagster) -> None:
     look(ui, "plot")
 
 
+@pytest.mark.soak
 def test_a_sensor_is_switched_off(ui: Dagster) -> None:
     assert ui.sensors()["new_files"][1] == "RUNNING"
     ui.page.goto(f"{ui.url}/automation")
