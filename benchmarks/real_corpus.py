@@ -1,9 +1,9 @@
 """The whole graph on real data: 245 k forum rows, two folders of notes, 1.2 k dialogues; nothing is scraped.
 
-    PERSONA_SHARED=../shared/data python benchmarks/real_corpus.py [RECIPE]
+    PERSONA_SHARED=../shared/data PERSONA_PROFILE=tiny python benchmarks/real_corpus.py [RECIPE]
 
-Puts links to the data into a fresh home, then walks the graph as `make demo` does, on the partition `import` alone.
-Prints counts and seconds a step; the peak memory is that of this process.
+The profile decides the model alone: tiny walks the whole graph in minutes, sample trains SmolLM2. Puts links to the
+data into a fresh home, then walks the graph as `make demo` does, on the partition `import` alone. Prints counts and seconds a step; the peak memory is that of this process.
 """
 
 import os
@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("PERSONA_BENCH_DIR")) as folder:
         home = Path(folder) / "home"
         prepare(home, shared)
-        settings = Settings(home=home, profile="sample", hardware="cpu")
+        settings = Settings(home=home, hardware="cpu")
         started = time.monotonic()
         with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
             walk = Pass(build_defs(settings), instance, Console(soft_wrap=True))
