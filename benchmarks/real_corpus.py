@@ -3,7 +3,8 @@
     PERSONA_SHARED=../shared/data PERSONA_PROFILE=tiny python benchmarks/real_corpus.py [RECIPE]
 
 The profile decides the model alone: tiny walks the whole graph in minutes, sample trains SmolLM2. Puts links to the
-data into a fresh home, then walks the graph as `make demo` does, on the partition `import` alone. Prints counts and seconds a step; the peak memory is that of this process.
+data into a fresh home, then walks the graph as `make demo` does, on the partition `import` alone. Prints counts and
+seconds a step; the peak memory is that of this process.
 """
 
 import os
