@@ -50,7 +50,7 @@ soak: $(READY) ## the full counts (hours)
 bench: $(READY) ## the speed claims, as ratios against named peers
 	@for script in benchmarks/*.py; do echo "== $$script"; $(BIN)/python "$$script"; done
 
-lint: $(READY) ## ruff, types, definitions
+lint: $(READY) $(DAGSTER_HOME)/dagster.yaml ## ruff, types, definitions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/dagster definitions validate -w workspace.yaml
 
 lock: ## write constraints.txt from .venv
