@@ -38,7 +38,7 @@ ui: $(READY) $(DAGSTER_HOME)/dagster.yaml ## Dagster's UI and daemon, on http://
 chat: $(READY) ## talk to the newest adapter, on http://127.0.0.1:7860
 	@$(BIN)/persona chat
 
-test: $(READY) ## the test suite
+test: $(READY) $(DAGSTER_HOME)/dagster.yaml ## the test suite
 	@$(BIN)/python -m pytest
 
 test-unsloth: $(READY) ## the Unsloth path on the CPU, in an environment of its own
