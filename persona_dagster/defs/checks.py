@@ -89,7 +89,8 @@ def _nothing_leaks() -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="split",
         blocking=True,
-        description="No component stands on both sides, and no test row is a near twin of a train row.",
+        description="No component (one thread, or near twins) stands on both sides. The asset itself proves the largest "
+        "Jaccard across, and shows it.",
     )
     def nothing_leaks(context: dg.AssetCheckExecutionContext, split: pl.DataFrame) -> dg.AssetCheckResult:
         sides = split.filter(pl.col("split") != "quarantine").group_by("component").agg(pl.col("split").n_unique())
