@@ -89,7 +89,7 @@ def _nothing_leaks() -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="split",
         blocking=True,
-        description="No component (one thread, or near twins) stands on both sides. The asset itself proves the largest "
+        description="No component (one thread, or near twins) stands on both sides. The asset proves the largest "
         "Jaccard across, and shows it.",
     )
     def nothing_leaks(context: dg.AssetCheckExecutionContext, split: pl.DataFrame) -> dg.AssetCheckResult:
