@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import uuid
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
@@ -176,15 +177,14 @@ class Archive:
 
     def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
         """Everything ever seen of a board, without bodies."""
-        seen: dict[tuple[str, str], dict[tuple, Sighting]] = {}
+        seen: dict[tuple[str, str], History] = {}
         for part in self.parts(source, board):
             for sighting in self._index(part):
-                # A row that stands in two parts (compaction was cut short) is one sighting; the one with bytes wins.
-                same = seen.setdefault((sighting.kind, sighting.key), {})
-                name = (sighting.fetched_at, sighting.sha256, sighting.outcome)
-                if name not in same or sighting.stored:
-                    same[name] = sighting
-        return {key: History(sorted(of.values(), key=lambda s: s.fetched_at)) for key, of in seen.items()}
+                seen.setdefault((sighting.kind, sighting.key), History()).sightings.append(sighting)
+        for history in seen.values():
+            if len(history.sightings) > 1:
+                history.settle()
+        return seen
 
     def latest(self, source: Source, board: str) -> Iterator[Capture]:
         """The newest whole capture of each (kind, key) that is neither gone nor forgotten; sha256 verified.
@@ -254,6 +254,8 @@ class Archive:
         if part not in self._indexes:
             # By way of polars: pyarrow's own conversions import pandas, 0.3 s.
             rows = pl.DataFrame(pl.from_arrow(self._read(part, INDEX))).to_dicts()
+            for row in rows:  # few distinct words in many rows
+                row |= {name: sys.intern(row[name]) for name in ("kind", "outcome", "headers")}
             self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
         return self._indexes[part]
 

@@ -274,5 +274,6 @@ class Pass:
         self.browser.close()
         self.http.pool.clear()
         self.report.seconds = self.clock() - self.started
+        self.histories = {}  # the digest reads them anew: not both at once
         self.report.digest = self.archive.digest(self.source, self.board)
         return self.report

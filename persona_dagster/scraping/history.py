@@ -33,6 +33,15 @@ class History:
 
     sightings: list[Sighting] = field(default_factory=list)
 
+    def settle(self) -> None:
+        """Into order; a row that stands in two parts (compaction was cut short) is one, and the one with bytes wins."""
+        distinct: dict[tuple[datetime, str, str], Sighting] = {}
+        for seen in self.sightings:
+            name = (seen.fetched_at, seen.sha256, seen.outcome)
+            if name not in distinct or seen.stored:
+                distinct[name] = seen
+        self.sightings = sorted(distinct.values(), key=lambda seen: seen.fetched_at)
+
     @property
     def newest(self) -> Sighting:
         return self.sightings[-1]
