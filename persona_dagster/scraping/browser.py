@@ -137,6 +137,8 @@ class Browser:
 
     def close(self) -> None:
         """Ends the browser and its driver; also when they are dead already."""
+        if self._playwright is None:
+            return  # never started: its import alone costs 5 MB
         from playwright.sync_api import Error
 
         # Over CDP the browser is the operator's: only our page goes.
