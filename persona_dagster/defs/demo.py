@@ -24,6 +24,7 @@ from persona_dagster.settings import Settings
 ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", "recipe_config"}
 BY_RECIPE = ("recipe_config", "mix", "lora_adapter", "generations", "eval_report")
 WIDTH = 118  # of the summary where the terminal does not say
+INTERRUPTIONS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in a line of our own
 
 
@@ -35,10 +36,15 @@ class StepFailedError(RuntimeError):
 
 
 def cause_of(result: dg.ExecuteInProcessResult) -> str:
-    """The error that our own code raised, without what Dagster wraps around it."""
+    """The error that our own code raised, without what Dagster wraps around it.
+
+    Raises KeyboardInterrupt where that error is Ctrl-C, which Dagster records as a failure of the step.
+    """
     for event in result.all_events:
         error = getattr(event.event_specific_data, "error", None)
         if event.is_step_failure and error:
+            if any(one and one.cls_name in INTERRUPTIONS for one in (error, error.cause)):
+                raise KeyboardInterrupt
             return str((error.cause or error).message).strip()
     return "no error was recorded"
 

@@ -101,6 +101,25 @@ def encode(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, max_
     return _shorten(turns, len(ids), tokenizer, max_length)
 
 
+def prompt_text(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """`messages`, ending with a question, as the text that asks for its answer, of at most `max_length` tokens.
+
+    The oldest exchanges go first, then, as `encode` cuts, the end of the question: a model is asked in the shape
+    that it was trained on. The system message with its tag stays.
+    """
+    system = [turn for turn in messages if turn["role"] == "system"]
+    turns = [_safe(turn, tokenizer) for turn in messages if turn["role"] != "system"]
+    text = _template([*system, *turns], tokenizer, ask=True)
+    while (length := len(_ids(text, tokenizer))) > max_length and len(turns) > 1:
+        turns = turns[2:]
+        text = _template([*system, *turns], tokenizer, ask=True)
+    if length > max_length:
+        asked = turns[-1]["content"]
+        room = max(_MIN_ANSWER, max_length - (length - len(_ids(asked, tokenizer))))
+        text = _template([*system, {**turns[-1], "content": _fit(asked, room, tokenizer)}], tokenizer, ask=True)
+    return text
+
+
 def _safe(message: Message, tokenizer: PreTrainedTokenizerBase) -> Message:
     """The message stripped and neutral, this tokenizer's own special tokens included."""
     content = neutralise(message["content"].strip())
