@@ -77,6 +77,11 @@ class Encoded:
         return [int(label != IGNORED) for label in self.labels]
 
 
+def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The number of tokens of each text, without any that a template adds."""
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises `TemplateError` unless the tokenizer renders a chat and ends each answer with a special token."""
     _render([{"role": "user", "content": "你好"}, {"role": "assistant", "content": "好"}], tokenizer)
