@@ -39,6 +39,12 @@ class GramSets:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def followed_by(self, other: GramSets) -> GramSets:
+        return GramSets(
+            np.concatenate((self.grams, other.grams)),
+            np.concatenate((self.offsets, self.offsets[-1] + other.offsets[1:])),
+        )
+
 
 def _mixed_grams(texts: list[str]) -> tuple[U64, I64]:
     """3-grams of all texts (no row crosses a border) and how many each row has. Texts must lie in the BMP."""
@@ -130,6 +136,14 @@ def overlaps(sets: GramSets, left: I64, right: I64) -> I64:
     return found
 
 
+def confirmed(sets: GramSets, left: I64, right: I64, threshold: float) -> tuple[I64, I64, NDArray[np.float64]]:
+    """Those of the pairs whose jaccard is >= threshold, with it."""
+    shared = overlaps(sets, left, right)
+    total = sets.sizes[left] + sets.sizes[right]
+    hit = shared >= _least(total, threshold / (1 + threshold))
+    return left[hit], right[hit], shared[hit] / (total[hit] - shared[hit])
+
+
 @dataclass
 class _BySize:
     """Rows renumbered by size, so that "shorter" is "smaller", and how much of each row must be looked at."""
@@ -213,8 +227,54 @@ def similar_pairs(
     bitmaps = _bitmaps(sets, rows.order[seen])
     apart = np.bitwise_count(bitmaps[where[: len(x)]] ^ bitmaps[where[len(x) :]]).sum(axis=1, dtype=np.int64)
     near = apart <= total - 2 * need
-    x, y, need, total = x[near], y[near], need[near], total[near]
-    shared = overlaps(sets, rows.order[x], rows.order[y])
-    hit = shared >= need
-    a, b = rows.order[x[hit]], rows.order[y[hit]]
-    return np.minimum(a, b), np.maximum(a, b), shared[hit] / (total[hit] - shared[hit])
+    a, b = rows.order[x[near]], rows.order[y[near]]
+    return confirmed(sets, np.minimum(a, b), np.maximum(a, b), threshold)
+
+
+@dataclass
+class Postings:
+    """Under which grams rows can be found later: the prefix of every row, sorted by gram. 10 bytes an entry."""
+
+    tokens: NDArray[np.uint32]  # a gram shortened by a hash: a false friend is a candidate that the count rejects
+    rows: NDArray[np.uint32]
+    places: NDArray[np.uint16]  # how many of the row's grams stand before; cut off above 65,535, which only looks more
+
+    @classmethod
+    def of(cls, sets: GramSets, rows: NDArray[np.uint32], threshold: float) -> Postings:
+        """The postings of gram sets whose rows are called `rows`."""
+        sizes = sets.sizes
+        prefix = np.where(sizes > 0, sizes - _least(sizes, threshold) + 1, 0)
+        grams = sets.grams[_ranges(sets.offsets[:-1], prefix)]
+        tokens = ((grams * np.uint64(0xC2B2AE3D27D4EB4F)) >> np.uint64(32)).astype(np.uint32)
+        places = np.minimum(_ranges(np.zeros(len(sets), np.int64), prefix), 0xFFFF).astype(np.uint16)
+        order = np.argsort(tokens, kind="stable")
+        return cls(tokens[order], np.repeat(rows.astype(np.uint32), prefix)[order], places[order])
+
+    def merged(self, other: Postings) -> Postings:
+        at = np.searchsorted(self.tokens, other.tokens)
+        return Postings(
+            np.insert(self.tokens, at, other.tokens),
+            np.insert(self.rows, at, other.rows),
+            np.insert(self.places, at, other.places),
+        )
+
+    def partners(self, other: Postings, sizes: I64, threshold: float) -> tuple[I64, I64]:
+        """Pairs `(row of self, row of other)` that may be alike; `sizes` is of all rows, by row."""
+        first = np.searchsorted(self.tokens, other.tokens)
+        counts = np.searchsorted(self.tokens, other.tokens, side="right") - first
+        ends = np.cumsum(counts)
+        found = [np.empty(0, np.uint64)]
+        start = 0
+        while start < len(counts):
+            base = ends[start - 1] if start else 0
+            stop = max(int(np.searchsorted(ends, base + PAIRS_AT_ONCE, side="right")), start + 1)
+            entry = np.repeat(np.arange(start, stop), counts[start:stop])
+            partner = _ranges(first[start:stop], counts[start:stop])
+            start = stop
+            x, y = other.rows[entry].astype(np.int64), self.rows[partner].astype(np.int64)
+            need = _least(sizes[x] + sizes[y], threshold / (1 + threshold))
+            left = np.minimum(sizes[x] - other.places[entry], sizes[y] - self.places[partner])
+            possible = left >= need  # the length filter too: who is too short has too few grams
+            found.append(np.unique((y[possible].astype(np.uint64) << np.uint64(32)) | x[possible].astype(np.uint64)))
+        pairs = np.unique(np.concatenate(found))
+        return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
