@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from persona_dagster.digest import sha256, text_digest
 from persona_dagster.records import Capture, Outcome, Source
+from persona_dagster.scraping import part_index
 
 PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
 OPEN_PARTS = 4  # whose bodies are held while reading
@@ -205,7 +206,9 @@ class Archive:
     def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
         """Everything ever seen of a board, without bodies."""
         seen: dict[tuple[str, str], dict[tuple, Sighting]] = {}
-        for part in self.parts(source, board):
+        parts = self.parts(source, board)
+        self._read_many(self._folder(source, board), parts)
+        for part in parts:
             for sighting in self._index(part):
                 # A row that stands in two parts (compaction was cut short) is one sighting; the one with bytes wins.
                 same = seen.setdefault((sighting.kind, sighting.key), {})
@@ -283,6 +286,18 @@ class Archive:
             rows = pl.DataFrame(pl.from_arrow(self._read(part, INDEX))).to_dicts()
             self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
         return self._indexes[part]
+
+    def _read_many(self, folder: str, parts: list[str]) -> None:
+        """The indexes of a board of many parts by one read, and in one file again once many parts are new."""
+        if sum(part not in self._indexes for part in parts) < part_index.WORTH:
+            return
+        known = part_index.read(self.fs, folder)
+        for part, rows in known.items():
+            self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
+        if sum(part not in known for part in parts) < part_index.WORTH:
+            return
+        said = {part: [{name: getattr(seen, name) for name in INDEX} for seen in self._index(part)] for part in parts}
+        self._put(f"{folder}/{part_index.NAME}", part_index.content(folder, said, {n: COLUMNS[n] for n in INDEX}))
 
     def _read(self, part: str, columns: list[str]) -> pa.Table:
         try:
@@ -385,6 +400,9 @@ class Archive:
 
     def _replace(self, source: str, board: str, captures: list[Capture]) -> None:
         old = self.parts(source, board)
+        index = f"{self._folder(source, board)}/{part_index.NAME}"
+        if self.fs.exists(index):  # first: it names what may be about to be forgotten
+            self.fs.rm_file(index)
         new = set()
         captures.sort(key=lambda capture: (capture.url, capture.fetched_at))
         known: set[str] = set()
