@@ -29,7 +29,7 @@ class BoardPosts:
 
 def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
     """The posts of one capture, stamped with where they came from. Never raises on what a site sent."""
-    if capture.outcome is not Outcome.OK:
+    if capture.outcome not in (Outcome.OK, Outcome.PARSE_INCOMPLETE):  # what did not parse then may parse now
         return Parsed(capture.outcome, why=f"status {capture.status}")
     parsed = _parse(capture, author_key)
     stamp(parsed.posts, capture)

@@ -20,7 +20,7 @@ CELL = {
     name: re.compile(rf'<div class="{name}">(.*?)</div>', re.DOTALL)
     for name in ("nrec", "title", "author", "date", "mark")
 }
-SITE = r"(?:https?://www\.ptt\.cc)?"  # pages saved by a browser hold absolute links
+SITE = r"(?:[^\"]*://www\.ptt\.cc)?"  # pages saved by a browser hold absolute links, archives put their own before
 LINK = re.compile(rf'<a href="{SITE}/bbs/([^/"]+)/([^/"]+)\.html">(.*?)</a>', re.DOTALL)
 OLDER = re.compile(rf'<a class="btn wide"[^>]*href="{SITE}/bbs/([^/"]+)/index(\d+)\.html"[^>]*>(?:&lsaquo;|‹) 上頁</a>')
 PAGING = re.compile(r'<div class="btn-group btn-group-paging">')

@@ -14,7 +14,7 @@ PUSH_BYTES = 102  # every push is padded to the same width
 SLACK = 48  # bytes; under half a push. Plain real pages agree within 4
 SERVER_COLOURED = re.compile(r"※|==>|[:>] ")  # coloured by the server itself: no codes in the file
 
-OFFSET = re.compile(r'data-offset="(\d+)"')
+OFFSET = re.compile(r'data-offset="?(\d+)\b')
 OLD_LAYOUT = re.compile(r"images\.ptt\.cc/v2\.7/")  # of 2014, which does not state the length
 
 

@@ -126,7 +126,11 @@ class DcardWalk:
         if fetched.outcome is Outcome.GONE:
             self.work.keep("post", post_id, fetched)
             return True
-        if not self.whole(fetched):
+        if not fetched.ok:
+            return False
+        parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str)
+        if not (parsed.usable and parsed.posts):
+            self.work.keep_unread("post", post_id, fetched, parsed.why or "a post without its text")
             return False
         stated = int(load_json(fetched.body.decode()).get("commentCount") or 0)
         comments = self.comments(post_id, stated)
@@ -147,7 +151,7 @@ class DcardWalk:
                 value = load_json(fetched.body.decode())
                 rows = list(rows_of(value))
             except (MalformedError, UnicodeDecodeError) as error:
-                self.work.not_parsed(fetched, str(error))
+                self.work.keep_unread("comments", f"{post_id}@{key or 0}", fetched, str(error))
                 return False
             floors = max([floors, *(row["floor"] for row in rows)])
             if rows:
@@ -161,15 +165,6 @@ class DcardWalk:
 
     def fetch(self, url: str) -> Fetched:
         return self.work.browser.fetch(url, {"accept": "application/json"})
-
-    def whole(self, fetched: Fetched) -> bool:
-        if not fetched.ok:
-            return False
-        parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str)
-        if parsed.usable and parsed.posts:
-            return True
-        self.work.not_parsed(fetched, parsed.why or "a post without its text")
-        return False
 
     def revisit(self, only_audits: bool = False) -> None:
         for post_id in self.work.due("post", lambda _key, history: history.sightings[0].fetched_at, only_audits):

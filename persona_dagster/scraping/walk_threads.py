@@ -82,6 +82,9 @@ class ThreadsWalk:
         parsed: Parsed = parse_threads(fetched.body, board=self.work.board, author_key=str, code=code)
         if parsed.outcome is Outcome.LOGIN_WALL and parsed.posts:
             self.work.report.outcomes["login_wall_partial"] += 1  # more replies exist; what is shown is kept
+        elif parsed.outcome is Outcome.PARSE_INCOMPLETE:
+            self.work.keep_unread("page", code, fetched, parsed.why)
+            return False
         elif not parsed.usable:
             self.work.not_parsed(fetched, parsed.why, parsed.outcome)
             return False
