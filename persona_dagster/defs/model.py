@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.defs.automation import only_if_data_changed
-from persona_dagster.defs.engines import Engine
+from persona_dagster.defs.engines import GPU_POD, Engine
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
@@ -52,6 +52,7 @@ def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
         kinds={"pytorch", "huggingface"},
         owners=["team:ml"],
         pool="gpu",
+        op_tags=GPU_POD,
         code_version=TRAINING_VERSION,
     )
     def lora_adapter(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -78,6 +79,7 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         kinds={"pytorch", "parquet"},
         owners=["team:ml"],
         pool="gpu",
+        op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
         automation_condition=only_if_data_changed(follow=("lora_adapter", "recipe_config")),
     )
@@ -108,6 +110,7 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         kinds={"scikitlearn", "html"},
         owners=["team:ml"],
         pool="gpu",
+        op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
         automation_condition=only_if_data_changed(follow=("generations", "recipe_config")),
     )

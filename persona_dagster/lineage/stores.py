@@ -39,6 +39,12 @@ class StoredAdapter:
     folder: Path
     mix_digest: str | None
 
+    @property
+    def rows(self) -> list[str]:
+        """The row_ids that it was trained on, as it says itself; empty where it does not."""
+        path = self.folder / "rows.json"
+        return list(orjson.loads(path.read_bytes())["train"]) if path.is_file() else []
+
 
 def exported(settings: Settings, table: str, schema: pl.Schema) -> pl.DataFrame:
     """All partitions of a table as exported; empty where nothing was."""
