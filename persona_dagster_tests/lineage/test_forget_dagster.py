@@ -9,6 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from persona_dagster.definitions import build_defs
 from persona_dagster.lineage import search, stores
 from persona_dagster.lineage.backup import backup, verify
 from persona_dagster.lineage.forget import forget
@@ -151,3 +152,29 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
         assert {"mix · persona_v2", "lora_adapter · persona_v2"} <= set(again.changed)
         assert search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
         assert doc not in set(stores.posts(settings)["doc_id"])
+
+
+def test_trace_and_forget_are_jobs_that_leave_no_text_behind(home: Settings) -> None:
+    """What the UI's launchpad runs: a sentence traced, and its post forgotten by doc_id."""
+    defs = build_defs(home)
+    with dg.DagsterInstance.local_temp(str(home.home / "dagster")) as instance:
+
+        def launch(job: str, **config: object) -> dg.ExecuteInProcessResult:
+            op = {"trace": "follow", "forget": "remove"}[job]
+            quiet = {"console": {"config": {"log_level": "CRITICAL"}}}
+            return defs.resolve_job_def(job).execute_in_process(
+                {"ops": {op: {"config": config}}, "loggers": quiet}, instance=instance, raise_on_error=False
+            )
+
+        def told(result: dg.ExecuteInProcessResult, key: str) -> str:
+            outputs = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT"]
+            return str(outputs[0].step_output_data.metadata[key].value)
+
+        traced = told(launch("trace", query="dcard:mood:7"), "trace")
+        assert "persona_v2" in traced and "dcard:mood:7-1" in traced and SECRET not in traced
+        assert "a sentence" in told(launch("trace", query=SECRET), "trace")
+        assert not launch("forget", target="dcard:mood:7").success
+        assert not launch("forget", target="dcard:user7", sure=True).success
+        assert databases(home, SECRET)  # the sentence stands in the configuration of the run that traced it
+        assert "found nowhere" in told(launch("forget", target="dcard:mood:7", sure=True), "forgotten")
+        assert databases(home, SECRET) == set()
