@@ -16,15 +16,9 @@ from persona_dagster.lineage.trace import trace
 from persona_dagster.records import posts_frame
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
-from persona_dagster_tests.lineage.home import ADAPTER, KEPT, SECRET, make_home, pages
+from persona_dagster_tests.lineage.home import ADAPTER, KEPT, SECRET, pages
 
 URL = "https://www.dcard.tw/f/mood/p/7"
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, MixManifest]:
-    monkeypatch.delenv("PERSONA_ARCHIVE_URL", raising=False)
-    return make_home(tmp_path / "home")
 
 
 def holders(settings: Settings, text: str) -> set[str]:
