@@ -142,8 +142,8 @@ def _forget_in_warehouse(path: Path, docs: list[str], pairs: list[str]) -> None:
             frame = pl.from_arrow(old.sql(f'FROM "{table}"').to_arrow_table())
             assert isinstance(frame, pl.DataFrame)
             kept = _without(frame, docs, pairs)
-            new.replace(table, "", kept.clear().drop(PARTITION))  # a table without rows is still a table
-            for (partition,), rows in kept.partition_by(PARTITION, as_dict=True, maintain_order=True).items():
+            parts = kept.partition_by(PARTITION, as_dict=True, maintain_order=True)
+            for (partition,), rows in (parts or {("",): kept}).items():  # a table without rows is still a table
                 new.replace(table, str(partition), rows.drop(PARTITION))
         if fresh.exists():
             fresh.replace(path)
