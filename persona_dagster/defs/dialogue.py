@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.recipes import RECIPES, Recipe
 from persona_dagster.config.split import load_split
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
@@ -12,7 +12,8 @@ from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIO
 from persona_dagster.defs.resources import House
 from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
-from persona_dagster.dialogue.mix import MIX_VERSION, write_mix
+from persona_dagster.dialogue.chat_format import count_tokens
+from persona_dagster.dialogue.mix import MIX_VERSION, CountTokens, write_mix
 from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
 
@@ -25,6 +26,7 @@ def build_dialogue_assets(house: House) -> list[dg.AssetsDefinition]:
     return [
         _personas_config(house),
         _recipe_config(house),
+        _evaluation_config(house),
         _dialogues(house),
         _capybara_dialogues(house),
         _split(house),
@@ -52,7 +54,8 @@ def _personas_config(house: House) -> dg.AssetsDefinition:
 def _recipe_config(house: House) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
-        description="A recipe as it will run here, with the overlays of hardware and profile laid on. Editing one "
+        description="What mix and adapter of a recipe are made by, with the overlays of hardware and profile laid on. "
+        "Editing one "
         f"makes that one partition stale. Recipes: {', '.join(RECIPES)}.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
@@ -60,7 +63,7 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
         owners=["team:ml"],
     )
     def recipe_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        recipe = house.recipe(context.partition_key).model_dump(mode="json")
+        recipe = house.recipe_slice(context.partition_key)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(json_digest(recipe)),
             metadata={
@@ -73,6 +76,26 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
         )
 
     return recipe_config
+
+
+def _evaluation_config(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="config",
+        description="How a recipe's adapter is judged: rows, probes, gates. Editing it evaluates again, and trains "
+        "nothing.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        kinds={"yaml"},
+        owners=["team:ml"],
+    )
+    def evaluation_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        evaluation = house.evaluation_slice(context.partition_key)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(json_digest(evaluation)),
+            metadata={"rows": evaluation["max_rows"], "evaluation": dg.MetadataValue.json(evaluation)},
+        )
+
+    return evaluation_config
 
 
 def _dialogues(house: House) -> dg.AssetsDefinition:
@@ -174,7 +197,10 @@ def _mix(house: House) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         recipe = house.recipe(context.partition_key)
         everything = pl.concat([dialogues, capybara_dialogues])
-        manifest = write_mix(everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name)
+        folder = house.settings.mix_dir / recipe.name
+        manifest = write_mix(everything, split, recipe, house.personas(), folder, count=_counter(house, recipe))
+        for warning in manifest.warnings:
+            context.log.warning("%s", warning)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest),
             metadata={
@@ -184,7 +210,18 @@ def _mix(house: House) -> dg.AssetsDefinition:
                 "folder": dg.MetadataValue.path(str(manifest.folder)),
                 "data_card": dg.MetadataValue.path(str(manifest.folder / "data_card.html")),
                 "weights": dg.MetadataValue.md(manifest.weights_markdown()),
+                "warnings": dg.MetadataValue.md("\n".join(f"- {line}" for line in manifest.warnings) or "none"),
             },
         )
 
     return mix
+
+
+def _counter(house: House, recipe: Recipe) -> CountTokens | None:
+    """The base model's own count of tokens, for a recipe that weighs by them."""
+    if recipe.mix.unit == "rows":
+        return None
+    from persona_dagster.training.base_model import load_tokenizer
+
+    tokenizer = load_tokenizer(recipe.base, house.settings.models_dir)
+    return lambda texts: count_tokens(texts, tokenizer)

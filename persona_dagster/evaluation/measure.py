@@ -171,7 +171,13 @@ def _voices(
     known = rows.filter(pl.col("asked").is_in(list(judge.voices))).with_columns(
         right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64)
     )
-    families = {"fidelity": ["test", "probe"], "routing": ["routing"], "contradiction": ["contradiction"]}
+    # A voice is asked for by a tag, by what is said, or by a tag against what is said: all of them are fidelity.
+    families = {
+        "fidelity": list(SPOKEN),
+        "on_topic": ["test", "probe"],
+        "routing": ["routing"],
+        "contradiction": ["contradiction"],
+    }
     for name, suites in families.items():
         part = known.filter(pl.col("suite").is_in(suites))
         for model in MODELS:
@@ -180,7 +186,7 @@ def _voices(
     intervals["fidelity_over_fewshot"] = paired_interval(
         *_values(known.filter(pl.col("suite") == "test"), "right", "adapter", "fewshot")
     )
-    spoken = known.filter(pl.col("suite").is_in(["test", "probe"]))
+    spoken = known.filter(pl.col("suite").is_in(SPOKEN))
     detail["voices"] = list(judge.voices)
     detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
     detail["confusion"] = {"human": fidelity.confusion([row.persona for row in human], heard, judge.voices)}

@@ -61,6 +61,9 @@ FETCH = """async ([url, headers, limit, milliseconds]) => {
 }"""
 
 
+INSTALL = "apt install chromium-headless-shell, or set PERSONA_CHROMIUM"
+
+
 class BrowserMissing(RuntimeError):  # noqa: N818 - says what is the case
     """There is no Chromium to start."""
 
@@ -70,7 +73,7 @@ def find_chromium(path: Path | None = None) -> Path:
     found = Transport(chromium=path).browser_path()
     if found is None or not found.is_file():
         wanted = f"{path} is no file" if path else "no Chromium on PATH"
-        raise BrowserMissing(f"{wanted}; apt install chromium-headless-shell, or set PERSONA_CHROMIUM")
+        raise BrowserMissing(f"{wanted}; {INSTALL}")
     return found
 
 
@@ -124,6 +127,8 @@ class Browser:
         except Error as error:
             self.close()
             why = error.message.splitlines()[0]
+            if "executable doesn't exist" in why.lower():  # asking again would not bring it
+                raise BrowserMissing(f"{why}; {INSTALL}") from error
             raise BrowserError(f"Chromium does not start: {why}; run `persona doctor`") from error
 
     def _resolver_rule(self) -> str:
@@ -132,6 +137,8 @@ class Browser:
 
     def close(self) -> None:
         """Ends the browser and its driver; also when they are dead already."""
+        if self._playwright is None:
+            return  # never started: its import alone costs 5 MB
         from playwright.sync_api import Error
 
         # Over CDP the browser is the operator's: only our page goes.

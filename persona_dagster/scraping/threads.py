@@ -21,6 +21,7 @@ LENGTH = re.compile(r'data-content-len="(\d+)"')
 MARKERS = ("thread_items", "searchResults")  # of scripts that hold posts; a page has 43 others
 STRANGERS = frozenset(["relatedPosts", "related_posts", "suggested_users"])
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+LOGIN_PAGE = re.compile(r"<title>[^<]*(?:Log in|登入)[^<]*</title>")
 LOGIN_WALL = re.compile(r"Log in to see more replies|登入即可查看更多回覆|登入以查看更多|\"require_login\":\s*true")
 PERMALINK = re.compile(r"https://(?:www\.)?threads\.(?:com|net)/@[^/]+/post/([A-Za-z0-9_-]+)/?")
 MENTION = re.compile(r"(?<![\w@])@[A-Za-z0-9_.]{2,30}")
@@ -49,7 +50,7 @@ def parse_threads(body: bytes, *, board: str, author_key: AuthorKey, code: str |
         return incomplete("nested too deep")
     wall = bool(LOGIN_WALL.search(text))
     if not posts:
-        return _nothing(wall, page)
+        return _nothing(wall or (page and bool(LOGIN_PAGE.search(text))), page)
     if code and not any(post.post_id == code for post in posts):
         return incomplete(f"the post {code} that was asked for is not in the page", posts)
     flags = ["more_replies"] if more else []

@@ -204,6 +204,15 @@ def test_an_adapter_of_another_mix_or_personal_data_stops_the_plan(made: Path, t
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_digests_are_nobodys_handle_or_number(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "adapter"
+    shutil.copytree(made / "adapters" / "persona_v2" / ("a" * 32), other)
+    card = json.loads((other / "run_card.json").read_text(encoding="utf-8"))
+    digest = "ed55db8232 fbc44cf63ba0 0912345678".replace(" ", "")
+    (other / "run_card.json").write_text(json.dumps({**card, "base_revision": digest}), encoding="utf-8")
+    assert digest in plan(made, tmp_path / "out", other).card.read_text(encoding="utf-8")
+
+
 def test_a_repository_id_must_be_one(made: Path, tmp_path: Path, hub: Hub) -> None:
     with pytest.raises(ReleaseError, match="owner/name"):
         release(replace(plan(made, tmp_path), repo_id="not an id!"), dry_run=False)
