@@ -57,9 +57,7 @@ def probes(personas: Personas) -> list[list[Message]]:
     return asked
 
 
-def speak(
-    model: Any, tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[Message]]
-) -> list[Said]:
+def speak(model: Any, tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[Message]]) -> list[Said]:
     """The reference's own greedy answers, and how likely it found every token in their places."""
     import torch
 
