@@ -23,7 +23,10 @@ Means = Literal["tag", "rules", "classifier", "both", "default"]
 
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?]?")
 ROWS_A_PERSONA = 4000  # more questions than this change the routing of no probe, and cost seconds
-EVIDENCE = 2.0  # nats a keyword hit is worth: one outweighs a lukewarm classifier, not a certain one
+# Nats a keyword hit is worth. Beside a classifier, by 5-fold cross-validation over the sample's 320 questions, whole
+# threads held out, first sentences asked: balanced accuracy 0.855 with 0, 0.857 with 0.5, 0.830 with 1, 0.827 with 2.
+# Alone it only says how sure the rules are.
+EVIDENCE, EVIDENCE_ALONE = 0.5, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Router:
         if self.classifier is None or means == "rules":
             if not spoken:
                 return Route(self._first(), "default", (), dict.fromkeys(hits, 1 / len(hits)))
-            scores = _softmax({name: EVIDENCE * len(found) for name, found in hits.items()})
+            scores = _softmax({name: EVIDENCE_ALONE * len(found) for name, found in hits.items()})
             best = max(scores, key=scores.__getitem__)
             return Route(best, "rules", hits[best], scores)
         logits = self.classifier.logits(text)
