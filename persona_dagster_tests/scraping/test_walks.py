@@ -6,6 +6,7 @@ import math
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
@@ -161,11 +162,13 @@ def operators_chromium(folder: Path) -> Iterator[str]:
     if path is None:
         pytest.skip("no Chromium on PATH; install chromium-headless-shell")
     flags = ["--remote-debugging-port=0", f"--user-data-dir={folder}", "--no-sandbox", "--no-first-run", "--headless"]
-    process = subprocess.Popen([path, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(
+        [path, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
     try:
         yield f"http://127.0.0.1:{wait_for(lambda: port_of(folder / 'DevToolsActivePort'))}"
     finally:
-        process.kill()
+        os.killpg(process.pid, signal.SIGKILL)  # Debian's launcher is a script, with the browser below it
         process.wait()
 
 
