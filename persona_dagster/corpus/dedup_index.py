@@ -33,7 +33,7 @@ TEXTS = pl.Schema({
 })  # fmt: skip
 PAIRS = pl.Schema({"a": pl.UInt32, "b": pl.UInt32, "jaccard": pl.Float64})
 RANKS = pl.Schema({"rank": pl.UInt32})  # of the buckets of grams, see setjoin
-POSTINGS = pl.Schema({"token": pl.UInt32, "row": pl.UInt32, "place": pl.UInt16})
+POSTINGS = pl.Schema({"key": pl.UInt64, "row": pl.UInt32, "place": pl.UInt16})
 
 
 def normalised(column: pl.Expr) -> pl.Expr:
@@ -162,8 +162,8 @@ class DedupIndex:
         named = fresh["node"]
         before = setjoin.Postings(*(self.postings[name].to_numpy() for name in POSTINGS))
         added = setjoin.Postings.of(sets, named.to_numpy(), THRESHOLD)
-        if len(before.tokens):
-            theirs, ours = before.partners(added, self._sizes(), THRESHOLD)
+        if len(before.keys):
+            theirs, ours = before.partners(added, THRESHOLD)
             partners, which = np.unique(theirs, return_inverse=True)
             norms = self._norms(partners, known, texts)
             across = setjoin.confirmed(
@@ -174,7 +174,7 @@ class DedupIndex:
         pairs = pl.DataFrame({"a": named.gather(left), "b": named.gather(right), "jaccard": jaccard}, schema=PAIRS)
         self.pairs = self.pairs.extend(pairs.filter(differ_beyond_digits(joined.gather(left), joined.gather(right))))
         merged = before.merged(added)
-        self.postings = pl.DataFrame([merged.tokens, merged.rows, merged.places], schema=POSTINGS)
+        self.postings = pl.DataFrame([merged.keys, merged.rows, merged.places], schema=POSTINGS)
 
     def _norms(self, nodes: setjoin.I64, known: pl.DataFrame, texts: pl.Series) -> pl.Series:
         """The normalised texts of nodes that stand in the corpus, in the order of the nodes."""
