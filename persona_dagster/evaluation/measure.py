@@ -15,8 +15,9 @@ import polars as pl
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import collapse, fidelity, forgetting, loss, residue, routing
-from persona_dagster.evaluation.bertscore import Baseline, Scorer
+from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval, paired_interval
+from persona_dagster.evaluation.encoder import BUNDLED
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
 from persona_dagster.evaluation.prompts import Row, knowledge
@@ -355,7 +356,10 @@ def _similarity(
             }
     intervals["bertscore_f1_gain"] = paired_interval(*_values(tested, "bertscore", "adapter", "base"))
     encoder = scorer.encoder
+    ours = tested.filter((pl.col("model") == "adapter") & pl.col("reference").is_not_null())
+    check = "offline encoder" if encoder.name == BUNDLED else checked(scorer, ours["answer"], ours["reference"])
     detail["bertscore"] = {
+        "check": check,
         "models": table,
         "encoder": encoder.name,
         "layer": encoder.layer,

@@ -187,7 +187,8 @@ def _encoder_note(detail: dict[str, Any]) -> str:
         f"{NAMES[model].lower()} {figure(table['rescaled']['F'])}" for model, table in score["models"].items()
     )
     baseline = figure(score["baseline"]["values"][2])
-    return f"{score['encoder']}, layer {score['layer']}; unrelated pairs score {baseline}; rescaled: {rescaled}"
+    note = f"{score['encoder']}, layer {score['layer']}; unrelated pairs score {baseline}; rescaled: {rescaled}"
+    return f"{note}; {score['check']}"
 
 
 def read_origins(path: Path) -> dict[str, list[dict[str, str | None]]]:

@@ -58,8 +58,10 @@ class Home:
         return self.label + next(str(path.relative_to(root)) for root in self.roots if path.is_relative_to(root))
 
     def skipped(self) -> set[Path]:
-        """What is no store: base models made again at will, and the site that the sample is scraped from."""
-        return {self.settings.models_dir, self.settings.replica_dir, self.settings.home / tombstones.FOLDER}
+        """What is no store: base models made again at will, the site that the sample is scraped from, and tombstones,
+        which name what must not come back (an article's own text may hold its address)."""
+        stones = {self.settings.home / tombstones.FOLDER, *self.settings.raw_dir.glob(f"*/*/{tombstones.FOLDER}")}
+        return {self.settings.models_dir, self.settings.replica_dir, *stones}
 
     def holding(self, needles: Collection[bytes], skip: Iterable[Path] = ()) -> list[Path]:
         """The files of this home that hold a needle."""

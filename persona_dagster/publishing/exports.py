@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 CARD = "export.json"
 MERGED, GGUF = "merged", "gguf"
-LARGEST_DIVERGENCE = 0.05  # nats a token; bfloat16 and q8_0 stay ten times below, a wrong tensor goes far beyond
+# Two bounds: a wrong tensor moves a confident model's divergence, and an untaught one's likeliest token.
+LARGEST_DIVERGENCE = 0.05  # nats a token
+SMALLEST_SHARE = 0.9  # of positions with the same likeliest token
 LARGEST_WINDOW = 4096  # tokens that Ollama sets aside memory for
 
 
@@ -177,7 +179,7 @@ def _load(folder: Path, file: str | None = None) -> PreTrainedModel:
 
 def _finish(folder: Path, kind: str, adapter: str, agreements: dict[str, Agreement], more: dict[str, str]) -> None:
     for name, agreement in agreements.items():
-        if agreement.divergence > LARGEST_DIVERGENCE:
+        if agreement.divergence > LARGEST_DIVERGENCE or agreement.same_token < SMALLEST_SHARE:
             raise ExportError(f"{kind}, read back by {name}, does not say what its model says: {agreement}")
     write_json(
         folder / CARD,

@@ -86,6 +86,16 @@ def test_an_author_is_forgotten_by_name_and_named_nowhere(home: tuple[Settings, 
     assert len(tombstones.read(settings.home)[0].authors) == 1
 
 
+def test_tombstones_may_name_what_they_keep_out(home: tuple[Settings, MixManifest]) -> None:
+    """An article's text may hold its own address, and so the key that the archive's tombstone names."""
+    settings, _ = home
+    stone = settings.raw_dir / "dcard" / "mood" / "tombstones" / "earlier.json"
+    stone.parent.mkdir(exist_ok=True)
+    stone.write_bytes(orjson.dumps({"keys": [SECRET]}))
+    assert forget(URL, settings).left == []
+    assert orjson.loads(stone.read_bytes()) == {"keys": [SECRET]}
+
+
 def test_unknown_targets_touch_nothing(home: tuple[Settings, MixManifest]) -> None:
     settings, mix = home
     for target in ("https://www.dcard.tw/f/mood/p/999", "dcard:mood:999", "dcard:nobody"):
