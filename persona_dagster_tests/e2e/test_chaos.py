@@ -137,7 +137,7 @@ def kind_of(process: psutil.Process) -> str | None:
 
 
 def kill_one(dev: Dev, chance: random.Random) -> str:
-    """SIGKILL to one process: first a kind is drawn, then one of its processes."""
+    """SIGKILL to one process: a kind is drawn, two times of three one that is at work, then one of its processes."""
     by_kind: dict[str, list[psutil.Process]] = {}
     for process in dev.processes():
         try:
@@ -145,7 +145,8 @@ def kill_one(dev: Dev, chance: random.Random) -> str:
                 by_kind.setdefault(kind, []).append(process)
         except psutil.NoSuchProcess:
             continue
-    kind = chance.choice(sorted(by_kind))
+    at_work = sorted(set(by_kind) - set(SERVICES))
+    kind = chance.choice(at_work if at_work and chance.random() < 2 / 3 else sorted(by_kind))
     chance.choice(by_kind[kind]).send_signal(signal.SIGKILL)
     return kind
 
@@ -217,7 +218,7 @@ def test_kills_at_random_moments_change_nothing(undisturbed: dict[str, object], 
     killed = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
     while len(killed) < KILLS:
         chance = random.Random(f"{SEED}:{len(killed)}")
-        carry_on(dev, chance.uniform(2, 15))
+        carry_on(dev, chance.uniform(2, 30))
         killed.append(kill_one(dev, chance))
         log.write_text("".join(f"{kind}\n" for kind in killed), encoding="utf-8")
         print(f"{time.strftime('%X')} killed: {killed[-1]}", flush=True)

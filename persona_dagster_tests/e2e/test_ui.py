@@ -148,9 +148,11 @@ def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
 
 def test_a_schedule_is_switched_off_and_on(ui: Ui) -> None:
     ui.open("automation")
-    switch = ui.page.locator("[class*=VirtualizedTable_row]", has_text="nightly_ptt").locator("[class*=formatSwitch]")
+    switch = ui.page.locator("[class*=VirtualizedTable_row]", has_text="nightly_ptt").locator(
+        "label[class*=formatSwitch]"
+    )
     for status in ("STOPPED", "RUNNING"):
-        ui.page.wait_for_function("e => !e.className.includes('disabled')", arg=switch.element_handle())
+        wait("the switch is live", lambda: "disabled" not in (switch.get_attribute("class") or "disabled"))
         switch.click()
         wait(f"the schedule is {status}", lambda status=status: ui.schedule("nightly_ptt") == status, 30)
     look(ui, "automation")
