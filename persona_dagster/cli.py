@@ -94,6 +94,16 @@ def plan(recipe: str) -> None:
 
 
 @app.command()
+def curves(recipe: str, folder: Path) -> None:
+    """The newest training of a recipe as TensorBoard events under FOLDER (needs tensorboardX)."""
+    from persona_dagster.training.tracking import write_tensorboard
+
+    adapters = Settings().adapters_dir / recipe
+    points = write_tensorboard(adapters / (adapters / "latest").read_text(encoding="utf-8").strip(), folder)
+    console.print(f"{points} points in {folder}: tensorboard --logdir {folder}")
+
+
+@app.command()
 def trace(query: str) -> None:
     """Where a row, post, URL or sentence came from, and what was made of it."""
     from persona_dagster.lineage.trace import trace as find

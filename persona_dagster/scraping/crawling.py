@@ -13,10 +13,12 @@ from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
 
+import orjson
+
 from persona_dagster.config.sources import Site
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, Source
-from persona_dagster.scraping.archive import ROBOTS, Archive, without_secrets
+from persona_dagster.scraping.archive import ROBOTS, WALK, Archive, without_secrets
 from persona_dagster.scraping.browser import Browser
 from persona_dagster.scraping.history import History
 from persona_dagster.scraping.http import HttpFetcher
@@ -242,6 +244,27 @@ class Pass:
             body=fetched.body,
             sha256=sha256(fetched.body),
         )
+
+    def missed(self, kind: str) -> set[str]:
+        """Posts that earlier passes were told of and could not fetch.
+
+        A list that is walked down to what is known would not name them again.
+        """
+        record = self.archive.newest(self.source, self.board, WALK, WALK)
+        names = orjson.loads(record.body)["missed"] if record else []
+        return {name for name in names if not self.history(kind, name)}
+
+    def fetch_listed(self, kind: str, names: list[str], fetch: Callable[[str], bool]) -> None:
+        """Each with `fetch`, which says whether it is done; what is not is written down at once."""
+        missed = self.missed(kind)
+        for name in names:
+            done = fetch(name)
+            self.report.due += not done
+            now = missed - {name} if done else missed | {name}
+            if now != missed:
+                body = orjson.dumps({"missed": sorted(now)})
+                self.keep(WALK, WALK, Fetched(self.site.origin, Outcome.OK, 200, {}, body), counted=False)
+            missed = now
 
     def due(self, kind: str, created: Callable[[str, History], datetime], only_audits: bool = False) -> list[str]:
         """Keys to look at again, those first whose time is longest past. With `only_audits`, second looks at a 404."""

@@ -32,6 +32,7 @@ GRAPH_OFTEN, GRAPH_TOKEN = frozenset([4, 17, 32, 613]), frozenset([10, 102, 190,
 SITES: tuple[tuple[str, Source], ...] = (
     *(("thread_items", "threads"), ("text_post_app_info", "threads"), ("threads.net", "threads")),
     *(("threads.com", "threads"), ("forumAlias", "dcard"), ("dcard.tw", "dcard"), ("ptt.cc", "ptt")),
+    *(("bbs-screen", "ptt"), ("over18-notice", "ptt")),
 )
 POST_CODE = re.compile(r'<link rel="canonical" href="https://www\.threads\.(?:com|net)/@[^/"]+/post/([A-Za-z0-9_-]+)')
 SHOWN = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from persona_dagster.scraping.parsed import MalformedError, decode
 from persona_dagster.scraping.ptt import ARTICLE_ID
@@ -77,7 +78,7 @@ def parse_listing(body: bytes) -> Listing:
         raise MalformedError("two separators before pinned articles")
     pinned_from = separators[0].start() if separators else len(listed)
     starts = [row.start() for row in ROW.finditer(listed)]
-    pieces = [listed[a:b] for a, b in zip(starts, [*starts[1:], len(listed)], strict=True)]
+    pieces = [listed[a:b] for a, b in pairwise([*starts, len(listed)])]
     rows = tuple(_row(piece, start > pinned_from) for piece, start in zip(pieces, starts, strict=True))
     named = [row.article_id for row in rows if row.article_id and not row.pinned]
     if len(set(named)) != len(named):

@@ -35,10 +35,10 @@ class DcardWalk:
             return
         self.list_posts()
         known = {key for (kind, key) in self.work.histories if kind == "post"}
-        new = sorted((key for key in self.rows if key not in known and self.wanted(key)), key=int)
+        new = {key for key in self.rows if key not in known and self.wanted(key)} | self.work.missed("post")
         self.work.log(f"dcard/{self.work.board}: {len(self.rows)} listed, {len(new)} unknown")
-        for post_id in new:
-            self.work.report.due += not self.post(post_id)
+        # Oldest first: what a cut-off pass leaves stands at the top of the list, where the next one begins.
+        self.work.fetch_listed("post", sorted(new, key=int), self.post)
         self.revisit()
         if not self.work.site.pace.cache_minutes:
             self.revisit(only_audits=True)
@@ -48,12 +48,14 @@ class DcardWalk:
     def open_forum(self) -> bool:
         """The forum's page, with the ear on its JSON."""
         self.heard: list[Any] = []
-        page = self.work.browser.page
-        page.on("response", self.listen)
-        opened = self.work.ask(self.forum, how=self.work.browser.goto)
+        opened = self.work.ask(self.forum, how=self.open)
         if not opened.ok:
             self.work.report.stopped = f"{self.forum}: {opened.outcome.value}: {opened.why}"
         return opened.ok
+
+    def open(self, url: str) -> Fetched:
+        self.work.browser.page.on("response", self.listen)
+        return self.work.browser.goto(url)
 
     def listen(self, response: Any) -> None:
         path = urlsplit(response.url).path

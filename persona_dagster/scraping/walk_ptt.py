@@ -138,6 +138,10 @@ class PttWalk:
             self.work.not_parsed(fetched, str(error))
             self.work.report.stopped = f"listing {name} did not parse: {error}"
             return None
+        if not listing.rows:
+            self.work.not_parsed(fetched, "a listing without rows: nothing there, or a ban", Outcome.EMPTY_OR_FILTERED)
+            self.work.report.stopped = f"listing {name} is empty: nothing there, or a ban"
+            return None
         self.work.keep("listing", name, fetched, counted=False)
         return listing
 
