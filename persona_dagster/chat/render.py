@@ -27,7 +27,9 @@ CSS = """
 /* Gradio keeps line breaks of the whole bubble, its own markup's too: only what is said needs them. */
 #chats .message-markdown-disabled { white-space: normal !important; }
 #chats .message-content .md { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.65; }
-#chats .thought-group { white-space: pre-line; font-size: .85rem; opacity: .85; }
+#chats .thought-group { white-space: pre-line; font-size: .85rem; opacity: .8; border: 0; padding: 0;
+  background: none; box-shadow: none; }
+#adapter input { text-overflow: ellipsis; padding-right: 1.6em; }
 #chats button[aria-label="Clear"] { display: none; }
 #examples td, #examples button { white-space: nowrap; }
 @media (max-width: 640px) {
