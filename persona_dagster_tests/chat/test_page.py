@@ -113,7 +113,9 @@ def test_a_conversation_from_routing_to_export_and_back(chromium: Any, served: S
     assert row["messages"][0]["content"] == "我好像失戀了"
     assert len(list(read_dialogues(path))) == 1  # as a raw source
 
-    page.set_input_files("#import input[type=file], input[data-testid=file-upload]", str(path))
+    with page.expect_file_chooser() as chooser:
+        page.click("#import")
+    chooser.value.set_files(path)
     page.wait_for_selector("text=輪對話")
     assert page.problems == []
 
