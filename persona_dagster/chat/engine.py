@@ -24,7 +24,7 @@ from persona_dagster.chat.adapters import Adapter
 from persona_dagster.chat.filter import Removed, StreamFilter
 from persona_dagster.chat.prefixes import Prefixes, shared_start
 from persona_dagster.config.personas import Persona, Personas
-from persona_dagster.dialogue.chat_format import Message, with_persona
+from persona_dagster.dialogue.chat_format import Message, prompt_text, with_persona
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -320,43 +320,15 @@ class Engine:
         assert self._tokenizer is not None and self._base is not None
         window = min(getattr(self._base.config, "max_position_embeddings", LONGEST_WINDOW), LONGEST_WINDOW)
         room = max(window - ask.sampling.max_new_tokens, window // 4)
-        turns = with_persona(
-            [{"role": turn["role"], "content": self._plain(turn["content"])} for turn in ask.messages],
-            ask.persona,
-            tagged=True,
-        )
-        ids = self._render(turns)
-        while len(ids) > room and (oldest := _oldest(turns)) is not None:
-            del turns[oldest]
-            ids = self._render(turns)
-        while len(ids) > room:
-            # Only the question is left: it loses its end, a little more than the excess each time.
-            question = turns[-1]["content"]
-            keep = int(len(question) * room / len(ids) * 0.95)
-            if keep < 1:
-                raise EngineError(f"the window of {window} tokens is too small for this persona's system prompt")
-            turns[-1] = {"role": "user", "content": question[:keep]}
-            ids = self._render(turns)
+        ids = self._render(with_persona(ask.messages, ask.persona, tagged=True), room)
+        if len(ids) > room:
+            raise EngineError(f"the window of {window} tokens is too small for this system message")
         return ids
 
-    def _plain(self, text: str) -> str:
-        """Said by a person: stripped, and free of this tokenizer's own special tokens."""
-        text = text.strip()
+    def _render(self, turns: list[Message], room: int = LONGEST_WINDOW) -> list[int]:
         assert self._tokenizer is not None
-        for token in self._tokenizer.all_special_tokens:
-            text = text.replace(token, f"{token[:1]} {token[1:]}")
-        return text
-
-    def _render(self, turns: list[Message]) -> list[int]:
-        assert self._tokenizer is not None
-        text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = prompt_text(turns, self._tokenizer, room)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _oldest(turns: Sequence[Message]) -> int | None:
-    """The index of the oldest turn that may go: not the system's, not the last."""
-    first = 1 if turns[0]["role"] == "system" else 0
-    return first if len(turns) - first > 1 else None
 
 
 class _Streamer:

@@ -151,6 +151,7 @@ def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], titl
             ("Flags", funnel.flags),
             ("Languages", funnel.languages),
             ("Personal data masked", funnel.personal_data),
+            ("Boards that sources.yaml does not name", funnel.unknown_labels),
         )
         if values
     )

@@ -21,8 +21,9 @@ from persona_dagster.defs.staleness import is_fresh
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
 
-ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", "recipe_config"}
-BY_RECIPE = ("recipe_config", "mix", "lora_adapter", "generations", "eval_report")
+CONFIGS = ("recipe_config", "evaluation_config")
+ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", *CONFIGS}
+BY_RECIPE = (*CONFIGS, "mix", "lora_adapter", "generations", "eval_report")
 WIDTH = 118  # of the summary where the terminal does not say
 DISK_IS_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
 FULL_DISK = "The disk is full: free some space, or move PERSONA_HOME to a larger disk, and run it again."

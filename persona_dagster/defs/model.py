@@ -75,13 +75,13 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         description="Answers of the base model and of the adapter, side by side, to the test split and the probes.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
-        deps=["lora_adapter", "mix", "recipe_config"],
+        deps=["lora_adapter", "mix", "evaluation_config"],
         kinds={"pytorch", "parquet"},
         owners=["team:ml"],
         pool="gpu",
         op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
-        automation_condition=only_if_data_changed(follow=("lora_adapter", "recipe_config")),
+        automation_condition=only_if_data_changed(follow=("lora_adapter", "evaluation_config")),
     )
     def generations(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         settings, recipe = house.settings, house.recipe(context.partition_key)
@@ -106,13 +106,13 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         "lost, against its own base model, with intervals: one HTML page and metrics.json.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
-        deps=["generations", "lora_adapter", "mix", "recipe_config"],
+        deps=["generations", "lora_adapter", "mix", "evaluation_config"],
         kinds={"scikitlearn", "html"},
         owners=["team:ml"],
         pool="gpu",
         op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
-        automation_condition=only_if_data_changed(follow=("generations", "recipe_config")),
+        automation_condition=only_if_data_changed(follow=("generations", "evaluation_config")),
     )
     def eval_report(
         context: dg.AssetExecutionContext, dialogues: pl.DataFrame, split: pl.DataFrame

@@ -58,8 +58,10 @@ class Home:
         return self.label + next(str(path.relative_to(root)) for root in self.roots if path.is_relative_to(root))
 
     def skipped(self) -> set[Path]:
-        """What is no store: base models made again at will, and the site that the sample is scraped from."""
-        return {self.settings.models_dir, self.settings.replica_dir, self.settings.home / tombstones.FOLDER}
+        """What is no store: base models made again at will, the site that the sample is scraped from, and tombstones,
+        which name what must not come back (an article's own text may hold its address)."""
+        stones = {self.settings.home / tombstones.FOLDER, *self.settings.raw_dir.glob(f"*/*/{tombstones.FOLDER}")}
+        return {self.settings.models_dir, self.settings.replica_dir, *stones}
 
     def holding(self, needles: Collection[bytes], skip: Iterable[Path] = ()) -> list[Path]:
         """The files of this home that hold a needle."""
@@ -142,8 +144,8 @@ def _forget_in_warehouse(path: Path, docs: list[str], pairs: list[str]) -> None:
             frame = pl.from_arrow(old.sql(f'FROM "{table}"').to_arrow_table())
             assert isinstance(frame, pl.DataFrame)
             kept = _without(frame, docs, pairs)
-            new.replace(table, "", kept.clear().drop(PARTITION))  # a table without rows is still a table
-            for (partition,), rows in kept.partition_by(PARTITION, as_dict=True, maintain_order=True).items():
+            parts = kept.partition_by(PARTITION, as_dict=True, maintain_order=True)
+            for (partition,), rows in (parts or {("",): kept}).items():  # a table without rows is still a table
                 new.replace(table, str(partition), rows.drop(PARTITION))
         if fresh.exists():
             fresh.replace(path)

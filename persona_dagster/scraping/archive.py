@@ -24,6 +24,7 @@ from fsspec.implementations.local import LocalFileSystem
 
 from persona_dagster.digest import sha256, text_digest
 from persona_dagster.records import Capture, Outcome, Source
+from persona_dagster.scraping import part_index
 from persona_dagster.scraping.history import History, Sighting
 from persona_dagster.scraping.journal import Journal
 
@@ -178,7 +179,9 @@ class Archive:
     def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
         """Everything ever seen of a board, without bodies."""
         seen: dict[tuple[str, str], History] = {}
-        for part in self.parts(source, board):
+        parts = self.parts(source, board)
+        self._read_many(self._folder(source, board), parts)
+        for part in parts:
             for sighting in self._index(part):
                 seen.setdefault((sighting.kind, sighting.key), History()).sightings.append(sighting)
         for history in seen.values():
@@ -258,6 +261,18 @@ class Archive:
                 row |= {name: sys.intern(row[name]) for name in ("kind", "outcome", "headers")}
             self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
         return self._indexes[part]
+
+    def _read_many(self, folder: str, parts: list[str]) -> None:
+        """The indexes of a board of many parts by one read, and in one file again once many parts are new."""
+        if sum(part not in self._indexes for part in parts) < part_index.WORTH:
+            return
+        known = part_index.read(self.fs, folder)
+        for part, rows in known.items():
+            self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
+        if sum(part not in known for part in parts) < part_index.WORTH:
+            return
+        said = {part: [{name: getattr(seen, name) for name in INDEX} for seen in self._index(part)] for part in parts}
+        self._put(f"{folder}/{part_index.NAME}", part_index.content(folder, said, {n: COLUMNS[n] for n in INDEX}))
 
     def _read(self, part: str, columns: list[str]) -> pa.Table:
         try:
@@ -361,6 +376,9 @@ class Archive:
 
     def _replace(self, source: str, board: str, captures: list[Capture]) -> None:
         old = self.parts(source, board)
+        index = f"{self._folder(source, board)}/{part_index.NAME}"
+        if self.fs.exists(index):  # first: it names what may be about to be forgotten
+            self.fs.rm_file(index)
         new = set()
         captures.sort(key=lambda capture: (capture.url, capture.fetched_at))
         known: set[str] = set()

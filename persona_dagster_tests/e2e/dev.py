@@ -40,6 +40,8 @@ class Dev:
     extra: dict[str, str] = field(default_factory=dict)  # of the environment
     process: subprocess.Popen[bytes] | None = None
     url: str = ""
+    # One client: each httpx.get() reads all certificates of the machine, 0.3 CPU-s that the servers need to start.
+    client: httpx.Client = field(default_factory=lambda: httpx.Client(verify=False, trust_env=False, timeout=60))
 
     @property
     def dagster_home(self) -> Path:
@@ -81,7 +83,7 @@ class Dev:
 
     def answers(self) -> bool:
         try:
-            return httpx.get(f"{self.url}/server_info", timeout=5).status_code == 200
+            return self.client.get(f"{self.url}/server_info", timeout=5).status_code == 200
         except httpx.HTTPError:
             return False
 
@@ -110,7 +112,7 @@ class Dev:
         return found
 
     def ask(self, query: str, **variables: Any) -> dict[str, Any]:
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
+        answer = self.client.post(f"{self.url}/graphql", json={"query": query, "variables": variables})
         return answer.json()["data"]
 
     def launch(self, asset: str, partition: str | None = None) -> str:

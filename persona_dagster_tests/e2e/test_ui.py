@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +31,10 @@ SENSORS = """query { sensorsOrError(repositorySelector: {repositoryName: "__repo
 "persona_dagster"}) { ... on Sensors { results { name id sensorState { status } } } } }"""
 
 
+SCHEDULES = """query { schedulesOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName:
+"persona_dagster"}) { ... on Schedules { results { name scheduleState { status } } } } }"""
+
+
 @dataclass
 class Ui:
     """A `dagster dev` of a tiny home, and a browser's page on it."""
@@ -41,6 +44,10 @@ class Ui:
 
     def open(self, path: str) -> None:
         self.page.goto(f"{self.dev.url}/{path}")
+
+    def schedule(self, name: str) -> str:
+        found = self.dev.ask(SCHEDULES)["schedulesOrError"]["results"]
+        return next(one["scheduleState"]["status"] for one in found if one["name"] == name)
 
     def sensors(self) -> dict[str, tuple[str, str]]:
         found = self.dev.ask(SENSORS)["sensorsOrError"]["results"]
@@ -106,6 +113,11 @@ def look(ui: Ui, name: str) -> None:
         ui.page.screenshot(path=Path(folder) / f"{name}.png")
 
 
+def materialize(ui: Ui) -> None:
+    """The button's accessible name begins with that of its icon, so it is found by what it shows."""
+    ui.page.locator("button:has-text('Materialize')").first.click()
+
+
 def test_the_lineage_opens_by_groups(ui: Ui) -> None:
     ui.open("asset-groups")
     for group in ("raw", "corpus", "dialogue", "model", "evaluation", "config"):
@@ -113,34 +125,34 @@ def test_the_lineage_opens_by_groups(ui: Ui) -> None:
     look(ui, "lineage")
 
 
-@pytest.mark.soak
-def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
-    before = len(ui.dev.runs("notes_raw"))
-    ui.open("assets/notes_raw")
-    ui.page.get_by_text("captures_read").first.wait_for()  # until then a click does nothing
-    ui.page.get_by_role("button", name="Materialize", exact=True).first.click()
-    wait("a run was started", lambda: len(ui.dev.runs("notes_raw")) == before + 1)
-    wait("the run succeeds", lambda: ui.dev.runs("notes_raw")[0]["status"] == "SUCCESS")
-    ui.open("assets/notes_raw")
-    ui.page.get_by_text("captures_read").first.wait_for()  # its metadata, to read
-    look(ui, "materialised")
-
-
-@pytest.mark.soak
 def test_numbers_have_a_plot(ui: Ui) -> None:
     ui.open("assets/notes_raw")
+    ui.page.get_by_text("captures_read").first.wait_for()
     ui.page.get_by_role("button", name="Plots").click()
     ui.page.locator("canvas").first.wait_for()
     look(ui, "plot")
 
 
-@pytest.mark.soak
-def test_a_sensor_is_switched_off(ui: Ui) -> None:
-    assert ui.sensors()["new_files"][1] == "RUNNING"
+def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
+    before = len(ui.dev.runs("notes_raw"))
+    ui.open("assets/notes_raw")
+    ui.page.get_by_text("captures_read").first.wait_for()  # until then a click does nothing
+    materialize(ui)
+    wait("a run was started", lambda: len(ui.dev.runs("notes_raw")) == before + 1)
+    wait("the run succeeds", lambda: ui.dev.runs("notes_raw")[0]["status"] == "SUCCESS")
+    ui.open("assets/notes_raw")
+    ui.page.locator("[class*=green], [class*=success], [aria-label*=success]").first.wait_for()
+    ui.page.get_by_text("captures_read").first.wait_for()  # its metadata, to read
+    look(ui, "materialised")
+
+
+def test_a_schedule_is_switched_off_and_on(ui: Ui) -> None:
     ui.open("automation")
-    row = ui.page.locator("[class*=VirtualizedTable_row]", has_text="new_files")
-    row.locator("label").last.click()  # the first one is for choosing the row
-    wait("the sensor is off", lambda: ui.sensors()["new_files"][1] == "STOPPED", 30)
+    switch = ui.page.locator("[class*=VirtualizedTable_row]", has_text="nightly_ptt").locator("[class*=formatSwitch]")
+    for status in ("STOPPED", "RUNNING"):
+        ui.page.wait_for_function("e => !e.className.includes('disabled')", arg=switch.element_handle())
+        switch.click()
+        wait(f"the schedule is {status}", lambda status=status: ui.schedule("nightly_ptt") == status, 30)
     look(ui, "automation")
 
 
@@ -148,7 +160,7 @@ def test_a_sensor_is_switched_off(ui: Ui) -> None:
 def test_a_backfill_over_boards(ui: Ui) -> None:
     ui.open("assets/threads_raw")
     ui.page.get_by_text("rescrape_threads").first.wait_for()
-    ui.page.get_by_role("button", name="Materialize").first.click()
+    materialize(ui)
     ui.page.get_by_role("button", name="All", exact=True).click()
     look(ui, "backfill")
     ui.page.get_by_role("button", name="Launch backfill").click()
@@ -160,12 +172,12 @@ def test_a_backfill_over_boards(ui: Ui) -> None:
 def test_a_cancelled_training_leaves_no_process(ui: Ui) -> None:
     ui.open("assets/lora_adapter")
     ui.page.get_by_text("retrain_policy").first.wait_for()
-    ui.page.get_by_role("button", name="Materialize").first.click()
-    ui.page.get_by_text("Select a partition or create one").click()
+    materialize(ui)
+    ui.page.locator("[class*=TagSelector_tagSelectorContainer]").first.click()
     ui.page.get_by_role("menuitem").filter(has_text=RECIPE).first.click()
     ui.page.keyboard.press("Escape")
     look(ui, "training")
-    ui.page.get_by_role("button", name=re.compile("^Launch")).last.click()
+    ui.page.get_by_role("button", name="Launch 1 run").click()
     wait("the trainer is at work", lambda: bool(trainers(ui.dev.settings.home)))
     run = ui.dev.runs("lora_adapter")[0]["id"]
     ui.open(f"runs/{run}")

@@ -9,13 +9,15 @@ import dagster as dg
 import polars as pl
 import pytest
 
+from persona_dagster.definitions import build_defs
+from persona_dagster.dialogue.mix import MixManifest
 from persona_dagster.lineage import search, stores
 from persona_dagster.lineage.backup import backup, verify
 from persona_dagster.lineage.forget import forget
 from persona_dagster.lineage.purge import StoreBusyError
 from persona_dagster.lineage.sqlite import blot, blot_database
 from persona_dagster.settings import Settings
-from persona_dagster_tests.lineage.home import SECRET, make_home
+from persona_dagster_tests.lineage.home import SECRET
 
 EXCERPT = SECRET[2:18]  # cut out of the line, as a log or a table in a report would
 
@@ -54,21 +56,16 @@ def databases(settings: Settings, text: str) -> set[str]:
     return {path.name if path.parent.name == "history" or path.name == "index.db" else "a run" for path in found}
 
 
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    monkeypatch.delenv("DAGSTER_HOME", raising=False)
-    return make_home(tmp_path / "home")[0]
-
-
-def test_dagster_forgets_and_goes_on(home: Settings) -> None:
-    with dg.DagsterInstance.local_temp(str(home.home / "dagster")) as instance:
+def test_dagster_forgets_and_goes_on(home: tuple[Settings, MixManifest]) -> None:
+    settings, _ = home
+    with dg.DagsterInstance.local_temp(str(settings.home / "dagster")) as instance:
         chatty(instance, SECRET)
-        assert databases(home, SECRET) >= {"runs.db", "index.db", "a run"}
+        assert databases(settings, SECRET) >= {"runs.db", "index.db", "a run"}
         runs, key = instance.get_runs(), dg.AssetKey("careless")
         before = [event.dagster_event_type for event in instance.all_logs(runs[0].run_id) if event.is_dagster_event]
-        report = forget("https://www.dcard.tw/f/mood/p/7", home)  # while the instance is open, as under the UI
+        report = forget("https://www.dcard.tw/f/mood/p/7", settings)  # while the instance is open, as under the UI
 
-        assert report.left == [] and databases(home, SECRET) == databases(home, EXCERPT) == set()
+        assert report.left == [] and databases(settings, SECRET) == databases(settings, EXCERPT) == set()
         assert [run.run_id for run in instance.get_runs()] == [run.run_id for run in runs]
         events = [event for event in instance.all_logs(runs[0].run_id) if event.is_dagster_event]
         assert [event.dagster_event_type for event in events] == before
@@ -78,7 +75,7 @@ def test_dagster_forgets_and_goes_on(home: Settings) -> None:
         assert instance.get_runs()[0].tags["why"] == "[forgotten]"
         chatty(instance, "下一次執行照常寫進同一個資料庫，沒有任何問題")
         assert len(instance.get_runs()) == len(runs) + 2
-    for path in (home.home / "dagster").rglob("*.db"):
+    for path in (settings.home / "dagster").rglob("*.db"):
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA integrity_check").fetchone() == ("ok",)
 
@@ -151,3 +148,30 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
         assert {"mix · persona_v2", "lora_adapter · persona_v2"} <= set(again.changed)
         assert search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
         assert doc not in set(stores.posts(settings)["doc_id"])
+
+
+def test_trace_and_forget_are_jobs_that_leave_no_text_behind(home: tuple[Settings, MixManifest]) -> None:
+    """What the UI's launchpad runs: a sentence traced, and its post forgotten by doc_id."""
+    settings, _ = home
+    defs = build_defs(settings)
+    with dg.DagsterInstance.local_temp(str(settings.home / "dagster")) as instance:
+
+        def launch(job: str, **config: object) -> dg.ExecuteInProcessResult:
+            op = {"trace": "follow", "forget": "remove"}[job]
+            quiet = {"console": {"config": {"log_level": "CRITICAL"}}}
+            return defs.resolve_job_def(job).execute_in_process(
+                {"ops": {op: {"config": config}}, "loggers": quiet}, instance=instance, raise_on_error=False
+            )
+
+        def told(result: dg.ExecuteInProcessResult, key: str) -> str:
+            outputs = [event for event in result.all_events if event.event_type_value == "STEP_OUTPUT"]
+            return str(outputs[0].step_output_data.metadata[key].value)
+
+        traced = told(launch("trace", query="dcard:mood:7"), "trace")
+        assert "persona_v2" in traced and "dcard:mood:7-1" in traced and SECRET not in traced
+        assert "a sentence" in told(launch("trace", query=SECRET), "trace")
+        assert not launch("forget", target="dcard:mood:7").success
+        assert not launch("forget", target="dcard:user7", sure=True).success
+        assert databases(settings, SECRET)  # the sentence stands in the configuration of the run that traced it
+        assert "found nowhere" in told(launch("forget", target="dcard:mood:7", sure=True), "forgotten")
+        assert databases(settings, SECRET) == set()
