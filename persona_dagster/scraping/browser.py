@@ -87,6 +87,7 @@ class Browser:
     def __init__(self, policy: UrlPolicy, transport: Transport, max_bytes: int):
         self.policy, self.transport, self.max_bytes = policy, transport, max_bytes
         self.deaths = 0
+        self._home = ""  # the page that was opened last, from which in-page fetches go
         self._playwright: Any = None
         self._browser: Any = None
         self._context: BrowserContext | None = None
@@ -195,6 +196,7 @@ class Browser:
 
         fetched = self._alive(navigate)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
+        self._home = url if fetched.ok else self._home
         return fetched
 
     def _fetched(self, url: str, answer: Response | None) -> Fetched:
@@ -219,8 +221,11 @@ class Browser:
         """An in-page `fetch()`: the browser's own identity, a fourteenth of a navigation's CPU."""
         started, actual = time.monotonic(), self.policy.actual(url)
 
+        if self._home and not self._on_site():
+            self.goto(self._home)  # the browser had died, and its session with it
+
         def ask() -> Any:
-            if not self.page.url.startswith(tuple(self.policy.origins)):
+            if not self._on_site():
                 return {"error": "the page was left", "aborted": False}
             return self.page.evaluate(FETCH, [actual, headers or {}, self.max_bytes, NAVIGATION_MS])
 
@@ -228,6 +233,9 @@ class Browser:
         fetched = answer if isinstance(answer, Fetched) else self._from_page(url, answer)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
         return fetched
+
+    def _on_site(self) -> bool:
+        return self.page.url.startswith(tuple(self.policy.origins))
 
     def _from_page(self, url: str, answer: dict[str, Any]) -> Fetched:
         if answer.get("large"):

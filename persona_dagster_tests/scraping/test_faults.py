@@ -29,7 +29,7 @@ ARTICLE = r"ptt/bbs/Boy-Girl/M\."
         (Rule("500", ARTICLE, times=3), Outcome.SERVER_BUSY),
         (Rule("503", ARTICLE, times=3), Outcome.SERVER_BUSY),
         (Rule("429", ARTICLE, times=3), Outcome.RATE_LIMITED),
-        (Rule("challenge", ARTICLE), Outcome.CHALLENGE),
+        (Rule("challenge", ARTICLE, times=None), Outcome.CHALLENGE),
         (Rule("private", ARTICLE), Outcome.BLOCKED),
         (Rule("gzip_bomb", ARTICLE), Outcome.TOO_LARGE),
         (Rule("large", ARTICLE), Outcome.TOO_LARGE),
@@ -77,7 +77,21 @@ def test_a_challenge_closes_the_host(crawl_with: Crawl) -> None:
     report, _, running = crawl_with("ptt", "Boy-Girl", Rule("challenge", "ptt/bbs", times=None))
     assert report.refused
     assert not report.retryable
-    assert len([asked for asked in running.asked if asked.site == "ptt" and "robots" not in asked.target]) == 1
+    asked = [one for one in running.asked if one.site == "ptt" and "robots" not in one.target]
+    assert [one.from_browser for one in asked] == [False, True], "once over HTTP, once by a browser, and no more"
+
+
+@pytest.mark.browser
+def test_a_browser_takes_over_where_http_is_challenged(crawl_with: Crawl, scraped: Archive) -> None:
+    report, archive, running = crawl_with(
+        "ptt", "Boy-Girl", Rule("challenge", r"ptt/bbs/Boy-Girl/M\.", nth=4, times=None, spares_browsers=True)
+    )
+    assert report.complete, report.why
+    assert report.outcomes[Outcome.CHALLENGE.value] == 1
+    assert archive.digest("ptt", "Boy-Girl") == scraped.digest("ptt", "Boy-Girl")
+    articles = [one.from_browser for one in running.asked if "/M." in one.target]
+    assert articles[:4] == [False] * 4
+    assert all(articles[4:]), "for good"
 
 
 def test_a_slow_drip_is_cut_off(crawl_with: Crawl, monkeypatch: pytest.MonkeyPatch) -> None:
