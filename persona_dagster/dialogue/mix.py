@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+import xxhash
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
@@ -26,7 +27,7 @@ from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
 from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
-from persona_dagster.digest import combine, json_digest, text_digest
+from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
 
 MIX_VERSION = "1"
@@ -202,10 +203,7 @@ def _write_rows(
         number.mkdir()
     for serial, lines in enumerate(_lines(texts, places, personas)):
         chars += int(lines["chars"].sum())
-        digests.extend(
-            text_digest(row, persona, split, messages)
-            for row, persona, messages in lines.select("row_id", "persona", "messages").iter_rows()
-        )
+        digests += row_digests(split, lines)
         for (number,), part in lines.partition_by("bucket", as_dict=True).items():
             part.select("place", "row_id", "line").write_ipc(buckets[int(number)] / f"{serial}.arrow")
     sha, size = hashlib.sha256(), 0
@@ -220,6 +218,15 @@ def _write_rows(
         file.flush()
         os.fsync(file.fileno())
     return {"sha256": sha.hexdigest(), "bytes": size, "rows": rows.height}, chars
+
+
+def row_digests(split: str, rows: pl.DataFrame) -> list[str]:
+    """`text_digest(row_id, persona, split, messages)` of every row; personas and split are framed once."""
+    middle = {persona: framed(persona) + framed(split) for persona in rows["persona"].unique()}
+    return [
+        xxhash.xxh3_128_hexdigest(framed(row) + middle[persona] + framed(messages))
+        for row, persona, messages in rows.select("row_id", "persona", "messages").iter_rows()
+    ]
 
 
 def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
