@@ -114,8 +114,8 @@ def main() -> None:
             f"{size['more'] / size['whole']:.1%} | {size['equal']} | {size['peak_gb']:.2f} | {size['index_mb']:.0f} |",
             flush=True,
         )
-    if arguments.plot:
-        plot(sizes, arguments.plot)
+        if arguments.plot:
+            plot(sizes, arguments.plot)
 
 
 if __name__ == "__main__":

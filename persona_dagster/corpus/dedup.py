@@ -62,7 +62,7 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
     """
     texts = frame["text"].fill_null("")
     rows = texts.to_frame().select(*hashes(pl.col("text")))
-    seen = DedupIndex.load(index) if index else DedupIndex()
+    seen = DedupIndex.load(index) if index else DedupIndex(once=True)
     numbered = seen.take_in(rows, texts)
     if index:
         seen.save(index)

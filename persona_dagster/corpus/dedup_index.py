@@ -73,6 +73,9 @@ def differ_beyond_digits(left: pl.Series, right: pl.Series) -> np.ndarray:
     return (shapes[0] != shapes[1]).to_numpy()
 
 
+PARTS = ("texts", "pairs", "postings", "ranks")
+
+
 @dataclass
 class DedupIndex:
     """Texts compared so far. `take_in` makes it that of a corpus, `save` keeps it."""
@@ -81,12 +84,13 @@ class DedupIndex:
     pairs: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAIRS))
     postings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POSTINGS))
     ranks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RANKS))
+    once: bool = False  # nothing will be looked up later, so no postings are made
 
     @classmethod
     def load(cls, folder: Path) -> DedupIndex:
         """The index kept in `folder`; an empty one where there is none that can be read."""
         try:
-            return cls(*(pl.read_ipc(folder / version() / f"{name}.arrow") for name in cls.__dataclass_fields__))
+            return cls(*(pl.read_ipc(folder / version() / f"{name}.arrow") for name in PARTS))
         except (OSError, pl.exceptions.PolarsError):
             return cls()
 
@@ -95,7 +99,7 @@ class DedupIndex:
         target, fresh = folder / version(), folder / f".{os.getpid()}.tmp"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for name in self.__dataclass_fields__:
+        for name in PARTS:
             with (fresh / f"{name}.arrow").open("wb") as file:
                 getattr(self, name).write_ipc(file)  # Parquet would take as long as the comparison
                 file.flush()
@@ -143,11 +147,12 @@ class DedupIndex:
         """Texts never seen become known; who among them is alike, or like a known one, becomes a pair."""
         norms = texts.gather(new["row"]).to_frame("text").select(normalised(pl.col("text")).alias("norm"))["norm"]
         new = new.with_columns(norms, pl.Series("key", [text_key(norm) for norm in norms], dtype=pl.Binary))
+        first = len(self._sizes())
         stored = self.texts.join(new, on="key", how="semi").unique("key").select("key", "node", "letters", "grams")
         fresh = (
             new.unique("key", keep="first", maintain_order=True)
             .join(stored, on="key", how="anti", maintain_order="left")
-            .with_row_index("node", offset=len(self._sizes()))
+            .with_row_index("node", offset=first)
             .with_columns(pl.col("norm").str.len_chars().alias("letters"))
         )
         joined = fresh["norm"].set(fresh["letters"] < SHORTEST, "")
@@ -160,21 +165,20 @@ class DedupIndex:
 
         left, right, jaccard = setjoin.similar_pairs(sets, THRESHOLD)
         named = fresh["node"]
-        before = setjoin.Postings(*(self.postings[name].to_numpy() for name in POSTINGS))
-        added = setjoin.Postings.of(sets, named.to_numpy(), THRESHOLD)
-        if len(before.keys):
+        if not self.once:
+            before = setjoin.Postings(*(self.postings[name].to_numpy() for name in POSTINGS))
+            added = setjoin.Postings.of(sets, named.to_numpy(), THRESHOLD)
+            merged = before.merged(added)
+            self.postings = pl.DataFrame([merged.keys, merged.rows, merged.places], schema=POSTINGS)
             theirs, ours = before.partners(added, THRESHOLD)
             partners, which = np.unique(theirs, return_inverse=True)
             norms = self._norms(partners, known, texts)
-            across = setjoin.confirmed(
-                sets.followed_by(_sets(norms, self.ranks)), ours - named[0], len(fresh) + which, THRESHOLD
-            )
-            left, right, jaccard = (np.concatenate(both) for both in zip((left, right, jaccard), across, strict=True))
+            both = sets.followed_by(_sets(norms, self.ranks))
+            across = setjoin.confirmed(both, ours - first, len(fresh) + which, THRESHOLD)
+            left, right, jaccard = (np.concatenate(pair) for pair in zip((left, right, jaccard), across, strict=True))
             joined, named = joined.append(norms), named.append(pl.Series(partners, dtype=pl.UInt32))
         pairs = pl.DataFrame({"a": named.gather(left), "b": named.gather(right), "jaccard": jaccard}, schema=PAIRS)
         self.pairs = self.pairs.extend(pairs.filter(differ_beyond_digits(joined.gather(left), joined.gather(right))))
-        merged = before.merged(added)
-        self.postings = pl.DataFrame([merged.keys, merged.rows, merged.places], schema=POSTINGS)
 
     def _norms(self, nodes: setjoin.I64, known: pl.DataFrame, texts: pl.Series) -> pl.Series:
         """The normalised texts of nodes that stand in the corpus, in the order of the nodes."""

@@ -293,8 +293,11 @@ class Postings:
             entry = np.repeat(np.arange(some.start, some.stop), counts[some])
             partner = _ranges(first[some], counts[some])
             x, y = size[entry], (self.keys[partner] & np.uint64(0xFFFFFFFF)).astype(np.int64)
-            left = np.minimum(x - other.places[entry], y - self.places[partner])
-            possible = left >= _least(x + y, threshold / (1 + threshold))
+            at_x, at_y = other.places[entry], self.places[partner]
+            possible = np.minimum(x - at_x, y - at_y) >= _least(x + y, threshold / (1 + threshold))
+            # The shorter one is found by fewer of its grams: see `_BySize.index`.
+            short, at = np.minimum(x, y), np.where(y <= x, at_y, at_x)
+            possible &= at <= short - _least(short, 2 * threshold / (1 + threshold))
             ours, theirs = self.rows[partner[possible]], other.rows[entry[possible]]
             found.append(np.unique((ours.astype(np.uint64) << np.uint64(32)) | theirs))
         pairs = np.unique(np.concatenate(found))

@@ -167,5 +167,8 @@ def test_an_index_that_cannot_be_read_is_made_anew_and_holds_no_text(frame_of, t
     assert mark_duplicates(frame, tmp_path).frame.equals(wanted)
     (parts / "texts.arrow").unlink()
     assert mark_duplicates(frame, tmp_path).frame.equals(wanted)
+    shouted = frame.head(20).with_columns(pl.col("text") + "！", post_id=pl.col("post_id") + "b")  # no new words at all
+    more = pl.concat([frame, shouted])
+    assert mark_duplicates(more, tmp_path).frame.equals(mark_duplicates(more).frame)
     nothing = frame.clear()
     assert mark_duplicates(nothing, tmp_path).frame.equals(nothing)
