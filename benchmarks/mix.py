@@ -18,49 +18,67 @@ from pathlib import Path
 import polars as pl
 
 SHARES = {"assistant": 1, "mentor": 8, "mouthpiece": 3}
+CHUNK = 100_000  # dialogues made at a time
 VOCABULARY = "分手難過抱抱慢慢來模型訓練資料主管同事傻眼離譜真的好想知道為什麼今天又下雨了我們可以一起吃飯嗎"
 
 
 def make_input(rows: int, folder: Path) -> None:
     """Dialogues whose words differ from row to row, at the lengths of forum posts (about 60 and 40 characters)."""
+    import pyarrow.parquet as pq
+
+    total = sum(SHARES.values())
+    whole: pq.ParquetWriter | None = None
+    for persona, share in SHARES.items():
+        part: pq.ParquetWriter | None = None
+        size = rows * share // total
+        for start in range(0, size, CHUNK):
+            frame = chunk(persona, range(start, min(start + CHUNK, size)))
+            table, few = frame.to_arrow(), frame.select("pair_id", "persona", "messages").to_arrow()
+            whole = whole or pq.ParquetWriter(folder / "dialogues.parquet", table.schema)
+            part = part or pq.ParquetWriter(folder / f"{persona}.parquet", few.schema)
+            whole.write_table(table)
+            part.write_table(few)
+        assert part is not None
+        part.close()
+    assert whole is not None
+    whole.close()
+
+
+def chunk(persona: str, numbers: range) -> pl.DataFrame:
     from persona_dagster.digest import keyed_hash, text_digest
     from persona_dagster.records import DIALOGUE_SCHEMA
 
-    total = sum(SHARES.values())
-    frames = []
-    for persona, share in SHARES.items():
-        names = [f"{persona}-{i}" for i in range(rows * share // total)]
-        texts = []
-        for name in names:
-            seed = keyed_hash("text", name)
-            start = seed % len(VOCABULARY)
-            words = (VOCABULARY * 4)[start : start + 60 + seed % 40]
-            texts.append((f"{words}{seed:x}", f"{words[::-1][:40]}{seed % 99991}"))
-        messages = [[{"role": "user", "content": q}, {"role": "assistant", "content": a}] for q, a in texts]
-        frames.append(
-            pl.DataFrame(
-                {
-                    "pair_id": [text_digest(name) for name in names],
-                    "builder": "top_comments",
-                    "persona": persona,
-                    "source": "dcard",
-                    "board": "mood",
-                    "thread_id": names,
-                    "doc_ids": [[name] for name in names],
-                    "urls": [[f"https://example.test/{name}"] for name in names],
-                    "answer_author": None,
-                    "messages_raw": messages,
-                    "messages": messages,
-                    "score": 1.0,
-                },
-                schema=DIALOGUE_SCHEMA,
-            )
-        )
-    frame = pl.concat(frames)
-    frame.write_parquet(folder / "dialogues.parquet")
-    for persona in SHARES:
-        part = frame.filter(pl.col("persona") == persona)
-        part.select("pair_id", "persona", "messages").write_parquet(folder / f"{persona}.parquet")
+    names = [f"{persona}-{i}" for i in numbers]
+    texts = []
+    for name in names:
+        seed = keyed_hash("text", name)
+        start = seed % len(VOCABULARY)
+        words = (VOCABULARY * 4)[start : start + 60 + seed % 40]
+        texts.append((f"{words}{seed:x}", f"{words[::-1][:40]}{seed % 99991}"))
+    frame = pl.DataFrame(
+        {
+            "pair_id": [text_digest(name) for name in names],
+            "thread_id": names,
+            "question": [question for question, _ in texts],
+            "answer": [answer for _, answer in texts],
+        }
+    )
+    turns = [
+        pl.struct(role=pl.lit(role), content=pl.col(text))
+        for role, text in (("user", "question"), ("assistant", "answer"))
+    ]
+    frame = frame.with_columns(
+        builder=pl.lit("top_comments"),
+        persona=pl.lit(persona),
+        source=pl.lit("dcard"),
+        board=pl.lit("mood"),
+        doc_ids=pl.concat_list("thread_id"),
+        urls=pl.concat_list(pl.format("https://example.test/{}", "thread_id")),
+        answer_author=pl.lit(None, pl.String),
+        messages=pl.concat_list(turns),
+        score=pl.lit(1.0),
+    ).with_columns(messages_raw="messages")
+    return frame.select(pl.col(name).cast(dtype) for name, dtype in DIALOGUE_SCHEMA.items())
 
 
 def ours(rows: int, folder: Path) -> int:
@@ -127,9 +145,10 @@ def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with tempfile.TemporaryDirectory() as folder:
         make_input(rows, Path(folder))
-        results = {side: measure(side, rows, Path(folder)) for side in ("ours", "theirs")}
-    for side, result in results.items():
-        print(side, result)
+        results = {}
+        for side in ("ours", "theirs"):
+            results[side] = measure(side, rows, Path(folder))
+            print(side, results[side], flush=True)
     for unit in ("seconds", "cpu_seconds", "peak_mb"):
         print(f"theirs / ours, {unit}: {results['theirs'][unit] / results['ours'][unit]:.2f}")
 

@@ -16,6 +16,7 @@ from persona_dagster.defs.corpus import build_corpus_assets
 from persona_dagster.defs.dialogue import build_dialogue_assets
 from persona_dagster.defs.engines import Engine, build_engine, build_executor
 from persona_dagster.defs.jobs import build_jobs
+from persona_dagster.defs.lineage import build_lineage_jobs
 from persona_dagster.defs.model import build_model_assets
 from persona_dagster.defs.raw import build_raw_assets
 from persona_dagster.defs.release import build_release_assets
@@ -47,7 +48,7 @@ def build_defs(
             *build_release_assets(house),
         ],
         asset_checks=build_checks(house),
-        jobs=jobs,
+        jobs=[*jobs, *build_lineage_jobs(house)],
         schedules=build_schedules(house),
         sensors=[automation_sensor(house), *build_sensors(house, jobs)],
         resources={"duckdb": duckdb, "tables": TableIOManager(duckdb=duckdb, exports_dir=str(settings.exports_dir))},

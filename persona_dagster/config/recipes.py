@@ -53,7 +53,7 @@ class Training(Config):
     max_grad_norm: float = Field(1.0, gt=0)
     optimizer: Literal["adamw_torch", "adamw_8bit"] = "adamw_torch"
     max_length: int = Field(2048, ge=16)
-    packing: bool = False
+    padding_free: bool = False  # a batch laid end to end, each row apart: no padding, same loss; needs no shortcut
     gradient_checkpointing: bool = True
     chunked_loss: bool = False  # logits a chunk at a time: small cards
     seed: int = 3407
@@ -72,17 +72,27 @@ class Mix(Config):
     kind: Literal["persona", "capybara"] = "persona"
     text: Literal["raw", "clean"] = "clean"
     strategy: Literal["none", "fixed", "dynamic"] = "dynamic"
+    unit: Literal["rows", "tokens"] = "rows"  # what shares are shares of; tokens: the answers', which are learned
     temperature: float = Field(3.0, gt=0)  # target share ~ count^(1/T)
     shares: dict[str, float] = Field({})  # explicit target shares by persona
     cap: float = Field(3.0, ge=1)  # most copies of a row
     fixed: dict[str, int] = Field({})  # copies by persona, for `fixed`
     budget_rows: int | None = Field(None, ge=1)  # None: as many as there are train dialogues, scaled by parity
     allow_undersampling: bool = False
+    # How often training may see a row of one persona: epochs times copies. Up to 4 repeats are worth nearly as much as
+    # fresh text, past 16 nothing (Muennighoff et al. 2023, arXiv 2305.16264); 9 is 3 epochs at the default cap.
+    healthy_epochs: tuple[float, float] = (1, 9)
     tagged_share: float = Field(0.5, ge=0, le=1)  # rows that carry the tag; the rest learn to choose by themselves
     replay_share: float = Field(0.0, ge=0, lt=1)  # untagged Capybara dialogues against forgetting, share of train rows
     max_train_rows: int | None = Field(None, ge=1)  # chosen by keyed hash, stratified
     max_test_rows: int | None = Field(None, ge=1)
     seed: int = 3407
+
+    @model_validator(mode="after")
+    def budget_has_the_unit(self) -> Mix:
+        if self.unit == "tokens" and self.budget_rows is not None:
+            raise ValueError("budget_rows counts rows: leave it out where unit is tokens, or set max_train_rows")
+        return self
 
 
 class Gates(Config):

@@ -178,13 +178,15 @@ LOOSE = r"[ 的是為叫做找搜尋索私訊密改成換名稱字帳號我你�
 LOOKS = r"(?P<other>@?(?=[A-Za-z0-9.\-]{0,29}[0-9._])(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,29})"
 
 
-def _site(names: str) -> re.Pattern[str]:
-    return re.compile(rf"(?<![A-Za-z<])(?:{names})[ ]?(?:的)?(?:{NAMED}{HANDLE}|{LOOSE}{LOOKS})", re.IGNORECASE)
+def _site(latin: str, han: str) -> re.Pattern[str]:
+    # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
+    name = rf"(?<![A-Za-z0-9<])(?:(?:{latin})(?=id|[^A-Za-z0-9])|{han})"
+    return re.compile(rf"{name}[ ]?(?:的)?(?:{NAMED}{HANDLE}|{LOOSE}{LOOKS})", re.IGNORECASE)
 
 
-LINE_ID = _site("line|賴")
-IG_ID = _site("ig|instagram|哀居")
-FB_ID = _site("fb|facebook|臉書")
+LINE_ID = _site("line", "賴")
+IG_ID = _site("ig|instagram", "哀居")
+FB_ID = _site("fb|facebook", "臉書")
 FB_NAME = re.compile(
     r"(?<![A-Za-z<])(?:fb|facebook|臉書)(?:搜尋|搜|名字|名稱|暱稱)[:： ]?(?!功能|結果|不到|紀錄|引擎|欄)"
     r"(?P<handle>[\u4e00-\u9fffA-Za-z]{2,16}?(?: [A-Z][a-z]{1,12})?)(?=就|[，,。！!？?、\s)]|$)",

@@ -25,6 +25,9 @@ CONFIGS = ("recipe_config", "evaluation_config")
 ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", *CONFIGS}
 BY_RECIPE = (*CONFIGS, "mix", "lora_adapter", "generations", "eval_report")
 WIDTH = 118  # of the summary where the terminal does not say
+DISK_IS_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
+FULL_DISK = "The disk is full: free some space, or move PERSONA_HOME to a larger disk, and run it again."
+INTERRUPTIONS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in a line of our own
 
 
@@ -36,11 +39,17 @@ class StepFailedError(RuntimeError):
 
 
 def cause_of(result: dg.ExecuteInProcessResult) -> str:
-    """The error that our own code raised, without what Dagster wraps around it."""
+    """The error that our own code raised, without what Dagster wraps around it.
+
+    Raises KeyboardInterrupt where that error is Ctrl-C, which Dagster records as a failure of the step.
+    """
     for event in result.all_events:
         error = getattr(event.event_specific_data, "error", None)
         if event.is_step_failure and error:
-            return str((error.cause or error).message).strip()
+            if any(one and one.cls_name in INTERRUPTIONS for one in (error, error.cause)):
+                raise KeyboardInterrupt
+            why = str((error.cause or error).message).strip()
+            return f"{why}\n{FULL_DISK}" if any(sign in why for sign in DISK_IS_FULL) else why
     return "no error was recorded"
 
 

@@ -3,7 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.recipes import RECIPES, Recipe
 from persona_dagster.config.split import load_split
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
@@ -12,7 +12,8 @@ from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIO
 from persona_dagster.defs.resources import House
 from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
-from persona_dagster.dialogue.mix import MIX_VERSION, write_mix
+from persona_dagster.dialogue.chat_format import count_tokens
+from persona_dagster.dialogue.mix import MIX_VERSION, CountTokens, write_mix
 from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
 
@@ -196,7 +197,10 @@ def _mix(house: House) -> dg.AssetsDefinition:
     ) -> dg.MaterializeResult:
         recipe = house.recipe(context.partition_key)
         everything = pl.concat([dialogues, capybara_dialogues])
-        manifest = write_mix(everything, split, recipe, house.personas(), house.settings.mix_dir / recipe.name)
+        folder = house.settings.mix_dir / recipe.name
+        manifest = write_mix(everything, split, recipe, house.personas(), folder, count=_counter(house, recipe))
+        for warning in manifest.warnings:
+            context.log.warning("%s", warning)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(manifest.digest),
             metadata={
@@ -206,7 +210,18 @@ def _mix(house: House) -> dg.AssetsDefinition:
                 "folder": dg.MetadataValue.path(str(manifest.folder)),
                 "data_card": dg.MetadataValue.path(str(manifest.folder / "data_card.html")),
                 "weights": dg.MetadataValue.md(manifest.weights_markdown()),
+                "warnings": dg.MetadataValue.md("\n".join(f"- {line}" for line in manifest.warnings) or "none"),
             },
         )
 
     return mix
+
+
+def _counter(house: House, recipe: Recipe) -> CountTokens | None:
+    """The base model's own count of tokens, for a recipe that weighs by them."""
+    if recipe.mix.unit == "rows":
+        return None
+    from persona_dagster.training.base_model import load_tokenizer
+
+    tokenizer = load_tokenizer(recipe.base, house.settings.models_dir)
+    return lambda texts: count_tokens(texts, tokenizer)

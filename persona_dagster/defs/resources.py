@@ -80,7 +80,7 @@ class House:
         """The way to the sites: the replica on loopback in tiny and sample, the sites themselves in live."""
         settings = self.settings
         if settings.profile == "live":
-            yield Transport(chromium=settings.chromium, cdp_url=settings.cdp_url)
+            yield Transport(chromium=settings.chromium, cdp_url=settings.cdp_url, headed=settings.headed)
             return
         from persona_dagster.sample.clock import Clock
         from persona_dagster.sample.content import load, tiny

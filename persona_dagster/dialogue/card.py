@@ -65,7 +65,7 @@ def _tables(manifest: MixManifest, personas: Personas) -> list[Table]:
     ]
     files = [[name, f"{file['rows']:,}", f"{file['bytes']:,}", file["sha256"]] for name, file in manifest.files.items()]
     return [
-        ("Weights", head, weights),
+        (f"Weights (shares of {manifest.config['mix'].get('unit', 'rows')})", head, weights),
         ("Rows by persona", ["persona", "train", "test"], by_split),
         ("Train rows by source", ["source", "rows"], [[k, f"{v:,}"] for k, v in manifest.by_source.items()]),
         ("Train rows by builder", ["builder", "rows"], [[k, f"{v:,}"] for k, v in manifest.by_builder.items()]),

@@ -77,6 +77,11 @@ class Encoded:
         return [int(label != IGNORED) for label in self.labels]
 
 
+def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The number of tokens of each text, without any that a template adds."""
+    return [len(ids) for ids in tokenizer(list(texts), add_special_tokens=False)["input_ids"]] if texts else []
+
+
 def check_template(tokenizer: PreTrainedTokenizerBase) -> None:
     """Raises `TemplateError` unless the tokenizer renders a chat and ends each answer with a special token."""
     _render([{"role": "user", "content": "你好"}, {"role": "assistant", "content": "好"}], tokenizer)
@@ -99,6 +104,25 @@ def encode(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, max_
     if len(ids) <= max_length:
         return Encoded(ids, labels, turns, cut)
     return _shorten(turns, len(ids), tokenizer, max_length)
+
+
+def prompt_text(messages: Sequence[Message], tokenizer: PreTrainedTokenizerBase, max_length: int) -> str:
+    """`messages`, ending with a question, as the text that asks for its answer, of at most `max_length` tokens.
+
+    The oldest exchanges go first, then, as `encode` cuts, the end of the question: a model is asked in the shape
+    that it was trained on. The system message with its tag stays.
+    """
+    system = [turn for turn in messages if turn["role"] == "system"]
+    turns = [_safe(turn, tokenizer) for turn in messages if turn["role"] != "system"]
+    text = _template([*system, *turns], tokenizer, ask=True)
+    while (length := len(_ids(text, tokenizer))) > max_length and len(turns) > 1:
+        turns = turns[2:]
+        text = _template([*system, *turns], tokenizer, ask=True)
+    if length > max_length:
+        asked = turns[-1]["content"]
+        room = max(_MIN_ANSWER, max_length - (length - len(_ids(asked, tokenizer))))
+        text = _template([*system, {**turns[-1], "content": _fit(asked, room, tokenizer)}], tokenizer, ask=True)
+    return text
 
 
 def _safe(message: Message, tokenizer: PreTrainedTokenizerBase) -> Message:

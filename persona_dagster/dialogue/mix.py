@@ -11,13 +11,14 @@ import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import orjson
 import polars as pl
+import xxhash
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
@@ -26,7 +27,7 @@ from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
 from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
-from persona_dagster.digest import combine, json_digest, text_digest
+from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
 
 MIX_VERSION = "1"
@@ -34,6 +35,8 @@ MIX_VERSION = "1"
 CHUNK = 50_000  # dialogues held as text at a time
 BUCKET = 100_000  # rows sorted at a time
 ROW_GROUP = 100_000  # of provenance.parquet: part of its bytes
+
+CountTokens = Callable[[list[str]], list[int]]
 
 _OPEN = '{"messages":['
 
@@ -60,26 +63,36 @@ class MixManifest:
     folder: Path
 
     def weights_markdown(self) -> str:
-        head = "| persona | dialogues | asked | feasible | reached | copies | effective epochs | |\n" + "|---" * 8 + "|"
+        unit = self.config["mix"].get("unit", "rows")
+        head = ["persona", "dialogues", "asked", "feasible", "reached", "copies", "effective epochs", ""]
+        top = [f"Shares of {unit}.", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
         lines = [
             f"| {w['persona']} | {w['dialogues']} | {w['asked']:.1%} | {w['feasible']:.1%} | {w['reached']:.1%} "
             f"| {w['rows'] / w['dialogues']:.2f} | {w['effective_epochs']:.1f} | {w['note']} |"
             for w in self.weights
         ]
-        return "\n".join([head, *lines])
+        return "\n".join([*top, *lines])
 
 
 def write_mix(
-    dialogues: pl.DataFrame | pl.LazyFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas, folder: Path
+    dialogues: pl.DataFrame | pl.LazyFrame,
+    split: pl.DataFrame,
+    recipe: Recipe,
+    personas: Personas,
+    folder: Path,
+    *,
+    count: CountTokens | None = None,
 ) -> MixManifest:
     """Writes folder/<digest>/ and points folder/latest at it; the same inputs give the same bytes.
 
     `dialogues` (DIALOGUE_SCHEMA; a lazy frame is read a chunk at a time) may hold personas that the recipe leaves
-    out. Raises `MixError` or `WeightError` before anything is written.
+    out. `count` tells the tokens of texts, for a recipe whose unit is tokens. Raises `MixError` or `WeightError`
+    before anything is written.
     """
     texts = dialogues.lazy()
     _check(texts)
-    plan = plan_mix(texts.select(PLAN_COLUMNS).collect(), split, recipe, personas)
+    tokens = _tokens(texts, recipe, count) if recipe.mix.unit == "tokens" else None
+    plan = plan_mix(texts.select(PLAN_COLUMNS).collect(), split, recipe, personas, tokens)
     folder.mkdir(parents=True, exist_ok=True)
     fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
     try:
@@ -118,6 +131,18 @@ def _check(dialogues: pl.LazyFrame) -> None:
                 f"{found.height} dialogues are malformed in {column}, the first is {found['pair_id'][0]} "
                 f"({found['builder'][0]}): turns must be user and assistant in turn, none empty"
             )
+
+
+def _tokens(dialogues: pl.LazyFrame, recipe: Recipe, count: CountTokens | None) -> dict[str, int]:
+    """Tokens of the answers by pair_id, in the text that train will hold; at least one each."""
+    if count is None:
+        raise MixError(f"recipe {recipe.name} weighs by tokens: hand in the base model's counter, or set unit: rows")
+    turns = pl.col("messages_raw" if recipe.mix.text == "raw" else "messages").list
+    said = turns.eval(pl.element().filter(pl.element().struct.field("role") == "assistant").struct.field("content"))
+    found: dict[str, int] = {}
+    for batch in dialogues.select("pair_id", text=said.list.join("\n")).collect_batches(chunk_size=CHUNK):
+        found |= {pair: max(1, n) for pair, n in zip(batch["pair_id"], count(batch["text"].to_list()), strict=True)}
+    return found
 
 
 def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
@@ -178,10 +203,7 @@ def _write_rows(
         number.mkdir()
     for serial, lines in enumerate(_lines(texts, places, personas)):
         chars += int(lines["chars"].sum())
-        digests.extend(
-            text_digest(row, persona, split, messages)
-            for row, persona, messages in lines.select("row_id", "persona", "messages").iter_rows()
-        )
+        digests += row_digests(split, lines)
         for (number,), part in lines.partition_by("bucket", as_dict=True).items():
             part.select("place", "row_id", "line").write_ipc(buckets[int(number)] / f"{serial}.arrow")
     sha, size = hashlib.sha256(), 0
@@ -196,6 +218,15 @@ def _write_rows(
         file.flush()
         os.fsync(file.fileno())
     return {"sha256": sha.hexdigest(), "bytes": size, "rows": rows.height}, chars
+
+
+def row_digests(split: str, rows: pl.DataFrame) -> list[str]:
+    """`text_digest(row_id, persona, split, messages)` of every row; personas and split are framed once."""
+    middle = {persona: framed(persona) + framed(split) for persona in rows["persona"].unique()}
+    return [
+        xxhash.xxh3_128_hexdigest(framed(row) + middle[persona] + framed(messages))
+        for row, persona, messages in rows.select("row_id", "persona", "messages").iter_rows()
+    ]
 
 
 def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:

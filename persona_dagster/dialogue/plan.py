@@ -6,9 +6,10 @@ The test set depends on no recipe: clean text and one tagging choice, so that re
 
 from __future__ import annotations
 
-import math
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from itertools import accumulate
 from typing import Any
 
 import polars as pl
@@ -17,7 +18,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Mix, Recipe
 from persona_dagster.dialogue.capybara import PERSONA as GENERAL
 from persona_dagster.dialogue.weights import Weight, weigh
-from persona_dagster.digest import keyed_hash
+from persona_dagster.digest import keyed_hashes
 
 TEST_KEY = "test"  # every recipe draws and tags its test rows by this key
 TEST_TAGGED = 0.5
@@ -40,8 +41,15 @@ class Plan:
     warnings: list[str]
 
 
-def plan_mix(dialogues: pl.DataFrame, split: pl.DataFrame, recipe: Recipe, personas: Personas) -> Plan:
-    """The plan of a mix. Of `dialogues` only PLAN_COLUMNS are looked at, no text."""
+def plan_mix(
+    dialogues: pl.DataFrame,
+    split: pl.DataFrame,
+    recipe: Recipe,
+    personas: Personas,
+    tokens: Mapping[str, int] | None = None,
+) -> Plan:
+    """The plan of a mix. Of `dialogues` only PLAN_COLUMNS are looked at, no text. `tokens`: of the answers, by
+    pair_id, where the recipe's unit is tokens."""
     mix = recipe.mix
     wanted = [GENERAL] if mix.kind == "capybara" else list(personas.personas)
     placed = dialogues.select(PLAN_COLUMNS).join(split.select("pair_id", "split"), on="pair_id", how="inner")
@@ -59,16 +67,17 @@ def plan_mix(dialogues: pl.DataFrame, split: pl.DataFrame, recipe: Recipe, perso
             f"no train dialogue for {', '.join(empty)}: materialise a board that feeds it, or take it out of "
             "personas.yaml (`persona personas` shows what each would get)"
         )
-    weights = weigh({name: len(pairs) for name, pairs in by_persona.items()}, mix)
-    copies = _copies(by_persona, weights, mix)
+    sizes = {name: sum(tokens[pair] for pair in pairs) for name, pairs in by_persona.items()} if tokens else None
+    weights = weigh({name: len(pairs) for name, pairs in by_persona.items()}, mix, sizes)
+    copies = _copies(by_persona, weights, mix, tokens)
     replayed = _replay(train, sum(copies.values()), mix) if mix.kind == "persona" else {}
     chosen = [
         _train_rows(train, {**copies, **replayed}, mix),
         _test_rows(test.filter(pl.col("persona").is_in(wanted)), mix),
     ]
     rows = pl.concat(chosen)
-    reached = _reached(weights, rows, recipe)
-    return Plan(rows, reached, _warnings(reached, rows, wanted))
+    reached = _reached(weights, rows, recipe, tokens)
+    return Plan(rows, reached, _warnings(reached, rows, wanted, mix))
 
 
 def apportion(sizes: Mapping[str, int], total: int) -> dict[str, int]:
@@ -85,24 +94,58 @@ def apportion(sizes: Mapping[str, int], total: int) -> dict[str, int]:
 
 def by_hash(names: list[str], key: str) -> list[str]:
     """The names in an order that any machine finds, and that stays when names come or go."""
-    return sorted(names, key=lambda name: (keyed_hash(key, name), name))
+    return [name for _, name in sorted(zip(keyed_hashes(key, names), names, strict=True))]
 
 
-def _copies(by_persona: Mapping[str, list[str]], weights: list[Weight], mix: Mix) -> dict[str, int]:
+def _copies(
+    by_persona: Mapping[str, list[str]], weights: list[Weight], mix: Mix, tokens: Mapping[str, int] | None
+) -> dict[str, int]:
     """How many times each train dialogue is written; the mix shrinks to `max_train_rows` with its weights kept."""
-    whole = {weight.persona: round(weight.repeats * weight.count) for weight in weights}
-    total = sum(whole.values())
+    orders = {name: by_hash(pairs, str(mix.seed)) for name, pairs in by_persona.items()}
+    limit = None
     if mix.max_train_rows is not None:
-        total = min(total, max(len(whole), round(mix.max_train_rows * (1 - mix.replay_share))))
-    rows = apportion(whole, total)
+        limit = max(len(weights), round(mix.max_train_rows * (1 - mix.replay_share)))
+    if tokens is None:
+        whole = {weight.persona: round(weight.repeats * weight.count) for weight in weights}
+        total = sum(whole.values())
+        rows = apportion(whole, total if limit is None else min(total, limit))
+        return _fill_all({name: [(pair, 1) for pair in order] for name, order in orders.items()}, weights, rows)
+    sized = {name: [(pair, tokens[pair]) for pair in order] for name, order in orders.items()}
+    sizes = {weight.persona: weight.repeats * sum(size for _, size in sized[weight.persona]) for weight in weights}
+
+    def scaled(scale: float) -> dict[str, int]:
+        return _fill_all(sized, weights, {name: round(scale * size) for name, size in sizes.items()})
+
+    copies = scaled(1)
+    low, high = 0.0, 1.0
+    if limit is not None and sum(copies.values()) > limit:
+        for _ in range(40):  # the largest mix of the same shares that has no more rows than the limit
+            middle = (low + high) / 2
+            low, high = (middle, high) if sum(scaled(middle).values()) <= limit else (low, middle)
+        copies = scaled(low)
+    return copies
+
+
+def _fill_all(
+    orders: Mapping[str, list[tuple[str, int]]], weights: list[Weight], targets: Mapping[str, int]
+) -> dict[str, int]:
     copies: dict[str, int] = {}
     for weight in weights:
-        share = rows[weight.persona]
-        taken = max(1, min(weight.count, math.ceil(share / max(weight.repeats, 1) - 1e-9)))
-        each, more = divmod(share, taken)
-        order = by_hash(by_persona[weight.persona], str(mix.seed))[:taken]
-        copies |= {pair: each + (position < more) for position, pair in enumerate(order)}
-    return {pair: count for pair, count in copies.items() if count}
+        copies |= _fill(orders[weight.persona], targets[weight.persona], weight.repeats)
+    return copies
+
+
+def _fill(order: list[tuple[str, int]], target: int, repeats: float) -> dict[str, int]:
+    """Copies of the first dialogues of `order` (name, size) that sum to `target` or nearly: as many dialogues as
+    `repeats` copies of each call for, whole copies of all of them, and one more of the very first."""
+    sums = list(accumulate(size for _, size in order))
+    taken = min(bisect_left(sums, target / max(repeats, 1) - 1e-9) + 1, len(order))
+    each, rest = divmod(target, sums[taken - 1])
+    more = bisect_left(sums, rest) + 1 if rest else 0
+    if more and sums[more - 1] - rest > rest - (sums[more - 2] if more > 1 else 0):
+        more -= 1  # stopping before the border dialogue comes nearer
+    more = max(more, 0 if each else 1)  # nobody goes empty
+    return {name: each + (at < more) for at, (name, _) in enumerate(order[:taken]) if each or at < more}
 
 
 def _replay(train: pl.DataFrame, persona_rows: int, mix: Mix) -> dict[str, int]:
@@ -144,29 +187,54 @@ def _test_rows(test: pl.DataFrame, mix: Mix) -> pl.DataFrame:
 
 def _unit_hashes(key: str, names: pl.Series) -> pl.Series:
     """For each name a number in [0, 1), from the 53 leading bits of its keyed hash."""
-    return pl.Series([(keyed_hash(key, name) >> 11) / (1 << 53) for name in names], dtype=pl.Float64)
+    return pl.Series([(found >> 11) / (1 << 53) for found in keyed_hashes(key, names)], dtype=pl.Float64)
 
 
-def _reached(weights: list[Weight], rows: pl.DataFrame, recipe: Recipe) -> list[dict[str, Any]]:
+def _reached(
+    weights: list[Weight], rows: pl.DataFrame, recipe: Recipe, tokens: Mapping[str, int] | None
+) -> list[dict[str, Any]]:
     """The weights with what will be written beside what was asked and what could be had."""
     train = rows.filter((pl.col("split") == "train") & pl.col("persona").is_in([weight.persona for weight in weights]))
-    counts = dict(train.group_by("persona").len().iter_rows())
-    taken = dict(train.group_by("persona").agg(pl.col("pair_id").n_unique()).iter_rows())
+    size = [tokens[pair] for pair in train["pair_id"]] if tokens else [1] * train.height
+    found = train.with_columns(size=pl.Series(size, dtype=pl.Int64)).group_by("persona")
+    sums = {
+        name: values
+        for name, *values in found.agg(pl.len(), pl.col("pair_id").n_unique(), pl.col("size").sum()).iter_rows()
+    }
+    total = sum(size for _, _, size in sums.values())
+    epochs = _epochs(recipe, train.height)
     return [
         {
             **asdict(weight),
-            "reached": counts[weight.persona] / train.height,
-            "rows": counts[weight.persona],
-            "dialogues": taken[weight.persona],
-            "effective_epochs": counts[weight.persona] / taken[weight.persona] * recipe.training.epochs,
+            "unit": recipe.mix.unit,
+            "reached": sums[weight.persona][2] / total,
+            "rows": sums[weight.persona][0],
+            "dialogues": sums[weight.persona][1],
+            "effective_epochs": sums[weight.persona][0] / sums[weight.persona][1] * epochs,
         }
         for weight in weights
     ]
 
 
-def _warnings(weights: list[dict[str, Any]], rows: pl.DataFrame, wanted: list[str]) -> list[str]:
+def _epochs(recipe: Recipe, rows: int) -> float:
+    """How often training sees a row of train: fewer times than its epochs where `max_steps` ends it before."""
+    training = recipe.training
+    if training.max_steps is None:
+        return training.epochs
+    seen = training.max_steps * training.batch_size * training.accumulation * training.processes
+    return min(training.epochs, seen / max(1, rows))
+
+
+def _warnings(weights: list[dict[str, Any]], rows: pl.DataFrame, wanted: list[str], mix: Mix) -> list[str]:
     tested = set(rows.filter(pl.col("split") == "test")["persona"])
+    low, high = mix.healthy_epochs
     return [
         *(f"{weight['persona']}: {weight['note']}" for weight in weights if weight["note"]),
+        *(
+            f"{weight['persona']}: {weight['effective_epochs']:.1f} effective epochs, outside the recipe's "
+            f"{low:g} to {high:g}"
+            for weight in weights
+            if not low - 1e-9 <= weight["effective_epochs"] <= high + 1e-9
+        ),
         *(f"{name}: no test row" for name in wanted if name not in tested),
     ]

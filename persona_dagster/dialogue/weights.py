@@ -1,7 +1,8 @@
 """How often each persona's dialogues are repeated: asked shares, made feasible under a cap and a floor.
 
 Copies of persona c: r_c = budget x share / n_c, at most `cap`, at least 1 (or 0 where undersampling is
-allowed); what a cap cuts off is poured again over the others in proportion to their shares (UniMax).
+allowed); what a cap cuts off is poured again over the others in proportion to their shares (UniMax). n_c counts
+dialogues, or the tokens of their answers: the recipe's unit.
 """
 
 from __future__ import annotations
@@ -11,6 +12,8 @@ from dataclasses import dataclass
 
 from persona_dagster.config.recipes import Mix
 
+PARITY = 0.005  # a feasible share this near to the asked one is as asked
+
 
 class WeightError(ValueError):
     """Weights that no mix can have; the message names the persona and the cure."""
@@ -18,7 +21,7 @@ class WeightError(ValueError):
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """One persona: `count` dialogues, `repeats` copies of each on average; shares of all rows, 0 to 1."""
+    """One persona: `count` dialogues, `repeats` copies of each on average; shares of the mix, 0 to 1."""
 
     persona: str
     count: int
@@ -28,8 +31,9 @@ class Weight:
     note: str = ""
 
 
-def weigh(counts: Mapping[str, int], mix: Mix) -> list[Weight]:
-    """The weights of a mix over `counts` train dialogues by persona, under the recipe's strategy."""
+def weigh(counts: Mapping[str, int], mix: Mix, sizes: Mapping[str, int] | None = None) -> list[Weight]:
+    """The weights of a mix over `counts` train dialogues by persona, under the recipe's strategy. `sizes`: what the
+    dialogues of a persona amount to in the recipe's unit; None: one each."""
     empty = sorted(name for name, count in counts.items() if count < 1)
     if empty or not counts:
         raise WeightError(f"no train dialogues for {', '.join(empty) or 'any persona'}: feed or remove the persona")
@@ -38,18 +42,27 @@ def weigh(counts: Mapping[str, int], mix: Mix) -> list[Weight]:
         raise WeightError(
             f"the recipe weighs unknown personas {', '.join(unknown)}; known: {', '.join(sorted(counts))}"
         )
-    asked = shares(counts, mix)
+    sizes = sizes or counts
+    asked = shares(sizes, mix)
     if mix.strategy == "none":
         repeats = dict.fromkeys(counts, 1.0)
     elif mix.strategy == "fixed":
         repeats = {name: float(mix.fixed.get(name, 1)) for name in counts}
     else:
-        budget = mix.budget_rows or parity_budget(counts, asked, mix.cap)
-        rows = pour(counts, asked, budget, cap=mix.cap, floor=0.0 if mix.allow_undersampling else 1.0)
-        repeats = {name: rows[name] / count for name, count in counts.items()}
-    total = sum(repeats[name] * count for name, count in counts.items())
+        budget = mix.budget_rows or parity_budget(sizes, asked, mix.cap)
+        poured = pour(sizes, asked, budget, cap=mix.cap, floor=0.0 if mix.allow_undersampling else 1.0)
+        repeats = {name: poured[name] / size for name, size in sizes.items()}
+    total = sum(repeats[name] * size for name, size in sizes.items())
+    feasible = {name: repeats[name] * size / total for name, size in sizes.items()}
     return [
-        Weight(name, count, asked[name], repeats[name] * count / total, repeats[name], _note(repeats[name], mix))
+        Weight(
+            name,
+            count,
+            asked[name],
+            feasible[name],
+            repeats[name],
+            _note(repeats[name], feasible[name] - asked[name], mix),
+        )
         for name, count in sorted(counts.items())
     ]
 
@@ -80,7 +93,7 @@ def parity_budget(counts: Mapping[str, int], asked: Mapping[str, float], cap: fl
 def pour(
     counts: Mapping[str, int], asked: Mapping[str, float], budget: float, *, cap: float, floor: float
 ) -> dict[str, float]:
-    """Rows by persona: level x share, held between floor x count and cap x count, summing to the budget.
+    """Rows (or tokens) by persona: level x share, held between floor x count and cap x count, summing to the budget.
 
     The level is the one at which the sum is the budget, clamped to what floors and caps allow. The result
     minimises the sum of rows^2 / share under those bounds.
@@ -103,9 +116,12 @@ def pour(
     return rows
 
 
-def _note(repeats: float, mix: Mix) -> str:
-    if mix.strategy != "dynamic":
+def _note(repeats: float, excess: float, mix: Mix) -> str:
+    """Why a persona has not the share that was asked for it; empty where it has, or where only others are bound."""
+    if mix.strategy != "dynamic" or abs(excess) <= PARITY:
         return ""
-    if repeats >= mix.cap:
+    if excess < 0 and repeats >= mix.cap - 1e-9:
         return f"parity not reached: held at the cap of {mix.cap:g} copies"
+    if excess > 0 and not mix.allow_undersampling and repeats <= 1 + 1e-9:
+        return "parity not reached: no dialogue falls below one copy"
     return ""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from persona_dagster.config.recipes import Recipe
+from persona_dagster.dialogue.chat_format import prompt_text
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedTokenizerBase
 
-LEAST_PROMPT = 64  # tokens of a prompt that are kept however small the model's window
+LEAST_PROMPT = 64  # tokens of a prompt that are kept however small the recipe's length
 
 
 def generation_digest(job: GenerateJob) -> str:
@@ -106,8 +107,10 @@ def load_models(job: GenerateJob) -> tuple[PeftModel, PreTrainedTokenizerBase, s
     holds every bfloat16 weight exactly.
     """
     import torch
+    import transformers
     from peft import PeftModel
 
+    transformers.utils.logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
     base = job.recipe.base if cuda else job.recipe.base.model_copy(update={"dtype": "float32"})
     model, tokenizer = load_base(base, job.models_dir, job.recipe.quantisation if cuda else None)
@@ -142,7 +145,8 @@ def answer_all(
 
     done = _read_partial(partial)
     spec = job.recipe.evaluation
-    texts = {prompt.key: _render(prompt, tokenizer) for prompt in prompts}
+    room = prompt_room(model, job.recipe)
+    texts = {prompt.key: prompt_text(prompt.messages, tokenizer, room) for prompt in prompts}
     order = {"base": 0, "fewshot": 1, "adapter": 2}
     # Like lengths together: padding is prefill paid for nothing.
     waiting = sorted(
@@ -200,9 +204,11 @@ def _read_partial(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     return done
 
 
-def _render(prompt: Prompt, tokenizer: PreTrainedTokenizerBase) -> str:
-    turns = [{"role": turn["role"], "content": turn["content"].strip()} for turn in prompt.messages]
-    return str(tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True))
+def prompt_room(model: Any, recipe: Recipe) -> int:
+    """Tokens that a prompt may have: the trained length less the answer, within the model's window."""
+    trained = recipe.training.max_length
+    window = getattr(model.config, "max_position_embeddings", trained)
+    return max(LEAST_PROMPT, min(window, trained) - recipe.evaluation.max_new_tokens)
 
 
 def _answer(model: Any, tokenizer: Any, texts: list[str], recipe: Recipe) -> list[dict[str, Any]]:
@@ -210,9 +216,7 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], recipe: Recipe) -> lis
     import torch
 
     spec = recipe.evaluation
-    window = getattr(model.config, "max_position_embeddings", 4096)
-    room = max(LEAST_PROMPT, min(window, 8192) - spec.max_new_tokens)
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"][-room:] for text in texts]
+    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(model.device)
     sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
     if spec.temperature > 0:

@@ -9,10 +9,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 
 # Raise when the same inputs would give other answers or other numbers: generations and reports are then stale.
-EVALUATION_VERSION = "1"
-
-
-EVALUATION_VERSION = "1"  # of what generations, metrics and report mean
+EVALUATION_VERSION = "2"
 
 
 class _Job(Config):

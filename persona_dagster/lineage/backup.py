@@ -6,7 +6,6 @@ Models and checkpoints are caches and stay out. The key of the pseudonyms is in:
 
 from __future__ import annotations
 
-import os
 import shutil
 import sqlite3
 import time
@@ -14,19 +13,18 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from hashlib import sha256
 from pathlib import Path
 
 import duckdb
 import fsspec
 import orjson
 
-from persona_dagster.lineage import forget, tombstones
+from persona_dagster.lineage import copies, forget, tombstones
+from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
 
-MANIFEST = "manifest.json"
-DAGSTER, RAW = "dagster", "raw"
+RAW = "raw"
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
 PARTS = (
     "reports", "generations", "adapters", "judge", "mix", "exports", "warehouse", "jobs", "tombstones", "config",
@@ -55,10 +53,6 @@ class BackupReport:
         return text + (again if self.forgotten_again else "")
 
 
-def dagster_home(settings: Settings) -> Path:
-    return Path(os.environ.get("DAGSTER_HOME") or settings.home / DAGSTER)
-
-
 def backup(settings: Settings, target: Path) -> BackupReport:
     """Writes a whole backup to the new folder `target`. Runs may go on meanwhile. Raises `BackupError`."""
     if target.exists():
@@ -76,12 +70,11 @@ def backup(settings: Settings, target: Path) -> BackupReport:
     filesystem, root = fsspec.core.url_to_fs(settings.archive_url or str(settings.raw_dir))
     if filesystem.exists(root):
         filesystem.get(root.rstrip("/") + "/", str(partial / RAW) + "/", recursive=True)
-    files: dict[str, list[int | str]] = {name: [path.stat().st_size, _sha256(path)] for name, path in _files(partial)}
-    if not files:
+    if not any(_files(partial)):
         shutil.rmtree(partial)
         raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")
-    manifest = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "files": files}
-    (partial / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    files = copies.seal(partial)
+    copies.register(settings.home, target)  # before it is there: a forgetting must not miss it
     partial.rename(target)
     return _report(target, files, started)
 
@@ -95,7 +88,7 @@ def verify(source: Path) -> dict[str, list[int | str]]:
     wrong = [
         name
         for name, (size, digest) in files.items()
-        if name not in there or there[name].stat().st_size != size or _sha256(there[name]) != digest
+        if name not in there or there[name].stat().st_size != size or file_sha256(there[name]) != digest
     ]
     if wrong or (wrong := sorted(set(there) - set(files))):
         raise BackupError(f"{source}: {len(wrong)} files are not as they were written, {wrong[0]} first; use another")
@@ -107,7 +100,7 @@ def restore(settings: Settings, source: Path) -> BackupReport:
     the backup are kept, and what they forbid is forgotten again. Stop Dagster first. Raises `BackupError`."""
     started = time.monotonic()
     files = verify(source)
-    since = tombstones.read(settings.home)
+    since, known = tombstones.read(settings.home), copies.registered(settings.home)
     storage, home = dagster_home(settings), settings.home
     fresh = home.with_name(f".{home.name}.restoring")
     shutil.rmtree(fresh, ignore_errors=True)
@@ -120,6 +113,7 @@ def restore(settings: Settings, source: Path) -> BackupReport:
         copied = fresh / (storage.resolve().relative_to(home.resolve()) if part == DAGSTER else part)
         _copy(source / name, copied.joinpath(*Path(name).parts[1:]))
     _swap(fresh, home)
+    copies.register(home, source, *known)
     if not inside and (source / DAGSTER).is_dir():
         beside = storage.with_name(f".{storage.name}.restoring")
         _copy_tree(source / DAGSTER, beside, _copy)
@@ -150,7 +144,7 @@ def _forget_again(settings: Settings, since: list[tombstones.Tombstone]) -> list
 
 def _swap(fresh: Path, place: Path) -> None:
     if place.exists():
-        place.rename(place.with_name(f"{place.name}.before-restore-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
+        place.rename(place.with_name(f"{place.name}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
     fresh.rename(place)
 
 
@@ -205,14 +199,6 @@ def _unwritten(warehouse: Path | None) -> Iterator[None]:
             time.sleep(0.5)
     with closing(reader):
         yield
-
-
-def _sha256(path: Path) -> str:
-    digest = sha256()
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
 
 
 def _report(

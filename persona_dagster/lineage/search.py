@@ -1,52 +1,127 @@
-"""Where given bytes still stand under a folder: in plain files, and decoded out of Parquet, DuckDB, gzip, zstd, zip
-and tar. What forgetting is held to: it searches every store, Dagster's own and backups included.
+"""Where given bytes still stand under a folder: in plain files, and decoded out of Parquet, DuckDB, SQLite, gzip, zstd,
+zip and tar. What forgetting is held to: it searches every store, Dagster's own and backups included.
+
+One automaton looks for all needles at once (Aho-Corasick, polars'), in batches of about 64 MB.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import json
+import sqlite3
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from html import escape
 from pathlib import Path
+from typing import TypeVar
+from urllib.parse import quote
 
 import duckdb
 import orjson
 import polars as pl
 import zstandard
 
+BATCH = 64 << 20  # bytes
+# An excerpt of 15 characters holds a whole window; shorter ones hardly say whose they are.
+WINDOW, STRIDE = 12, 4
+
+Name = TypeVar("Name")
+
+
+def windows(line: str) -> list[str]:
+    """Pieces of `line` of `WINDOW` characters, so that an excerpt of it is found as well; none of a shorter line."""
+    last = len(line) - WINDOW
+    return [line[at : at + WINDOW] for at in sorted({*range(0, last + 1, STRIDE), last})] if last >= 0 else []
+
 
 def spellings(text: str) -> set[bytes]:
-    """The ways in which a text is written into files: plain, HTML, and JSON with and without ASCII escapes."""
-    plain = text.encode()
-    as_json = orjson.dumps(text)[1:-1]
-    escaped = text.encode("unicode_escape")
-    return {plain, escape(text).encode(), as_json, escaped, escaped.replace(b"\\x", b"\\u00")}
+    """The ways in which a text is written into files: plain, HTML, URL, Python's bytes, and JSON with and without
+    ASCII escapes, within another JSON string too."""
+    as_json, ascii_json = orjson.dumps(text)[1:-1], json.dumps(text)[1:-1].encode()
+    return {
+        text.encode(),
+        escape(text).encode(),
+        escape(text, quote=False).encode(),
+        quote(text).encode(),
+        repr(text.encode())[2:-1].encode(),
+        text.encode("unicode_escape"),
+        *(spelled for json_text in (as_json, ascii_json) for spelled in (json_text, json_text.replace(b"\\", b"\\\\"))),
+    }
 
 
 def find(folder: Path, needles: Iterable[bytes], skip: Iterable[Path] = ()) -> list[Path]:
     """The files below `folder` that hold one of the needles, once decoded."""
-    wanted, left_out = list(needles), set(skip)
-    return sorted(
-        path
-        for path in folder.rglob("*")
-        if path.is_file() and not left_out & {path, *path.parents} and holds(path, wanted)
-    )
+    left_out = set(skip)
+    paths = (p for p in folder.rglob("*") if p.is_file() and not p.is_symlink() and not left_out & {p, *p.parents})
+    return sorted(holding(((path, piece) for path in paths for piece in _decoded(path.name, path)), needles))
 
 
-def holds(path: Path, needles: list[bytes]) -> bool:
-    return any(needle in data for data in _decoded(path.name, path.read_bytes(), path) for needle in needles)
+def holding(pieces: Iterable[tuple[Name, bytes]], needles: Iterable[bytes]) -> set[Name]:
+    """The names of those pieces of data in which a needle occurs."""
+    wanted = sorted({needle.decode("latin-1") for needle in needles})
+    found: set[Name] = set()
+    names: list[Name] = []
+    texts: list[str] = []
+    size = 0
+    if not wanted:
+        return found
+
+    def look() -> None:
+        hit = pl.Series(texts, dtype=pl.String).str.contains_any(wanted)
+        found.update(name for name, here in zip(names, hit, strict=True) if here)
+
+    for name, data in pieces:
+        # A letter of latin-1 a byte: whatever the bytes mean, they are found where they stand.
+        names.append(name)
+        texts.append(data.decode("latin-1"))
+        size += len(data)
+        if size > BATCH:
+            look()
+            names, texts, size = [], [], 0
+    look()
+    return found
 
 
-def _decoded(name: str, data: bytes, path: Path | None = None) -> Iterator[bytes]:
+def occurring(data: bytes, needles: Iterable[bytes]) -> set[bytes]:
+    """Those of the needles that `data` holds, also where they overlap."""
+    wanted = sorted({needle.decode("latin-1") for needle in needles})
+    text = pl.Series([data.decode("latin-1")])
+    return {found.encode("latin-1") for found in text.str.extract_many(wanted, overlapping=True).explode().drop_nulls()}
+
+
+def stored_values(path: Path) -> Iterator[bytes]:
+    """The values of every table of a SQLite file: long ones lie in pieces over its pages, packed ones are unpacked."""
+    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+        connection.text_factory = bytes
+        for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
+            for row in connection.execute(f'SELECT * FROM "{table.decode()}"'):
+                values = [value for value in row if isinstance(value, bytes)]
+                yield b"\n".join(values)
+                yield from (unpacked for value in values if (unpacked := unzipped(value)) is not None)
+
+
+def unzipped(value: bytes) -> bytes | None:
+    """What a zlib stream holds (Dagster packs its snapshots); None for anything else."""
+    try:
+        return zlib.decompress(value) if value[:1] == b"\x78" else None
+    except zlib.error:
+        return None
+
+
+def _decoded(name: str, source: Path | bytes) -> Iterator[bytes]:
     """The bytes as they stand, and what they hold when unpacked."""
+    data = source.read_bytes() if isinstance(source, Path) else source
     yield data
     if data[:4] == b"PAR1":
         yield from _columns(pl.read_parquet(io.BytesIO(data)))
-    elif data[8:12] == b"DUCK" and path is not None:
-        yield from _tables(path)
+    elif data[8:12] == b"DUCK" and isinstance(source, Path):
+        yield from _tables(source)
+    elif data[:15] == b"SQLite format 3" and isinstance(source, Path):
+        yield from stored_values(source)
     elif data[:2] == b"\x1f\x8b":
         yield from _archive(name.removesuffix(".gz"), gzip.decompress(data))
     elif data[:4] == b"\x28\xb5\x2f\xfd":

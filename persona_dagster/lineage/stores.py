@@ -39,6 +39,22 @@ class StoredAdapter:
     folder: Path
     mix_digest: str | None
 
+    @property
+    def rows(self) -> list[str]:
+        """The row_ids that it was trained on, as it says itself; empty where it does not."""
+        path = self.folder / "rows.json"
+        return list(orjson.loads(path.read_bytes())["train"]) if path.is_file() else []
+
+
+@dataclass(frozen=True, slots=True)
+class StoredReport:
+    """One published report: reports/<recipe>/<digest>, and the adapter that it judged (None: the base alone)."""
+
+    recipe: str
+    folder: Path
+    adapter: str | None
+    verdict: str
+
 
 def exported(settings: Settings, table: str, schema: pl.Schema) -> pl.DataFrame:
     """All partitions of a table as exported; empty where nothing was."""
@@ -73,3 +89,11 @@ def adapters(settings: Settings) -> Iterator[StoredAdapter]:
     for card in sorted(settings.adapters_dir.glob("*/*/run_card.json")):
         mix = orjson.loads(card.read_bytes()).get("mix_digest")
         yield StoredAdapter(card.parent.parent.name, card.parent, mix)
+
+
+def reports(settings: Settings) -> Iterator[StoredReport]:
+    """Every evaluation report on disk, old ones included."""
+    for path in sorted(settings.reports_dir.glob("*/*/metrics.json")):
+        metrics = orjson.loads(path.read_bytes())
+        adapter = (metrics.get("run") or {}).get("digest")
+        yield StoredReport(path.parent.parent.name, path.parent, adapter, str(metrics.get("verdict")))

@@ -1,4 +1,4 @@
-"""Where a row, post, URL or sentence came from, and what was made of it: both ways through the stores.
+"""Where a row, post, URL, sentence or model came from, and what was made of it: both ways through the stores.
 
 For a sentence it gives the rows that overlap it most, or none. Overlap is a fact about texts; that a row made
 a model say something is never claimed.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
+from pathlib import Path
 
 import orjson
 import polars as pl
@@ -18,6 +19,9 @@ from persona_dagster.settings import Settings
 
 ROW_ID = re.compile(r"^([0-9a-f]{32})(?:-(\d+))?$")
 DOC_ID = re.compile(r"^(ptt|dcard|threads|notes|capybara):[^:]*:\S+$")
+
+FORWARD = ("row", "post", "sentence")
+DIGEST = re.compile(r"^[0-9a-f]{8,32}$")
 
 NEAREST = 5  # rows shown for a sentence
 # A run of 8 Han characters hardly occurs twice by chance; below it and below a fifth of the grams, nothing is near.
@@ -30,19 +34,26 @@ class Trace:
     """`found` says whether anything matched; the frames hold ids, places and counts."""
 
     query: str
-    kind: str  # row | post | sentence
-    posts: pl.DataFrame = field(default_factory=pl.DataFrame)  # doc_id, kind, url, created_at, flags, dup_of
+    kind: str  # row | post | sentence | adapter | report | mix
+    made_of: pl.DataFrame = field(default_factory=pl.DataFrame)  # of a model: source, board, persona, rows, posts
+    posts: pl.DataFrame = field(default_factory=pl.DataFrame)  # doc_id, kind, url, created_at, flags, dup_of, capture
     dialogues: pl.DataFrame = field(default_factory=pl.DataFrame)  # pair_id, persona, builder, split, doc_ids
     rows: pl.DataFrame = field(default_factory=pl.DataFrame)  # recipe, mix, row_id, split, persona, tagged
     adapters: pl.DataFrame = field(default_factory=pl.DataFrame)  # recipe, adapter, mix, state
+    reports: pl.DataFrame = field(default_factory=pl.DataFrame)  # recipe, report, adapter, verdict
     nearest: pl.DataFrame = field(default_factory=pl.DataFrame)  # row_id, recipe, split, run, shared, text
+    folder: Path | None = None  # of a model: where provenance.parquet names every row's posts
 
     @property
     def found(self) -> bool:
-        return any(frame.height for frame in (self.posts, self.dialogues, self.rows, self.nearest))
+        frames = (self.posts, self.dialogues, self.rows, self.nearest, self.made_of, self.adapters)
+        return any(frame.height for frame in frames)
 
-    def markdown(self) -> str:
-        parts = [f"**{self.query}** ({self.kind})"]
+    def markdown(self, texts: bool = True) -> str:
+        """What was found as tables; without `texts` ids, places and counts alone, for what is kept for good."""
+        nearest = self.nearest if texts or self.nearest.is_empty() else self.nearest.drop("text")
+        query = self.query if texts or self.kind != "sentence" else "a sentence"
+        parts = [f"**{query}** ({self.kind})"]
         if not self.found:
             return (
                 parts[0]
@@ -54,22 +65,29 @@ class Trace:
                 )
             )
         for title, frame in (
-            ("Rows that overlap most (no claim of a cause)", self.nearest),
+            ("Rows that overlap most (no claim of a cause)", nearest),
+            ("Trained on, by board and persona", self.made_of),
             ("Posts", self.posts),
             ("Dialogues", self.dialogues),
             ("Rows of mixes", self.rows),
-            ("Adapters trained on those mixes", self.adapters),
+            ("Adapters trained on those mixes" if self.kind in FORWARD else "Adapter", self.adapters),
+            ("Reports on those adapters", self.reports),
         ):
             if frame.height:
                 lines = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in frame.iter_rows()]
                 head = f"| {' | '.join(frame.columns)} |\n" + "|---" * frame.width + "|"
                 parts.append(f"{title}\n\n{head}\n" + "\n".join(lines))
+        if self.folder:
+            parts.append(f"Every row and its posts: {self.folder / 'provenance.parquet'}")
         return "\n\n".join(parts)
 
 
 def trace(query: str, settings: Settings) -> Trace:
-    """Follows a row_id, pair_id, doc_id, URL or sentence through posts, dialogues, mixes and adapters."""
+    """Follows a row_id, pair_id, doc_id, URL or sentence through posts, dialogues, mixes, adapters and reports; or
+    the other way from an adapter, a report or a mix (its digest, eight digits of it, or its folder)."""
     query = query.strip()
+    if (model := _model(query, settings)) is not None:
+        return model
     if match := ROW_ID.match(query):
         pairs = [match[1]]
         found = Trace(query, "row")
@@ -117,6 +135,17 @@ def _follow(found: Trace, pairs: list[str], settings: Settings, row_id: str | No
         docs = known["doc_ids"].explode().drop_nulls().unique().to_list()
         docs = docs or (found.rows["doc_ids"].explode().unique().to_list() if found.rows.height else [])
         found.posts = _posts(stores.posts(settings), docs)
+    seen = {row.rsplit("-", 1)[0] for row in ([row_id] if row_id else pairs)}
+    adapters = [
+        adapter
+        for adapter in stores.adapters(settings)
+        if adapter.mix_digest in saw or seen & {row.rsplit("-", 1)[0] for row in adapter.rows}
+    ]
+    _judged(found, adapters, settings)
+
+
+def _judged(found: Trace, adapters: list[stores.StoredAdapter], settings: Settings) -> None:
+    """Fills in these adapters and the reports on them."""
     found.adapters = pl.DataFrame(
         [
             {
@@ -125,15 +154,62 @@ def _follow(found: Trace, pairs: list[str], settings: Settings, row_id: str | No
                 "mix": adapter.mix_digest,
                 "state": "stale: rows forgotten" if (adapter.folder / "forgotten.json").exists() else "current",
             }
-            for adapter in stores.adapters(settings)
-            if adapter.mix_digest in saw
+            for adapter in adapters
         ]
+    )
+    names = {adapter.folder.name for adapter in adapters}
+    found.reports = pl.DataFrame(
+        [
+            {"recipe": r.recipe, "report": r.folder.name, "adapter": r.adapter, "verdict": r.verdict}
+            for r in stores.reports(settings)
+            if r.adapter in names
+        ]
+    )
+
+
+def _model(query: str, settings: Settings) -> Trace | None:
+    """The trace of what `query` names by digest or folder; None where it names no adapter, report or mix."""
+    name = Path(query).name
+    if not DIGEST.match(name) or query.startswith("http"):
+        return None
+    adapters = list(stores.adapters(settings))
+    mixes = {mix.digest: mix for mix in stores.mixes(settings)}
+    for kind, folders in (
+        ("adapter", {adapter.folder.name: adapter.folder.name for adapter in adapters}),
+        ("report", {report.folder.name: report.adapter for report in stores.reports(settings)}),
+        ("mix", dict.fromkeys(mixes)),
+    ):
+        for folder, digest in folders.items():
+            if folder.startswith(name):
+                found = Trace(query, kind)
+                chosen = [a for a in adapters if a.folder.name == digest or (kind == "mix" and a.mix_digest == folder)]
+                trained_on = folder if kind == "mix" else next((a.mix_digest for a in chosen), None)
+                _judged(found, chosen, settings)
+                _made_of(found, mixes.get(trained_on or ""), chosen, settings)
+                return found
+    return None
+
+
+def _made_of(
+    found: Trace, mix: stores.StoredMix | None, adapters: list[stores.StoredAdapter], settings: Settings
+) -> None:
+    """Sums up the train rows of a mix; where it is gone, those that the adapter itself names and the corpus knows."""
+    if mix is not None:
+        found.folder, rows = mix.folder, mix.provenance().filter(split="train")
+    else:
+        named = pl.DataFrame({"row_id": [row for adapter in adapters for row in adapter.rows]}, {"row_id": pl.String})
+        pairs = named.select("row_id", pair_id=pl.col("row_id").str.replace(r"-\d+$", ""))
+        rows = pairs.join(stores.dialogues(settings), on="pair_id")
+    found.made_of = (
+        rows.group_by("source", "board", "persona")
+        .agg(rows=pl.len(), posts=pl.col("doc_ids").explode().n_unique())
+        .sort("source", "board", "persona")
     )
 
 
 def _posts(posts: pl.DataFrame, docs: list[str]) -> pl.DataFrame:
     wanted = posts.filter(pl.col("doc_id").is_in(docs))
-    return wanted.select("doc_id", "kind", "url", "created_at", "flags", "dup_of").sort("doc_id")
+    return wanted.select("doc_id", "kind", "url", "created_at", "flags", "dup_of", capture="snapshot").sort("doc_id")
 
 
 def _nearest(sentence: str, settings: Settings) -> pl.DataFrame:

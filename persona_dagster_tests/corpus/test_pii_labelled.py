@@ -63,3 +63,8 @@ def test_precision_and_recall(kind: str) -> None:
     failing = "\n".join(["missed:", *missed, "masked but harmless:", *wrong])
     figures = f"{kind}: precision {precision:.3f}, recall {recall:.3f}"
     assert precision >= FLOORS[kind] and recall >= FLOORS[kind], f"{figures}\n{failing}"
+
+
+@pytest.mark.parametrize("text", ["mix ed55db82328fbc44cf63ba679c", "見 ignore.1 與 online.v2", "commit 3ig4f0.9a"])
+def test_a_site_inside_a_word_names_no_account(text: str) -> None:
+    assert privacy.find(text) == []

@@ -15,6 +15,7 @@ from persona_dagster.dialogue.chat_format import (
     check_template,
     encode,
     neutralise,
+    prompt_text,
     system_message,
     with_persona,
 )
@@ -99,6 +100,19 @@ def test_late_exchanges_go_first(tokenizer: Any) -> None:
 def test_nothing_is_made_of_a_prompt_that_fills_the_length(tokenizer: Any) -> None:
     system = {"role": "system", "content": TEXT * 4}
     assert encode([system, *chat("問？", "一個夠長的回答在這裡。")], tokenizer, 64) is None
+
+
+def test_a_prompt_too_long_keeps_its_tag_and_the_head_of_its_question(tokenizer: Any) -> None:
+    system = {"role": "system", "content": "[感性感情導師] 溫柔一點。"}
+    old = [{"role": "user", "content": "以前的問題"}, {"role": "assistant", "content": "以前的回答"}]
+    question = {"role": "user", "content": "我好像失戀了，" + "他說他累了。" * 60}
+    whole = prompt_text([system, *old, question], tokenizer, 100_000)
+    tail = whole.split(question["content"])[1]
+    assert "以前的回答" in whole and tail
+    short = prompt_text([system, *old, question], tokenizer, 120)
+    assert len(tokenizer(short, add_special_tokens=False)["input_ids"]) <= 120
+    assert "[感性感情導師]" in short and "我好像失戀了" in short and "以前的" not in short
+    assert short.endswith(tail)
 
 
 def test_injected_template_tokens_are_text(tokenizer: Any) -> None:

@@ -99,15 +99,62 @@ def test_oversampling_reaches_what_is_feasible(frame: pl.DataFrame, split: pl.Da
     assert "| mouthpiece |" in manifest.weights_markdown()
 
 
-@pytest.mark.parametrize("case", range(25))
-def test_reached_is_within_a_percent_of_feasible(case: int, frame: pl.DataFrame) -> None:
-    rng = random.Random(case)
-    kept = [group.head(rng.randint(30, SIZES[name])) for (name,), group in frame.group_by("persona") if name in SIZES]
-    some = pl.concat(kept)
-    split = some.select("pair_id", component="pair_id", split=pl.lit("train"))
-    chosen = recipe(cap=rng.choice([1, 2.5, 3, 5]), temperature=rng.choice([1, 2, 3, 5]))
-    for weight in plan_mix(some, split, chosen, personas()).weights:
-        assert weight["reached"] == pytest.approx(weight["feasible"], abs=0.01)
+@pytest.mark.parametrize("unit", ["rows", "tokens"])
+def test_reached_is_within_a_percent_of_feasible(unit: str, frame: pl.DataFrame) -> None:
+    """25 random mixes of whole rows, and of answers of 1 to 400 tokens."""
+    for case in range(25):
+        rng = random.Random(case)
+        some = pl.concat(
+            group.head(rng.randint(30, SIZES[name])) for (name,), group in frame.group_by("persona") if name in SIZES
+        )
+        tokens = {pair: int(400 ** rng.random()) for pair in sorted(some["pair_id"])} if unit == "tokens" else None
+        split = some.select("pair_id", component="pair_id", split=pl.lit("train"))
+        chosen = recipe(cap=rng.choice([1, 2.5, 3, 5]), temperature=rng.choice([1, 2, 3, 5]), unit=unit)
+        plan = plan_mix(some, split, chosen, personas(), tokens)
+        total = sum(tokens[pair] if tokens else 1 for pair in plan.rows["pair_id"])
+        for weight in plan.weights:
+            pairs = plan.rows.filter(persona=weight["persona"])["pair_id"]
+            assert weight["reached"] == pytest.approx(sum(tokens[p] if tokens else 1 for p in pairs) / total), case
+            assert weight["reached"] == pytest.approx(weight["feasible"], abs=0.01), case
+            assert pairs.value_counts()["count"].max() <= -(-chosen.mix.cap // 1), case
+            assert pairs.n_unique() == weight["count"], case
+
+
+def test_a_smaller_mix_of_tokens_keeps_its_shares(frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path) -> None:
+    """The mentor's answers are three times as long as the others' (a token a letter)."""
+    answer = pl.col("messages").list.last().struct.field("content")
+    longer = pl.struct(role=pl.lit("assistant"), content=pl.concat_str(answer, answer, answer))
+    wordy = frame.with_columns(
+        messages=pl.when(persona="mentor")
+        .then(pl.concat_list(pl.col("messages").list.first(), longer))
+        .otherwise("messages")
+    )
+
+    def count(texts: list[str]) -> list[int]:
+        return [len(text) for text in texts]
+
+    chosen = recipe(unit="tokens", max_train_rows=150)
+    manifest = write_mix(wordy, split, chosen, personas(), tmp_path, count=count)
+    assert 140 <= manifest.train_rows <= 150
+    assert "Shares of tokens" in manifest.weights_markdown()
+    said = dict.fromkeys(SIZES, 0)
+    for row in rows(manifest.folder / "train.jsonl"):
+        said[row["persona"]] += len(row["messages"][-1]["content"])
+    for weight in manifest.weights:
+        assert weight["reached"] == pytest.approx(said[weight["persona"]] / sum(said.values()))
+        assert weight["reached"] == pytest.approx(weight["feasible"], abs=0.03)  # a dialogue is 1 % of so small a mix
+    with pytest.raises(MixError, match="weighs by tokens"):
+        write_mix(wordy, split, chosen, personas(), tmp_path / "none")
+    assert not (tmp_path / "none").exists()
+
+
+def test_too_many_effective_epochs_are_warned_of(frame: pl.DataFrame, split: pl.DataFrame) -> None:
+    training = recipe().training
+    for epochs, steps, troubled in ((3, None, []), (4, None, ["mouthpiece"]), (4, 100, []), (0.5, None, ["mentor"])):
+        longer = training.model_copy(update={"epochs": epochs, "max_steps": steps})
+        chosen = recipe(healthy_epochs=(0.6, 9)).model_copy(update={"training": longer})
+        plan = plan_mix(frame, split, chosen, personas())
+        assert [line.partition(":")[0] for line in plan.warnings if "effective epochs" in line] == troubled, epochs
 
 
 def test_copies_of_a_row_stand_far_apart(frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path) -> None:

@@ -26,23 +26,29 @@ def solver_optimum(counts: list[int], asked: list[float], total: float, low: flo
     return found.x * scale
 
 
-@pytest.mark.parametrize("case", range(1000))
-def test_pouring_is_the_feasible_optimum(case: int) -> None:
+def random_problem(case: int) -> tuple[list[int], list[float], float, float, float]:
+    """Counts, asked shares, budget, floor and cap of one mix."""
     rng = random.Random(case)
     size = rng.randint(1, 8)
     counts = [int(10 ** rng.uniform(0, 5)) for _ in range(size)]
     raw = [rng.uniform(0.02, 1) if rng.random() < 0.5 else n ** (1 / rng.uniform(1, 5)) for n in counts]
     asked = [value / sum(raw) for value in raw]
     cap, floor = rng.choice([1, 1.5, 3, 4, 10]), rng.choice([0.0, 0.5, 1.0])
-    budget = sum(counts) * rng.uniform(0.2, 6)
-    named, wanted = {str(i): n for i, n in enumerate(counts)}, {str(i): p for i, p in enumerate(asked)}
-    rows = pour(named, wanted, budget, cap=cap, floor=floor)
-    total = min(max(budget, floor * sum(counts)), cap * sum(counts))
-    assert sum(rows.values()) == pytest.approx(total, rel=1e-9)
-    best = solver_optimum(counts, asked, total, floor, cap)
-    got = np.array([rows[str(i)] for i in range(size)])
-    assert np.abs(got - best).max() <= 0.01 * total
-    assert np.abs(got / got.sum() - best / best.sum()).max() <= 0.01
+    return counts, asked, sum(counts) * rng.uniform(0.2, 6), floor, cap
+
+
+def test_pouring_is_the_feasible_optimum() -> None:
+    """1,000 random mixes; a failure names its case."""
+    for case in range(1000):
+        counts, asked, budget, floor, cap = random_problem(case)
+        named, wanted = ({str(i): value for i, value in enumerate(values)} for values in (counts, asked))
+        rows = pour(named, wanted, budget, cap=cap, floor=floor)
+        total = min(max(budget, floor * sum(counts)), cap * sum(counts))
+        assert sum(rows.values()) == pytest.approx(total, rel=1e-9), case
+        best = solver_optimum(counts, asked, total, floor, cap)
+        got = np.array([rows[str(i)] for i in range(len(counts))])
+        assert np.abs(got - best).max() <= 0.01 * total, case
+        assert np.abs(got / got.sum() - best / best.sum()).max() <= 0.01, case
 
 
 def test_the_richest_is_taken_once_and_the_scarce_up_to_the_cap() -> None:
@@ -53,6 +59,26 @@ def test_the_richest_is_taken_once_and_the_scarce_up_to_the_cap() -> None:
     assert by_name["poor"].repeats == 3 and "parity not reached" in by_name["poor"].note
     assert sum(weight.asked for weight in by_name.values()) == pytest.approx(1)
     assert sum(weight.feasible for weight in by_name.values()) == pytest.approx(1)
+
+
+def test_the_report_says_who_holds_parity_up() -> None:
+    mix = Mix(shares={"rich": 0.2, "middle": 0.4, "poor": 0.4}, budget_rows=12_000)
+    notes = {w.persona: w.note for w in weigh({"rich": 9_000, "middle": 2_000, "poor": 100}, mix)}
+    assert "held at the cap of 3 copies" in notes["poor"]
+    assert "no dialogue falls below one copy" in notes["rich"]
+    assert notes["middle"] == ""
+    even = Mix(shares={"a": 0.5, "b": 0.5})
+    assert [w.note for w in weigh({"a": 100, "b": 50}, even)] == ["", ""]
+
+
+def test_tokens_weigh_instead_of_rows() -> None:
+    """Two voices of as many dialogues, one of them twice as wordy: parity of tokens doubles the terse one."""
+    mix = Mix(shares={"terse": 0.5, "wordy": 0.5}, unit="tokens")
+    weights = weigh({"terse": 100, "wordy": 100}, mix, {"terse": 1000, "wordy": 2000})
+    assert {w.persona: w.repeats for w in weights} == pytest.approx({"terse": 2, "wordy": 1})
+    assert [w.feasible for w in weights] == pytest.approx([0.5, 0.5])
+    with pytest.raises(ValueError, match="budget_rows counts rows"):
+        Mix(unit="tokens", budget_rows=10)
 
 
 def test_counts_decide_anew_every_time() -> None:

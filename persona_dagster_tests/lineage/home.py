@@ -26,6 +26,7 @@ from persona_dagster_tests.dialogue.made import recipe
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SECRET = "那天下雨我在便利商店門口等了他三個小時"  # the line that must vanish
+ADAPTER = "ada97e40" * 4
 KEPT = "別人的故事裡有一隻會開門的橘貓叫做豆花"  # the line that must stay
 
 
@@ -110,7 +111,7 @@ def make_home(home: Path) -> tuple[Settings, MixManifest]:
 def surround(settings: Settings, mix: MixManifest) -> None:
     """What training, evaluation, Dagster and the operator leave behind, each holding rows of the mix."""
     train = (mix.folder / "train.jsonl").read_text(encoding="utf-8")
-    adapter = settings.adapters_dir / "persona_v2" / "abc"
+    adapter = settings.adapters_dir / "persona_v2" / ADAPTER
     files = {
         adapter / "run_card.json": orjson.dumps({"mix_digest": mix.digest}).decode(),
         adapter / "samples.jsonl": train,

@@ -11,7 +11,7 @@ import pytest
 
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
 from persona_dagster.lineage import backup as backups
-from persona_dagster.lineage import forget, stores
+from persona_dagster.lineage import copies, forget, search, stores
 from persona_dagster.lineage.backup import BackupError, backup, restore, verify
 from persona_dagster.records import posts_frame
 from persona_dagster.scraping.archive import Archive
@@ -21,6 +21,7 @@ from persona_dagster.settings import Settings
 
 NOTE = "# 斷詞\n\n## 什麼是斷詞？\n\n斷詞是把一句話切成詞的工作，中文沒有空格，所以要先做這一步才好往下。\n"
 SECRET_NOTE = "# 私事\n\n## 誰的私事？\n\n這一段是有人後來要求刪除的文字，備份還原之後也不可以再出現。\n"
+SECRET_WORDS = "後來要求刪除的文字，備份還原"
 
 
 @pytest.fixture
@@ -51,10 +52,11 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
 
 
 def contents(home: Path) -> dict[str, bytes]:
+    """Files by name; not the databases, whose bytes differ from copy to copy, nor the register of backups."""
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in sorted(home.rglob("*"))
-        if path.is_file() and not path.name.endswith((".db", ".duckdb"))
+        if path.is_file() and not path.name.endswith((".db", ".duckdb")) and path.name != copies.REGISTER
     }
 
 
@@ -82,19 +84,50 @@ def test_what_was_there_is_moved_aside(settings: Settings, tmp_path: Path) -> No
     assert not (settings.home / "newer.txt").exists()
 
 
-def test_forgotten_since_the_backup_stays_forgotten(settings: Settings, tmp_path: Path) -> None:
-    backup(settings, tmp_path / "copy")
+def secret(settings: Settings) -> str:
     rows = stores.posts(settings)
-    doc = rows.filter(pl.col("text_raw").str.contains("後來要求刪除"))["doc_id"][0]
-    forget.forget(doc, settings)
-    needle = "後來要求刪除".encode()
-    assert any(needle in data for data in contents(tmp_path / "copy" / "notes").values())
-    report = restore(settings, tmp_path / "copy")
-    assert doc in report.forgotten_again
-    assert stores.posts(settings).filter(pl.col("doc_id") == doc).is_empty()
+    return str(rows.filter(pl.col("text_raw").str.contains(SECRET_WORDS))["doc_id"][0])
+
+
+def holders(folder: Path) -> list[str]:
+    return [str(path.relative_to(folder)) for path in search.find(folder, search.spellings(SECRET_WORDS))]
+
+
+def test_a_backup_forgets_too_and_stays_whole(settings: Settings, tmp_path: Path) -> None:
+    backup(settings, tmp_path / "copy")
+    assert {name.split("/")[0] for name in holders(tmp_path / "copy")} == {"notes", "raw", "warehouse", "exports"}
+    report = forget.forget(secret(settings), settings)
+    assert report.left == [] and report.copies == ["copy"]
+    assert holders(tmp_path / "copy") == holders(settings.home) == []
+    assert verify(tmp_path / "copy")
+    restored = restore(settings, tmp_path / "copy")
+    assert restored.forgotten_again == [] and holders(settings.home) == []
+    assert stores.posts(settings).height == 1
+    assert holders(next(tmp_path.glob("home.before-restore-*"))) == []
+
+
+def test_what_a_restore_moved_aside_forgets_too(settings: Settings, tmp_path: Path) -> None:
+    backup(settings, tmp_path / "copy")
+    restore(settings, tmp_path / "copy")
+    assert holders(next(tmp_path.glob("home.before-restore-*")))
+    report = forget.forget(secret(settings), settings)
+    assert report.left == [] and len(report.copies) == 2
+    assert holders(tmp_path) == []
+
+
+def test_forgotten_since_the_backup_stays_forgotten(settings: Settings, tmp_path: Path) -> None:
+    """The backup lay elsewhere meanwhile: the report says so, and the restore forgets again."""
+    backup(settings, tmp_path / "copy")
+    (tmp_path / "copy").rename(tmp_path / "away")
+    doc = secret(settings)
+    report = forget.forget(doc, settings)
+    assert len(report.left) == 1 and "not there to be searched" in report.left[0]
+    assert holders(tmp_path / "away")
+    restored = restore(settings, tmp_path / "away")
+    assert doc in restored.forgotten_again
+    assert holders(tmp_path) == []
     archive = Archive(settings.raw_dir)
-    bodies = [c.body for board in archive.boards("notes") for c in archive.every("notes", board)]
-    assert bodies and not any(needle in body for body in bodies)
+    assert [c.body for board in archive.boards("notes") for c in archive.every("notes", board)]
 
 
 @pytest.mark.parametrize("harm", ["cut", "flip", "missing", "extra", "manifest"])

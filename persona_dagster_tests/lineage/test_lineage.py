@@ -16,15 +16,9 @@ from persona_dagster.lineage.trace import trace
 from persona_dagster.records import posts_frame
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
-from persona_dagster_tests.lineage.home import KEPT, SECRET, make_home, pages
+from persona_dagster_tests.lineage.home import ADAPTER, KEPT, SECRET, pages
 
 URL = "https://www.dcard.tw/f/mood/p/7"
-
-
-@pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Settings, MixManifest]:
-    monkeypatch.delenv("PERSONA_ARCHIVE_URL", raising=False)
-    return make_home(tmp_path / "home")
 
 
 def holders(settings: Settings, text: str) -> set[str]:
@@ -52,7 +46,7 @@ def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> 
     assert SECRET.encode() not in raw(settings) and KEPT.encode() in raw(settings)
     assert {"exports", "raw", "warehouse", "mix", "judge"} <= holders(settings, KEPT) <= before
     assert docs <= set(report.docs) and not any(doc.startswith("dcard:mood:11") for doc in report.docs)
-    stale = orjson.loads((settings.adapters_dir / "persona_v2" / "abc" / "forgotten.json").read_bytes())
+    stale = orjson.loads((settings.adapters_dir / "persona_v2" / ADAPTER / "forgotten.json").read_bytes())
     assert sorted(stale["rows"]) == sorted(saw["row_id"]) and stale["rows"]
     assert not (settings.adapters_dir / "persona_v2" / "old" / "forgotten.json").exists()
     assert not (settings.home / "checkpoints" / "persona_v2").exists()
@@ -92,6 +86,16 @@ def test_an_author_is_forgotten_by_name_and_named_nowhere(home: tuple[Settings, 
     assert len(tombstones.read(settings.home)[0].authors) == 1
 
 
+def test_tombstones_may_name_what_they_keep_out(home: tuple[Settings, MixManifest]) -> None:
+    """An article's text may hold its own address, and so the key that the archive's tombstone names."""
+    settings, _ = home
+    stone = settings.raw_dir / "dcard" / "mood" / "tombstones" / "earlier.json"
+    stone.parent.mkdir(exist_ok=True)
+    stone.write_bytes(orjson.dumps({"keys": [SECRET]}))
+    assert forget(URL, settings).left == []
+    assert orjson.loads(stone.read_bytes()) == {"keys": [SECRET]}
+
+
 def test_unknown_targets_touch_nothing(home: tuple[Settings, MixManifest]) -> None:
     settings, mix = home
     for target in ("https://www.dcard.tw/f/mood/p/999", "dcard:mood:999", "dcard:nobody"):
@@ -106,7 +110,7 @@ def test_a_row_is_traced_back_to_its_posts(home: tuple[Settings, MixManifest]) -
     for query in (row["row_id"], row["pair_id"]):
         found = trace(query, settings)
         assert set(found.posts["doc_id"]) == set(row["doc_ids"])
-        assert found.rows["mix"].to_list() == [mix.digest] and found.adapters["adapter"].to_list() == ["abc"]
+        assert found.rows["mix"].to_list() == [mix.digest] and found.adapters["adapter"].to_list() == [ADAPTER]
         assert row["doc_ids"][0] in found.markdown()
 
 
@@ -135,3 +139,40 @@ def test_tracing_an_empty_home_finds_nothing(tmp_path: Path) -> None:
     for query in ("0" * 32 + "-0", "ptt:Hate:M.1", "https://www.ptt.cc/x.html", "一句話沒有人說過的話"):
         assert not trace(query, settings).found
     assert not (tmp_path / "none").exists()
+
+
+def test_a_model_is_traced_back_to_the_boards_it_learned_from(home: tuple[Settings, MixManifest]) -> None:
+    settings, mix = home
+    report = settings.reports_dir / "persona_v2" / "0123456789abcdef"
+    report.mkdir(parents=True)
+    (report / "metrics.json").write_bytes(orjson.dumps({"run": {"digest": ADAPTER}, "verdict": "red"}))
+    rows = pl.read_parquet(mix.folder / "provenance.parquet").filter(split="train")
+    for query, kind in (
+        (ADAPTER, "adapter"),
+        (ADAPTER[:8], "adapter"),
+        (str(settings.adapters_dir / "persona_v2" / ADAPTER), "adapter"),
+        (report.name, "report"),
+        (mix.digest, "mix"),
+    ):
+        found = trace(query, settings)
+        assert (found.kind, found.folder) == (kind, mix.folder)
+        assert found.made_of.row(0) == ("dcard", "mood", "mentor", rows.height, rows["doc_ids"].explode().n_unique())
+        assert found.adapters["adapter"].to_list() == [ADAPTER] and found.reports["verdict"].to_list() == ["red"]
+        assert "Trained on" in found.markdown() and "provenance.parquet" in found.markdown()
+    assert not trace("deadbeef", settings).found
+
+
+def test_an_adapter_whose_mix_is_gone_names_its_rows_itself(home: tuple[Settings, MixManifest]) -> None:
+    """After a first forgetting the mix has another digest: the second one still finds who saw the row."""
+    settings, mix = home
+    train = pl.read_parquet(mix.folder / "provenance.parquet").filter(split="train")
+    adapter = settings.adapters_dir / "persona_v2" / ADAPTER
+    (adapter / "rows.json").write_bytes(orjson.dumps({"train": train["row_id"].to_list()}))
+    forget(URL, settings)
+    before = set(orjson.loads((adapter / "forgotten.json").read_bytes())["rows"])
+    other = train.filter(~pl.col("row_id").is_in(list(before)))["doc_ids"][0][0]
+    assert not mix.folder.exists() and trace(ADAPTER, settings).made_of["rows"].sum() == train.height - len(before)
+    report = forget(other, settings)
+    after = set(orjson.loads((adapter / "forgotten.json").read_bytes())["rows"])
+    assert before < after and report.adapters[f"persona_v2/{ADAPTER}"]
+    assert trace(other, settings).adapters.is_empty()

@@ -1,0 +1,63 @@
+"""Trace and forget in the UI: two jobs of one op each. What they say is ids and counts, since Dagster keeps it."""
+
+import dagster as dg
+
+from persona_dagster.defs.resources import House
+
+
+class TraceConfig(dg.Config):
+    """`query`: row_id, pair_id, doc_id, URL, a sentence, or the digest of an adapter, report or mix."""
+
+    query: str
+
+
+class ForgetConfig(dg.Config):
+    """`target`: URL, doc_id or author key. An author's own name would stay in this run's configuration: for a name
+    use `persona forget source:name`. `sure`: forgetting cannot be undone."""
+
+    target: str
+    sure: bool = False
+
+
+def build_lineage_jobs(house: House) -> list[dg.JobDefinition]:
+    return [_trace(house), _forget(house)]
+
+
+def _trace(house: House) -> dg.JobDefinition:
+    @dg.op(out=dg.Out(dg.Nothing))
+    def follow(context: dg.OpExecutionContext, config: TraceConfig) -> None:
+        from persona_dagster.lineage.trace import trace
+
+        found = trace(config.query, house.settings)
+        told = dg.MetadataValue.md(found.markdown(texts=False))
+        context.add_output_metadata({"kind": found.kind, "trace": told})
+
+    @dg.job(description="Where a row, post, URL, sentence or model came from, and what was made of it.")
+    def trace() -> None:
+        follow()
+
+    return trace
+
+
+def _forget(house: House) -> dg.JobDefinition:
+    @dg.op(out=dg.Out(dg.Nothing), pool="duckdb")
+    def remove(context: dg.OpExecutionContext, config: ForgetConfig) -> None:
+        from persona_dagster.lineage.forget import UnknownTargetError, forget
+
+        if config.target.count(":") == 1 and not config.target.startswith("http"):
+            raise dg.Failure("a name would stay in this run's log: use `persona forget source:name`, or the author key")
+        if not config.sure:
+            raise dg.Failure("nothing was touched: set `sure: true`; forgetting cannot be undone", allow_retries=False)
+        try:
+            report = forget(config.target, house.settings)
+        except UnknownTargetError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        context.add_output_metadata({"forgotten": dg.MetadataValue.md(report.markdown()), "left": report.left})
+        if report.left:
+            raise dg.Failure(f"the text still stands in {', '.join(report.left)}", allow_retries=False)
+
+    @dg.job(description="Removes a post or an author from every store, backups and Dagster's own included, for good.")
+    def forget() -> None:
+        remove()
+
+    return forget
