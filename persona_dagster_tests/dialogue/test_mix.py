@@ -309,7 +309,7 @@ def test_rows_are_apportioned_whole() -> None:
 def test_the_folder_loads_with_datasets(frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path) -> None:
     datasets = pytest.importorskip("datasets")
     manifest = write(frame, split, tmp_path / "mix", max_train_rows=20, max_test_rows=8)
-    named = {side: str(manifest.folder / f"{side}.jsonl") for side in ("train", "test")}
-    loaded = datasets.load_dataset("json", data_files=named, cache_dir=str(tmp_path / "cache"))
+    loaded = datasets.load_dataset(str(manifest.folder), cache_dir=str(tmp_path / "cache"))
+    assert set(loaded) == {"train", "test"}
     assert loaded["train"].num_rows == 20 and loaded["test"].num_rows == 8
     assert set(loaded["train"].column_names) == {"row_id", "persona", "messages"}
