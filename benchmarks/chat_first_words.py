@@ -1,29 +1,15 @@
-"""Seconds to the first words shown, once warm, and tokens a second: the newest adapter under $PERSONA_HOME.
-
-Also how many of the report's untagged prompts are routed right by rules, by the classifier, and by both.
-"""
+"""Seconds to the first words shown, once warm, and tokens a second: the newest adapter under $PERSONA_HOME."""
 
 from __future__ import annotations
 
 import os
 import statistics
 
-import yaml
-
 from persona_dagster.chat.engine import Ask, Sampling
 from persona_dagster.chat.service import Chat
-from persona_dagster.config.loading import PACKAGED
 from persona_dagster.settings import Settings
 
 chat = Chat.open(Settings())
-probes = yaml.safe_load((PACKAGED.parent / "evaluation" / "probes" / "routing.yaml").read_text(encoding="utf-8"))
-asked = [(text, persona) for persona, texts in probes.items() for text in texts]
-learnt = chat.router.classifier
-print(f"routing, {len(asked)} prompts; the classifier learnt from {learnt.rows if learnt else 0} questions")
-for means in ("rules", "classifier", "both") if learnt else ("rules",):
-    right = sum(chat.router.route(text, means).persona == persona for text, persona in asked)  # type: ignore[arg-type]
-    print(f"  {means}: {right}/{len(asked)}")
-
 chat.engine.load(chat.first).result()
 firsts, speeds = [], []
 for text in (
@@ -32,6 +18,9 @@ for text in (
     "主管又把鍋甩給我",
     "他最近都不太回我訊息，我好不安",
     "LoRA 微調為什麼省記憶體？",
+    "室友吃我的東西吃了半年，還說我小氣",
+    "tokenizer 為什麼會把一個中文字切成好幾個 token",
+    "我好怕再受傷，所以一直不敢開始新的感情",
 ):
     route = chat.router.route(text)
     persona = chat.personas.personas[route.persona]

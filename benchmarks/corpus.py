@@ -2,7 +2,7 @@
 
     python benchmarks/corpus.py DUMP.jsonl.gz [--rows N]
 
-Peers run in their own environments (benchmarks/peers.sh); one that is absent is skipped with its reason.
+Peers run in their own environments (benchmarks/peers.sh, corpus_peers.py); an absent one is skipped with its reason.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 os.environ.setdefault("POLARS_MAX_THREADS", "1")  # CPU-seconds, not wall: threads would only add their overhead
 
@@ -35,36 +36,33 @@ HERE = Path(__file__).parent
 PEERS = HERE.parent / ".bench-venvs"
 RULES = rules_for("ptt", "post")
 
-MINHASH = """
-import sys, time, json
-texts = [line.rstrip("\\n") for line in open(sys.argv[2], encoding="utf-8")]
-grams = [{t[i:i+3] for i in range(len(t)-2)} for t in texts]
-start = time.process_time()
-pairs = set()
-if sys.argv[1] == "datasketch":
-    from datasketch import MinHash, MinHashLSH
-    lsh = MinHashLSH(threshold=0.7, num_perm=128)
-    for i, g in enumerate(grams):
-        m = MinHash(num_perm=128); m.update_batch([x.encode() for x in g])
-        pairs.update((j, i) for j in lsh.query(m)); lsh.insert(i, m)
-else:
-    from rensa import RMinHash, RMinHashLSH
-    lsh = RMinHashLSH(threshold=0.7, num_perm=128, num_bands=32)
-    for i, g in enumerate(grams):
-        m = RMinHash(num_perm=128, seed=42); m.update(list(g))
-        pairs.update((j, i) for j in lsh.query(m)); lsh.insert(i, m)
-print(json.dumps({"seconds": time.process_time() - start, "pairs": sorted(pairs)}))
-"""
+
+def peer(task: str, name: str, *paths: Path) -> dict[str, Any] | None:
+    """What a peer's own interpreter says of its run; None, with the reason printed, where it has none."""
+    if not (PEERS / name / "ok").exists():
+        reason = PEERS / f"{name}.skipped"
+        why = reason.read_text(encoding="utf-8").strip() if reason.exists() else "run benchmarks/peers.sh"
+        print(f"  {name:<15} skipped: {why}")
+        return None
+    command = [PEERS / name / "bin" / "python", HERE / "corpus_peers.py", task, name, *paths]
+    # Its own home: data-juicer makes folders there when it is imported.
+    with tempfile.TemporaryDirectory() as home:
+        quiet = {"HOME": home, "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+        run = subprocess.run(command, capture_output=True, text=True, check=False, env=quiet)
+    if run.returncode:
+        print(f"  {name:<15} skipped: {(run.stderr.strip().splitlines() or ['it failed'])[-1]}")
+        return None
+    return json.loads(run.stdout.strip().splitlines()[-1])
 
 
 def cleaning(texts: list[str], folder: Path) -> None:
-    """JSON lines in, JSON lines out, the same rules once, every rule traced."""
+    """JSON lines in, JSON lines out, the same rules once; ours and the script trace every rule, the peers none."""
     source, target = folder / "in.jsonl", folder / "out.jsonl"
-    source.write_bytes(b"".join(orjson.dumps({"text": text}) + b"\n" for text in texts))
+    source.write_bytes(b"".join(orjson.dumps({"id": str(n), "text": text}) + b"\n" for n, text in enumerate(texts)))
     megabytes = source.stat().st_size / 1e6
 
     start = time.process_time()
-    frame = pl.read_ndjson(source, schema={"text": pl.String})
+    frame = pl.read_ndjson(source, schema={"id": pl.String, "text": pl.String})
     frame.with_columns(one_pass(frame["text"], RULES, Trace())).write_ndjson(target)
     ours = time.process_time() - start
 
@@ -84,14 +82,31 @@ def cleaning(texts: list[str], folder: Path) -> None:
             row["text"] = text
             out.write(json.dumps(row, ensure_ascii=False) + "\n")
     script = time.process_time() - start
-    same = pl.read_ndjson(target)["text"].equals(pl.read_ndjson(folder / "re.jsonl")["text"])
-    print(f"cleaning, {len(RULES)} rules traced, {len(texts):,} rows, {megabytes:.0f} MB, outputs equal: {same}")
-    print(f"  Polars engine   {ours:6.2f} CPU-s  {megabytes / ours:6.1f} MB/CPU-s")
-    print(f"  json + re       {script:6.2f} CPU-s  {megabytes / script:6.1f} MB/CPU-s  ours is {script / ours:.1f}x")
+    wanted = pl.read_ndjson(target)["text"]
+    same = wanted.equals(pl.read_ndjson(folder / "re.jsonl")["text"])
+    print(f"cleaning, {len(RULES)} rules, {len(texts):,} rows, {megabytes:.0f} MB")
+    print(f"  ours, traced    {ours:6.2f} CPU-s  {megabytes / ours:6.1f} MB/CPU-s")
+    report = f"{megabytes / script:6.1f} MB/CPU-s  ours is {script / ours:.1f}x  outputs equal: {same}"
+    print(f"  json+re, traced {script:6.2f} CPU-s  {report}")
+
+    rules = folder / "rules.json"
+    rules.write_bytes(orjson.dumps([
+        {"pattern": rule.python.pattern, "multiline": "(?m" in rule.pattern, "replace": rule.python_replace,
+         "table": rule.table}
+        for rule in RULES
+    ]))  # fmt: skip
+    for name in ("datatrove", "data-juicer"):
+        if result := peer("clean", name, source, folder / name, rules):
+            out = pl.read_ndjson(folder / name / "out.jsonl")
+            theirs = dict(out.select("id", "text").iter_rows())  # datatrove leaves rows without text out
+            differ = sum(theirs.get(str(n)) not in (text, None) for n, text in enumerate(wanted))
+            seconds = result["seconds"]
+            report = f"{megabytes / seconds:6.1f} MB/CPU-s  ours is {seconds / ours:.1f}x  rows that differ: {differ}"
+            print(f"  {name:<15} {seconds:6.2f} CPU-s  {report}")
 
 
 def near_duplicates(texts: list[str], folder: Path) -> None:
-    """Posts per CPU-second, and the recall of the peers against the exact pairs."""
+    """Posts per CPU-second from texts to pairs, and the recall of the peers against the exact pairs."""
     start = time.process_time()
     sets = setjoin.gram_sets(texts, setjoin.bucket_ranks(texts))
     left, right, jaccard = setjoin.similar_pairs(sets, 0.7)
@@ -99,30 +114,20 @@ def near_duplicates(texts: list[str], folder: Path) -> None:
     exact = {(int(a), int(b)): float(j) for a, b, j in zip(left, right, jaccard, strict=True)}
     mean = sum(map(len, texts)) / len(texts)
     print(f"near duplicates, {len(texts):,} distinct posts of {mean:.0f} characters, {len(exact):,} pairs at J >= 0.7")
-    print(f"  exact join      {ours:6.2f} CPU-s  {len(texts) / ours:9,.0f} posts/CPU-s  recall 1 (by construction)")
-    listed = folder / "texts.txt"
-    listed.write_text("\n".join(texts), encoding="utf-8")
+    print(f"  ours            {ours:6.2f} CPU-s  {len(texts) / ours:9,.0f} posts/CPU-s  recall 1, precision 1 (tests)")
+    listed = folder / "texts.json"
+    listed.write_bytes(orjson.dumps(texts))
     border = {pair for pair, j in exact.items() if j < 0.8}
-    for peer in ("datasketch", "rensa"):
-        python = PEERS / peer / "bin" / "python"
-        if not (PEERS / peer / "ok").exists():
-            reason = PEERS / f"{peer}.skipped"
-            print(
-                f"  {peer:<15} skipped: {reason.read_text().strip() if reason.exists() else 'run benchmarks/peers.sh'}"
+    for name in ("datasketch", "gaoya", "rensa"):
+        if result := peer("near", name, listed):
+            pairs = {tuple(pair) for pair in result["pairs"]}
+            found, low = pairs & exact.keys(), pairs & border
+            report = (
+                f"recall {len(found) / len(exact):.3f}, in 0.7-0.8 {len(low) / max(len(border), 1):.3f}, "
+                f"precision {len(found) / max(len(pairs), 1):.3f}; ours is {result['seconds'] / ours:.1f}x"
             )
-            continue
-        run = subprocess.run([python, "-c", MINHASH, peer, listed], capture_output=True, text=True, check=False)
-        if run.returncode:
-            print(f"  {peer:<15} skipped: {run.stderr.strip().splitlines()[-1]}")
-            continue
-        result = json.loads(run.stdout)
-        pairs = {tuple(pair) for pair in result["pairs"]}
-        recall, low = len(pairs & exact.keys()) / len(exact), len(pairs & border) / max(len(border), 1)
-        speed = len(texts) / result["seconds"]
-        print(
-            f"  {peer:<15} {result['seconds']:6.2f} CPU-s  {speed:9,.0f} posts/CPU-s  recall {recall:.3f}, in 0.7-0.8 "
-            f"{low:.3f}; ours is {result['seconds'] / ours:.1f}x"
-        )
+            speed = len(texts) / result["seconds"]
+            print(f"  {name:<15} {result['seconds']:6.2f} CPU-s  {speed:9,.0f} posts/CPU-s  {report}")
 
 
 def main() -> None:
@@ -133,7 +138,7 @@ def main() -> None:
     with gzip.open(arguments.dump) as lines:
         rows = [orjson.loads(line)["text"] or "" for line in lines]
     chosen = random.Random(1).sample(rows, min(arguments.rows, len(rows)))
-    print(time.strftime("%Y-%m-%d"), " ".join(sys.argv), f"load {os.getloadavg()[0]:.1f}")
+    print(time.strftime("%Y-%m-%d"), Path(sys.argv[0]).name, f"--rows {len(chosen)} load {os.getloadavg()[0]:.1f}")
     with tempfile.TemporaryDirectory() as name:
         cleaning(chosen, Path(name))
         texts = pl.DataFrame({"text": chosen}).select(normalised(pl.col("text")))["text"].unique(maintain_order=True)

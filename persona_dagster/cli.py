@@ -94,6 +94,16 @@ def plan(recipe: str) -> None:
 
 
 @app.command()
+def curves(recipe: str, folder: Path) -> None:
+    """The newest training of a recipe as TensorBoard events under FOLDER (needs tensorboardX)."""
+    from persona_dagster.training.tracking import write_tensorboard
+
+    adapters = Settings().adapters_dir / recipe
+    points = write_tensorboard(adapters / (adapters / "latest").read_text(encoding="utf-8").strip(), folder)
+    console.print(f"{points} points in {folder}: tensorboard --logdir {folder}")
+
+
+@app.command()
 def trace(query: str) -> None:
     """Where a row, post, URL or sentence came from, and what was made of it."""
     from persona_dagster.lineage.trace import trace as find
@@ -127,6 +137,29 @@ def chat(
     from persona_dagster.chat.app import launch
 
     launch(Settings(), host=host, port=port, recipe=recipe)
+
+
+@app.command()
+def export(
+    recipe: str = "persona_v2",
+    to_gguf: Annotated[bool, typer.Option("--gguf/--no-gguf", help="also GGUF and Modelfiles, for Ollama")] = True,
+    outtype: Annotated[str, typer.Option(help="numbers of the GGUF: f32, f16, bf16 or q8_0")] = "q8_0",
+    converter: Annotated[Path | None, typer.Option(help="a checkout of llama.cpp; default: fetched from PyPI")] = None,
+) -> None:
+    """The newest adapter merged into its base, as safetensors and as GGUF; both are read back and compared."""
+    from persona_dagster.config.personas import load_personas
+    from persona_dagster.publishing import exports, gguf
+
+    settings = Settings()
+    personas, adapter = load_personas(settings.config_dir), exports.newest_adapter(settings, recipe)
+    folder = exports.exports_dir(settings, recipe, adapter.name)
+    merged = exports.merge(adapter, personas, settings.models_dir, folder)
+    console.print(merged.markdown())
+    if to_gguf:
+        try:
+            console.print(exports.to_gguf(merged, personas, settings.models_dir, outtype, converter).markdown())
+        except gguf.NoConverter as reason:
+            console.print(f"[yellow]GGUF skipped: {reason}[/yellow]")
 
 
 @app.command()

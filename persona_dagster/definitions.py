@@ -14,7 +14,7 @@ from persona_dagster.defs.automation import automation_sensor
 from persona_dagster.defs.checks import build_checks
 from persona_dagster.defs.corpus import build_corpus_assets
 from persona_dagster.defs.dialogue import build_dialogue_assets
-from persona_dagster.defs.engines import Engine, build_engine
+from persona_dagster.defs.engines import Engine, build_engine, build_executor
 from persona_dagster.defs.jobs import build_jobs
 from persona_dagster.defs.lineage import build_lineage_jobs
 from persona_dagster.defs.model import build_model_assets
@@ -52,7 +52,7 @@ def build_defs(
         schedules=build_schedules(house),
         sensors=[automation_sensor(house), *build_sensors(house, jobs)],
         resources={"duckdb": duckdb, "tables": TableIOManager(duckdb=duckdb, exports_dir=str(settings.exports_dir))},
-        executor=dg.in_process_executor,  # four trivial assets: 6 s in process, 18 s a process each
+        executor=build_executor(settings),
     )
 
 

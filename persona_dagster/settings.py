@@ -39,6 +39,7 @@ class Settings(BaseSettings):
     archive_url: str | None = None  # any fsspec URL; None: `home/raw`
     chromium: Path | None = None  # a Chromium to use instead of the one found
     cdp_url: str | None = None  # the operator's own browser, for Dcard
+    headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more
     ray_address: str | None = None
 
     @property

@@ -22,8 +22,9 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from persona_dagster.chat.adapters import Adapter
 from persona_dagster.chat.filter import Removed, StreamFilter
+from persona_dagster.chat.prefixes import Prefixes, shared_start
 from persona_dagster.config.personas import Persona, Personas
-from persona_dagster.dialogue.chat_format import Message, with_persona
+from persona_dagster.dialogue.chat_format import Message, prompt_text, with_persona
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -149,6 +150,7 @@ class Engine:
         self._tokenizer: PreTrainedTokenizerBase | None = None
         self._peft: Any = None
         self._adapters: list[str] = []  # on the base, least recently used first
+        self._prefixes = Prefixes()
 
     @property
     def waiting(self) -> int:
@@ -157,7 +159,7 @@ class Engine:
 
     def load(self, adapter: Adapter) -> Future[None]:
         """Loads in the background; `status` tells how far it is, the future raises what went wrong."""
-        return self._worker.submit(self._ready, adapter)
+        return self._worker.submit(self._ready_to_speak, adapter)
 
     def answer(self, ask: Ask) -> Answer:
         """Asks, and returns at once; the answer's pieces come by iterating over it.
@@ -177,18 +179,20 @@ class Engine:
         self._worker.shutdown(wait=True, cancel_futures=True)
 
     def _run(self, ask: Ask, answer: Answer) -> None:
+        ended: Finish | BaseException = "stopped"
         try:
-            if answer.stopped:
-                answer.end("stopped")
-                return
-            self._ready(ask.adapter)
-            self._generate(ask, answer)
+            if not answer.stopped:
+                self._ready(ask.adapter)
+                ended = self._generate(ask, answer)
         except BaseException as error:
             log.exception("an answer failed")
-            answer.fail(error)
-        finally:
-            with self._count:
-                self._waiting -= 1
+            ended = error
+        with self._count:  # before the listener hears of the end, who may count then
+            self._waiting -= 1
+        if isinstance(ended, BaseException):
+            answer.fail(ended)
+        else:
+            answer.end(ended)
 
     def _ready(self, adapter: Adapter) -> None:
         """`adapter` and its base in memory."""
@@ -203,11 +207,21 @@ class Engine:
             raise
         self.status = Status(adapter.title, 1.0)
 
+    def _ready_to_speak(self, adapter: Adapter) -> None:
+        """`adapter` in memory, and the system messages of all its voices read: no question has to wait for them."""
+        self._ready(adapter)
+        self.status = Status(f"warming up {adapter.title}", 0.95)
+        with self._as(adapter) as model:
+            for persona in (*self.personas.personas.values(), None):
+                self._begin(model, adapter, persona)
+        self.status = Status(adapter.title, 1.0)
+
     def _load_base(self, adapter: Adapter, key: str) -> None:
         from persona_dagster.training.base_model import load_base
 
         self._key = self._base = self._tokenizer = self._peft = None
         self._adapters = []
+        self._prefixes.forget()
         gc.collect()  # the old base must be gone before a second comes
         self.status = Status(f"loading the base model {adapter.base.model}", 0.1)
         model, tokenizer = load_base(adapter.base, self.models_dir, adapter.quantisation)
@@ -255,7 +269,7 @@ class Engine:
         self._peft.set_adapter(folder.replace(".", "_"))
         yield self._peft
 
-    def _generate(self, ask: Ask, answer: Answer) -> None:
+    def _generate(self, ask: Ask, answer: Answer) -> Finish:
         import torch
         from transformers import StoppingCriteria, StoppingCriteriaList
 
@@ -276,7 +290,9 @@ class Engine:
             torch.manual_seed(sampling.seed)
         ids = torch.tensor([prompt], device=self._base.device)
         with self._as(ask.adapter) as model, torch.inference_mode():
+            cache = self._begin(model, ask.adapter, ask.persona, prompt)
             model.generate(
+                past_key_values=cache,
                 input_ids=ids,
                 attention_mask=torch.ones_like(ids),
                 max_new_tokens=sampling.max_new_tokens,
@@ -288,52 +304,31 @@ class Engine:
                 **arguments,
             )
         if answer.stopped:
-            answer.end("stopped")
-        else:
-            answer.end("stop" if streamer.ended else "length")
+            return "stopped"
+        return "stop" if streamer.ended else "length"
+
+    def _begin(self, model: Any, adapter: Adapter, persona: Persona | None, prompt: Sequence[int] | None = None) -> Any:
+        """What this voice's prompts share, in a cache of their own; None where `prompt` does not begin so."""
+        asked = [with_persona([{"role": "user", "content": text}], persona, tagged=True) for text in ("?", "好")]
+        shared = shared_start(*map(self._render, asked))
+        if prompt is not None and list(prompt[: len(shared)]) != shared:
+            return None
+        return self._prefixes.cache(model, (adapter.folder, persona and persona.tag), shared)
 
     def _prompt(self, ask: Ask) -> list[int]:
         """Token ids of the conversation in the format of training; the oldest turns go when it is too long."""
         assert self._tokenizer is not None and self._base is not None
         window = min(getattr(self._base.config, "max_position_embeddings", LONGEST_WINDOW), LONGEST_WINDOW)
         room = max(window - ask.sampling.max_new_tokens, window // 4)
-        turns = with_persona(
-            [{"role": turn["role"], "content": self._plain(turn["content"])} for turn in ask.messages],
-            ask.persona,
-            tagged=True,
-        )
-        ids = self._render(turns)
-        while len(ids) > room and (oldest := _oldest(turns)) is not None:
-            del turns[oldest]
-            ids = self._render(turns)
-        while len(ids) > room:
-            # Only the question is left: it loses its end, a little more than the excess each time.
-            question = turns[-1]["content"]
-            keep = int(len(question) * room / len(ids) * 0.95)
-            if keep < 1:
-                raise EngineError(f"the window of {window} tokens is too small for this persona's system prompt")
-            turns[-1] = {"role": "user", "content": question[:keep]}
-            ids = self._render(turns)
+        ids = self._render(with_persona(ask.messages, ask.persona, tagged=True), room)
+        if len(ids) > room:
+            raise EngineError(f"the window of {window} tokens is too small for this system message")
         return ids
 
-    def _plain(self, text: str) -> str:
-        """Said by a person: stripped, and free of this tokenizer's own special tokens."""
-        text = text.strip()
+    def _render(self, turns: list[Message], room: int = LONGEST_WINDOW) -> list[int]:
         assert self._tokenizer is not None
-        for token in self._tokenizer.all_special_tokens:
-            text = text.replace(token, f"{token[:1]} {token[1:]}")
-        return text
-
-    def _render(self, turns: list[Message]) -> list[int]:
-        assert self._tokenizer is not None
-        text = self._tokenizer.apply_chat_template(turns, tokenize=False, add_generation_prompt=True)
+        text = prompt_text(turns, self._tokenizer, room)
         return list(self._tokenizer(text, add_special_tokens=False)["input_ids"])
-
-
-def _oldest(turns: Sequence[Message]) -> int | None:
-    """The index of the oldest turn that may go: not the system's, not the last."""
-    first = 1 if turns[0]["role"] == "system" else 0
-    return first if len(turns) - first > 1 else None
 
 
 class _Streamer:

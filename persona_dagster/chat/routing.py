@@ -9,18 +9,24 @@ from __future__ import annotations
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
+
+import polars as pl
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import keyed_hash
 
 Means = Literal["tag", "rules", "classifier", "both", "default"]
 
+_SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?]?")
 ROWS_A_PERSONA = 4000  # more questions than this change the routing of no probe, and cost seconds
-EVIDENCE = 2.0  # nats a keyword hit is worth: one outweighs a lukewarm classifier, not a certain one
+# Nats a keyword hit is worth. Beside a classifier, by 5-fold cross-validation over the sample's 320 questions, whole
+# threads held out, first sentences asked: balanced accuracy 0.855 with 0, 0.857 with 0.5, 0.830 with 1, 0.827 with 2.
+# Alone it only says how sure the rules are.
+EVIDENCE, EVIDENCE_ALONE = 0.5, 2.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +68,7 @@ class Router:
         if self.classifier is None or means == "rules":
             if not spoken:
                 return Route(self._first(), "default", (), dict.fromkeys(hits, 1 / len(hits)))
-            scores = _softmax({name: EVIDENCE * len(found) for name, found in hits.items()})
+            scores = _softmax({name: EVIDENCE_ALONE * len(found) for name, found in hits.items()})
             best = max(scores, key=scores.__getitem__)
             return Route(best, "rules", hits[best], scores)
         logits = self.classifier.logits(text)
@@ -92,7 +98,7 @@ class Classifier:
         from sklearn.linear_model import LogisticRegression
 
         self._features = TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=1)
-        self._model = LogisticRegression(C=8.0, max_iter=1000, class_weight="balanced")
+        self._model = LogisticRegression(C=2.0, max_iter=1000, class_weight="balanced")
         self._model.fit(self._features.fit_transform(map(_plain, questions)), list(labels))
         self.voices: tuple[str, ...] = tuple(map(str, self._model.classes_))
         self.rows = len(questions)
@@ -120,26 +126,45 @@ class Classifier:
         return tuple(chosen)
 
 
-def train_classifier(mix_dir: Path, personas: Personas) -> Classifier | None:
-    """Learnt from the questions of `mix_dir/train.jsonl`, each once; None where fewer than two personas speak."""
-    path = mix_dir / "train.jsonl"
-    if not path.is_file():
+def train_classifier(questions: Mapping[str, Iterable[str]]) -> Classifier | None:
+    """Learnt from questions by persona, each once; None where fewer than two personas are asked anything.
+
+    The forums' questions are long, and what people type here is short: the first sentence of each question stands
+    beside it as an example of its own.
+    """
+    kept = {
+        name: sorted(dict.fromkeys(found), key=lambda text: keyed_hash("routing", text))[:ROWS_A_PERSONA]
+        for name, found in questions.items()
+    }
+    pairs = [(part, name) for name, found in kept.items() for text in found for part in {text, first_sentence(text)}]
+    if len({name for _, name in pairs}) < 2:
         return None
-    questions: dict[str, dict[str, None]] = {name: {} for name in personas.personas}
-    with path.open(encoding="utf-8") as lines:
+    return Classifier([text for text, _ in pairs], [name for _, name in pairs])
+
+
+def questions_of_mix(mix_dir: Path, personas: Personas) -> dict[str, list[str]]:
+    """What was asked of each persona in `mix_dir/train.jsonl`."""
+    asked: dict[str, list[str]] = {name: [] for name in personas.personas}
+    with (mix_dir / "train.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
-            if row["persona"] in questions:
-                questions[row["persona"]].setdefault(_question(row["messages"]))
-    kept = {
-        name: sorted(found, key=lambda text: keyed_hash("routing", text))[:ROWS_A_PERSONA]
-        for name, found in questions.items()
-        if found
-    }
-    if len(kept) < 2:
-        return None
-    pairs = [(text, name) for name, found in kept.items() for text in found]
-    return Classifier([text for text, _ in pairs], [name for _, name in pairs])
+            if row["persona"] in asked:
+                asked[row["persona"]].append(_question(row["messages"]))
+    return asked
+
+
+def questions_of_pool(dialogues: pl.DataFrame, split: pl.DataFrame, personas: Personas) -> dict[str, list[str]]:
+    """What is asked of each persona in the train half of all dialogues: the pool that a mix draws from."""
+    train = split.filter(pl.col("split") == "train").select("pair_id")
+    pool = dialogues.join(train, on="pair_id").filter(pl.col("persona").is_in([*personas.personas]))
+    asked: dict[str, list[str]] = {name: [] for name in personas.personas}
+    for persona, messages in pool.select("persona", "messages").iter_rows():
+        asked[persona].append(_question(messages))
+    return asked
+
+
+def first_sentence(text: str) -> str:
+    return _SENTENCE.match(text.strip())[0][:60]  # type: ignore[index]  (the pattern matches anything)
 
 
 def _question(messages: Sequence[Mapping[str, str]]) -> str:

@@ -5,9 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import polars as pl
+
 from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_hub
 from persona_dagster.chat.engine import Answer, Engine
-from persona_dagster.chat.routing import Classifier, Router, train_classifier
+from persona_dagster.chat.routing import (
+    Classifier,
+    Router,
+    questions_of_mix,
+    questions_of_pool,
+    train_classifier,
+)
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.settings import Settings
 
@@ -70,12 +78,19 @@ class Chat:
 
 
 def learn_routing(settings: Settings, personas: Personas, adapter: Adapter) -> Classifier | None:
-    """The classifier from the newest mix of the adapter's recipe, else of a persona recipe; None with no mix yet."""
-    recipes = [adapter.name.split("@")[0].replace("-", "_"), "persona_v2", "persona_v1"]
-    for recipe in dict.fromkeys(recipes):
+    """The classifier, from all dialogues that may be trained on, else from the newest mix; None before there is any.
+
+    A mix of the sample holds 45 questions, the dialogues behind it 320: the voices are the same in both.
+    """
+    pool, split = (settings.exports_dir / name / "all.parquet" for name in ("dialogues", "split"))
+    if pool.is_file() and split.is_file():
+        asked = questions_of_pool(pl.read_parquet(pool), pl.read_parquet(split), personas)
+        if (learnt := train_classifier(asked)) is not None:
+            return learnt
+    for recipe in dict.fromkeys([adapter.name.split("@")[0].replace("-", "_"), "persona_v2", "persona_v1"]):
         pointer = settings.mix_dir / recipe / "latest"
         if pointer.is_file():
-            learnt = train_classifier(pointer.parent / pointer.read_text(encoding="utf-8").strip(), personas)
-            if learnt is not None:
+            folder = pointer.parent / pointer.read_text(encoding="utf-8").strip()
+            if (learnt := train_classifier(questions_of_mix(folder, personas))) is not None:
                 return learnt
     return None

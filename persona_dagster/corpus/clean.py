@@ -17,6 +17,7 @@ from persona_dagster.corpus import language, privacy, structure
 from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.labels import standardise_board
+from persona_dagster.corpus.pushes import join_pushes
 from persona_dagster.corpus.quality import quality_flags, usable
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
 from persona_dagster.records import POST_SCHEMA
@@ -140,9 +141,13 @@ def clean_posts(frame: pl.DataFrame, source: str, sources: Sources, *, simplifie
         known = sources.site(source).boards  # type: ignore[arg-type]
         spelt = {board: standardise_board(board, known) for board in frame["board"].drop_nulls().unique()}
         frame = frame.with_columns(pl.col("board").replace(spelt))
+        funnel.unknown_labels.update(frame.filter(~pl.col("board").is_in(list(known)))["board"].drop_nulls())
         for column in ("text_raw", "title", "quoted"):
             frame = _mask(frame, column, funnel.personal_data)
     frame = _own_words(frame.with_columns(pl.col("text_raw").alias("text")), source, funnel)
+    if source == "ptt":
+        frame, joined = join_pushes(frame)
+        frame = _flag(frame, joined, "joined")
     if source in FORUM:
         frame = _languages(frame, simplified)
         frame = _mask(frame, "text", funnel.personal_data)

@@ -12,6 +12,7 @@ import polars as pl
 
 EXAMPLES = 5
 EXAMPLE_CHARS = 160
+LINES = 30  # of a table; boards can be hundreds
 
 
 @dataclass
@@ -67,6 +68,7 @@ class Funnel:
     flags: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     personal_data: Counter[str] = field(default_factory=Counter)
+    unknown_labels: Counter[str] = field(default_factory=Counter)  # boards that sources.yaml does not name
     trace: Trace = field(default_factory=Trace)
 
     def add(self, other: Funnel) -> None:
@@ -79,6 +81,7 @@ class Funnel:
             (self.flags, other.flags),
             (self.languages, other.languages),
             (self.personal_data, other.personal_data),
+            (self.unknown_labels, other.unknown_labels),
         ):
             mine.update(theirs)
         for name, count in other.trace.rules.items():
@@ -97,6 +100,7 @@ class Funnel:
             "flags": dict(self.flags.most_common()),
             "languages": dict(self.languages.most_common()),
             "personal_data": dict(self.personal_data.most_common()),
+            "unknown_labels": dict(self.unknown_labels.most_common()),
             "rules": {n: {"rows": c.rows, "bytes_removed": c.bytes_removed} for n, c in self.trace.rules.items()},
         }
 
@@ -110,8 +114,11 @@ class Funnel:
             ("flag", self.flags),
             ("language", self.languages),
             ("personal data", self.personal_data),
+            ("board that sources.yaml does not name", self.unknown_labels),
         ):
             if counts:
                 lines += ["", f"| {title} | count |", "|---|--:|"]
-                lines += [f"| {key} | {count:,} |" for key, count in counts.most_common()]
+                lines += [f"| {key} | {count:,} |" for key, count in counts.most_common(LINES)]
+                if rest := counts.most_common()[LINES:]:
+                    lines.append(f"| {len(rest)} more | {sum(count for _, count in rest):,} |")
         return "\n".join(lines)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
+from persona_dagster.corpus.warehouse import run_sql
 from persona_dagster.records import FORUMS
 
 BLOCKING = (
@@ -24,6 +25,9 @@ BLOCKING = (
     "foreign",
     "bot",
 )
+
+# The same sentence more than five times by one author; 30 letters or more by five authors, or in ten rows.
+CROWD = {"flood": 5, "authors": 5, "rows": 10}
 
 WORD = r"[\p{L}\p{N}]"
 SQUEEZED = r"[^\p{L}\p{N}]+"
@@ -44,7 +48,7 @@ def usable() -> pl.Expr:
 
 
 def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
-    """`flags` of a cleaned frame extended by what its text, its author and its neighbours show."""
+    """`flags` of a cleaned frame (`lang` set) extended by what its text, its author and its neighbours show."""
     text, kind = pl.col("text"), pl.col("kind")
     forum = pl.col("source").is_in(FORUMS)
     comment = kind.is_in(["comment", "reply"])
@@ -52,6 +56,7 @@ def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
         "source",
         "kind",
         "author_key",
+        "lang",
         text,
         pl.col("title").fill_null("").alias("title"),
         text.str.len_chars().alias("chars"),
@@ -61,11 +66,11 @@ def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
     shape = shape.with_columns(
         # Distinct 3-grams over all, cheaply: distinct characters over characters for long texts.
         pl.col("squeezed").str.head(400).str.split("").list.n_unique().alias("alphabet"),
-        pl.len().over("author_key", "squeezed").alias("same_by_author"),
-        pl.len().over("squeezed").alias("same_by_all"),
-        pl.col("author_key").n_unique().over("squeezed").alias("authors"),
+    ).with_row_index("row")
+    crowds = run_sql(
+        "crowds", CROWD, said=shape.filter(forum, pl.col("words") >= 5).select("row", "author_key", "squeezed", "words")
     )
-    long_enough = pl.col("words") >= 5
+    shape = shape.join(crowds.cast({"row": pl.UInt32}), on="row", how="left", maintain_order="left")
     rules = {
         "empty": pl.col("chars") == 0,
         # A post of four letters says nothing alone; a comment may (推, 笑死 are answers to something).
@@ -79,10 +84,13 @@ def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
             | ((kind == "title") & text.str.contains(TEMPLATE_TITLE))
             | (text.str.count_matches(TEMPLATE_WORDS) >= 2)
         ) & forum & ~comment,
-        # The same sentence six times by one author.
-        "flood": (pl.col("same_by_author") > 5) & pl.col("author_key").is_not_null() & long_enough & forum,
-        # 30 letters or more, by five and more authors (or ten unknown ones).
-        "copypasta": (pl.col("words") >= 30) & ((pl.col("authors") >= 5) | (pl.col("same_by_all") >= 10)) & forum,
+        "flood": pl.col("flood"),
+        "copypasta": pl.col("copypasta"),
+        # Other languages; in Latin letters from four words on, since XDDDDD, QQ and a word of English are Taiwan's own.
+        "foreign": (
+            pl.col("lang").is_in(["ja", "ko", "other"])
+            | ((pl.col("lang") == "latin") & (text.str.count_matches("[A-Za-z]{2,}") >= 4))
+        ) & forum,
         "bot": text.str.contains(BOT) & forum,
     }  # fmt: skip
     found = shape.select(

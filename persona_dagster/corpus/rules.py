@@ -35,7 +35,18 @@ KINDS = {
 MAX_PASSES = 8
 
 # What decides the outcome of cleaning, besides the rule list.
-CODE = ("rules.py", "engine.py", "structure.py", "privacy.py", "language.py", "quality.py", "clean.py", "labels.py")
+CODE = (
+    "rules.py",
+    "engine.py",
+    "structure.py",
+    "pushes.py",
+    "privacy.py",
+    "language.py",
+    "quality.py",
+    "sql/crowds.sql",
+    "clean.py",
+    "labels.py",
+)
 
 FORBIDDEN = re.compile(r"\(\?[=!<]|\\[dDwWsS1-9]|(?<!\\)\\B")
 

@@ -7,6 +7,7 @@ short posts it is faster than MinHash, which loses a fifth of the pairs between 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,7 +23,7 @@ LOW_BITS = 48 - BUCKET_BITS
 MASK48 = np.uint64((1 << 48) - 1)
 MIX = np.uint64(0x9E3779B97F4B)  # odd, so multiplication modulo 2^48 is a bijection
 ROWS_AT_ONCE = 1 << 16  # 16 bits of row and 48 of gram sort as one number
-PAIRS_AT_ONCE = 1 << 21  # bounds memory at about 200 MB
+AT_ONCE = 1 << 21  # grams or pairs in work at a time: what is transient stays below 200 MB
 
 
 @dataclass
@@ -39,10 +40,31 @@ class GramSets:
     def __len__(self) -> int:
         return len(self.offsets) - 1
 
+    def followed_by(self, other: GramSets) -> GramSets:
+        return GramSets(
+            np.concatenate((self.grams, other.grams)),
+            np.concatenate((self.offsets, self.offsets[-1] + other.offsets[1:])),
+        )
+
+
+def _slices(weights: I64, rows: int = ROWS_AT_ONCE) -> Iterator[slice]:
+    """Consecutive rows whose weights add up to no more than AT_ONCE (or one row that is heavier)."""
+    ends = np.cumsum(weights)
+    start = 0
+    while start < len(weights):
+        base = ends[start - 1] if start else 0
+        stop = max(int(np.searchsorted(ends, base + AT_ONCE, side="right")), start + 1)
+        yield slice(start, min(stop, start + rows))
+        start = min(stop, start + rows)
+
+
+def _letters(texts: list[str]) -> I64:
+    return np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+
 
 def _mixed_grams(texts: list[str]) -> tuple[U64, I64]:
     """3-grams of all texts (no row crosses a border) and how many each row has. Texts must lie in the BMP."""
-    lengths = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+    lengths = _letters(texts)
     units = np.frombuffer("".join(texts).encode("utf-16-le", "surrogatepass"), dtype=np.uint16).astype(np.uint64)
     if len(units) != lengths.sum():
         raise ValueError("setjoin: texts must be normalised to the BMP (dedup.normalised)")
@@ -63,8 +85,8 @@ def _mixed_grams(texts: list[str]) -> tuple[U64, I64]:
 def bucket_ranks(texts: list[str]) -> NDArray[np.uint32]:
     """For every bucket of grams its place from rare to frequent: the order that all rows share."""
     frequency = np.zeros(1 << BUCKET_BITS, np.int64)
-    for start in range(0, len(texts), ROWS_AT_ONCE):
-        grams, _ = _mixed_grams(texts[start : start + ROWS_AT_ONCE])
+    for some in _slices(_letters(texts)):
+        grams, _ = _mixed_grams(texts[some])
         frequency += np.bincount((grams >> np.uint64(LOW_BITS)).astype(np.int64), minlength=1 << BUCKET_BITS)
     ranks = np.empty(1 << BUCKET_BITS, np.uint32)
     ranks[np.argsort(frequency, kind="stable")] = np.arange(1 << BUCKET_BITS, dtype=np.uint32)
@@ -73,20 +95,21 @@ def bucket_ranks(texts: list[str]) -> NDArray[np.uint32]:
 
 def gram_sets(texts: list[str], ranks: NDArray[np.uint32]) -> GramSets:
     """The gram sets of texts, each in the order that `ranks` gives."""
-    parts, sizes = [], []
-    for start in range(0, len(texts), ROWS_AT_ONCE):
-        grams, counts = _mixed_grams(texts[start : start + ROWS_AT_ONCE])
+    letters = _letters(texts)
+    found = np.empty(int(np.maximum(letters - 2, 0).sum()), np.uint64)  # pages that repeated grams leave are never used
+    offsets = np.zeros(len(texts) + 1, np.int64)
+    for some in _slices(letters):
+        grams, counts = _mixed_grams(texts[some])
         rank = ranks[(grams >> np.uint64(LOW_BITS)).astype(np.int64)].astype(np.uint64)
         low = grams & np.uint64((1 << LOW_BITS) - 1)
         row = np.repeat(np.arange(len(counts), dtype=np.uint64), counts)
         keys = np.sort((row << np.uint64(48)) | (rank << np.uint64(LOW_BITS)) | low)
         keys = keys[np.concatenate(([True], keys[1:] != keys[:-1]))] if len(keys) else keys
-        sizes.append(np.bincount((keys >> np.uint64(48)).astype(np.int64), minlength=len(counts)))
-        parts.append(keys & MASK48)
-    offsets = np.zeros(len(texts) + 1, np.int64)
-    if sizes:
-        np.cumsum(np.concatenate(sizes), out=offsets[1:])
-    return GramSets(np.concatenate(parts) if parts else np.empty(0, np.uint64), offsets)
+        sizes = np.bincount((keys >> np.uint64(48)).astype(np.int64), minlength=len(counts))
+        first = offsets[some.start]
+        offsets[some.start + 1 : some.stop + 1] = first + np.cumsum(sizes)
+        found[first : first + len(keys)] = keys & MASK48
+    return GramSets(found[: offsets[-1]], offsets)
 
 
 def _least(sizes: I64, share: float) -> I64:
@@ -103,13 +126,14 @@ def _ranges(starts: I64, counts: I64) -> I64:
 def _bitmaps(sets: GramSets, rows: I64) -> U64:
     """128 bits a row, one for each hashed gram: bits that differ are a lower bound of grams that differ."""
     sizes = sets.sizes[rows]
-    grams = sets.grams[_ranges(sets.offsets[rows], sizes)]
-    bit = (grams * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(57)
-    starts = np.cumsum(sizes) - sizes
     bitmaps = np.empty((len(rows), 2), np.uint64)
-    for word in range(2):
-        here = np.where((bit >> np.uint64(6)) == word, np.uint64(1) << (bit & np.uint64(63)), np.uint64(0))
-        bitmaps[:, word] = np.bitwise_or.reduceat(here, starts)
+    for some in _slices(sizes):
+        grams = sets.grams[_ranges(sets.offsets[rows[some]], sizes[some])]
+        bit = (grams * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(57)
+        starts = np.cumsum(sizes[some]) - sizes[some]
+        for word in range(2):
+            here = np.where((bit >> np.uint64(6)) == word, np.uint64(1) << (bit & np.uint64(63)), np.uint64(0))
+            bitmaps[some, word] = np.bitwise_or.reduceat(here, starts)
     return bitmaps
 
 
@@ -117,17 +141,24 @@ def overlaps(sets: GramSets, left: I64, right: I64) -> I64:
     """How many grams each pair of rows shares, counted exactly."""
     found = np.zeros(len(left), np.int64)
     sizes = sets.sizes
-    step = ROWS_AT_ONCE // 2
-    for start in range(0, len(left), step):
-        a, b = left[start : start + step], right[start : start + step]
+    for some in _slices(sizes[left] + sizes[right]):
+        a, b = left[some], right[some]
         pair = np.arange(len(a), dtype=np.uint64) << np.uint64(48)
         keys = np.concatenate([
             np.repeat(pair, sizes[rows]) | sets.grams[_ranges(sets.offsets[rows], sizes[rows])] for rows in (a, b)
         ])  # fmt: skip
         keys.sort()
         twice = keys[1:][keys[1:] == keys[:-1]] >> np.uint64(48)
-        found[start : start + step] = np.bincount(twice.astype(np.int64), minlength=len(a))
+        found[some] = np.bincount(twice.astype(np.int64), minlength=len(a))
     return found
+
+
+def confirmed(sets: GramSets, left: I64, right: I64, threshold: float) -> tuple[I64, I64, NDArray[np.float64]]:
+    """Those of the pairs whose jaccard is >= threshold, with it."""
+    shared = overlaps(sets, left, right)
+    total = sets.sizes[left] + sets.sizes[right]
+    hit = shared >= _least(total, threshold / (1 + threshold))
+    return left[hit], right[hit], shared[hit] / (total[hit] - shared[hit])
 
 
 @dataclass
@@ -154,13 +185,19 @@ def _candidates(sets: GramSets, rows: _BySize, threshold: float, fresh: NDArray[
     row_bits = int(len(rows.order) - 1).bit_length()
     place_bits = int(rows.probe.max()).bit_length()
     token_bits = np.uint64(64 - row_bits - place_bits)
-    owner = np.repeat(np.arange(len(rows.order), dtype=np.uint64), rows.probe)
-    places = _ranges(np.zeros(len(rows.order), np.int64), rows.probe).astype(np.uint64)
-    grams = sets.grams[_ranges(sets.offsets[rows.order], rows.probe)]
-    # A token shortened by a hash only adds candidates, which the count rejects.
-    tokens = (grams * np.uint64(0xC2B2AE3D27D4EB4F)) >> (np.uint64(64) - token_bits)
     shift = np.uint64(row_bits + place_bits)
-    keys = np.sort((tokens << shift) | (owner << np.uint64(place_bits)) | places)
+    keys = np.empty(int(rows.probe.sum()), np.uint64)
+    filled = 0
+    for some in _slices(rows.probe):
+        probe = rows.probe[some]
+        owner = np.repeat(np.arange(some.start, some.stop, dtype=np.uint64), probe)
+        places = _ranges(np.zeros(len(probe), np.int64), probe).astype(np.uint64)
+        grams = sets.grams[_ranges(sets.offsets[rows.order[some]], probe)]
+        # A token shortened by a hash only adds candidates, which the count rejects.
+        tokens = (grams * np.uint64(0xC2B2AE3D27D4EB4F)) >> (np.uint64(64) - token_bits)
+        keys[filled : filled + len(grams)] = (tokens << shift) | (owner << np.uint64(place_bits)) | places
+        filled += len(grams)
+    keys.sort()
     same = keys[1:] >> shift == keys[:-1] >> shift
     keys = keys[np.concatenate((same, [False])) | np.concatenate(([False], same))]  # a token seen once pairs nobody
     if not len(keys):
@@ -173,14 +210,9 @@ def _candidates(sets: GramSets, rows: _BySize, threshold: float, fresh: NDArray[
     first = np.searchsorted(keys[indexed], ((keys >> shift) << shift) | (shortest[row] << np.uint64(place_bits)))
     counts = np.maximum(before - first, 0)
     probes = np.flatnonzero(counts)
-    ends = np.cumsum(counts[probes])
     found = [none]
-    start = 0
-    while start < len(probes):
-        base = ends[start - 1] if start else 0
-        stop = max(int(np.searchsorted(ends, base + PAIRS_AT_ONCE, side="right")), start + 1)
-        chosen = probes[start:stop]
-        start = stop
+    for some in _slices(counts[probes], len(probes)):
+        chosen = probes[some]
         entry = np.repeat(chosen, counts[chosen])
         partner = indexed[_ranges(first[chosen], counts[chosen])]
         x, y = row[entry], row[partner]
@@ -213,8 +245,57 @@ def similar_pairs(
     bitmaps = _bitmaps(sets, rows.order[seen])
     apart = np.bitwise_count(bitmaps[where[: len(x)]] ^ bitmaps[where[len(x) :]]).sum(axis=1, dtype=np.int64)
     near = apart <= total - 2 * need
-    x, y, need, total = x[near], y[near], need[near], total[near]
-    shared = overlaps(sets, rows.order[x], rows.order[y])
-    hit = shared >= need
-    a, b = rows.order[x[hit]], rows.order[y[hit]]
-    return np.minimum(a, b), np.maximum(a, b), shared[hit] / (total[hit] - shared[hit])
+    a, b = rows.order[x[near]], rows.order[y[near]]
+    return confirmed(sets, np.minimum(a, b), np.maximum(a, b), threshold)
+
+
+@dataclass
+class Postings:
+    """Under which grams rows can be found later: the prefix of every row, by gram and size. 14 bytes an entry."""
+
+    keys: U64  # 32 bits of gram, 32 of size. Grams shortened to one only add candidates, which the count rejects
+    rows: NDArray[np.uint32]
+    places: NDArray[np.uint16]  # how many of the row's grams stand before; cut off above 65,535, which only looks more
+
+    @classmethod
+    def of(cls, sets: GramSets, rows: NDArray[np.uint32], threshold: float) -> Postings:
+        """The postings of gram sets whose rows are called `rows`."""
+        sizes = sets.sizes
+        prefix = np.where(sizes > 0, sizes - _least(sizes, threshold) + 1, 0)
+        grams = sets.grams[_ranges(sets.offsets[:-1], prefix)]
+        tokens = (grams * np.uint64(0xC2B2AE3D27D4EB4F)) >> np.uint64(32)
+        keys = (tokens << np.uint64(32)) | np.repeat(sizes.astype(np.uint64), prefix)
+        places = np.minimum(_ranges(np.zeros(len(sets), np.int64), prefix), 0xFFFF).astype(np.uint16)
+        order = np.argsort(keys, kind="stable")
+        return cls(keys[order], np.repeat(rows.astype(np.uint32), prefix)[order], places[order])
+
+    def merged(self, other: Postings) -> Postings:
+        at = np.searchsorted(self.keys, other.keys)
+        return Postings(
+            np.insert(self.keys, at, other.keys),
+            np.insert(self.rows, at, other.rows),
+            np.insert(self.places, at, other.places),
+        )
+
+    @property
+    def sizes(self) -> I64:
+        return (self.keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+    def partners(self, other: Postings, threshold: float) -> tuple[I64, I64]:
+        """Pairs `(row of self, row of other)` that share a gram of their prefixes and fit by size and place."""
+        size = other.sizes
+        token = (other.keys >> np.uint64(32)) << np.uint64(32)
+        longest = np.floor(size / threshold + 1e-9).astype(np.uint64)
+        first = np.searchsorted(self.keys, token | _least(size, threshold).astype(np.uint64))
+        counts = np.searchsorted(self.keys, token | longest, side="right") - first
+        found = [np.empty(0, np.uint64)]
+        for some in _slices(counts, len(counts)):
+            entry = np.repeat(np.arange(some.start, some.stop), counts[some])
+            partner = _ranges(first[some], counts[some])
+            x, y = size[entry], (self.keys[partner] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+            left = np.minimum(x - other.places[entry], y - self.places[partner])
+            possible = left >= _least(x + y, threshold / (1 + threshold))
+            ours, theirs = self.rows[partner[possible]], other.rows[entry[possible]]
+            found.append(np.unique((ours.astype(np.uint64) << np.uint64(32)) | theirs))
+        pairs = np.unique(np.concatenate(found))
+        return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)

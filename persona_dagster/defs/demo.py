@@ -21,9 +21,12 @@ from persona_dagster.defs.staleness import is_fresh
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
 
-ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", "recipe_config"}
-BY_RECIPE = ("recipe_config", "mix", "lora_adapter", "generations", "eval_report")
+CONFIGS = ("recipe_config", "evaluation_config")
+ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", *CONFIGS}
+BY_RECIPE = (*CONFIGS, "mix", "lora_adapter", "generations", "eval_report")
 WIDTH = 118  # of the summary where the terminal does not say
+DISK_IS_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
+FULL_DISK = "The disk is full: free some space, or move PERSONA_HOME to a larger disk, and run it again."
 INTERRUPTIONS = {"KeyboardInterrupt", "DagsterExecutionInterruptedError"}
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}  # failures are told in a line of our own
 
@@ -45,7 +48,8 @@ def cause_of(result: dg.ExecuteInProcessResult) -> str:
         if event.is_step_failure and error:
             if any(one and one.cls_name in INTERRUPTIONS for one in (error, error.cause)):
                 raise KeyboardInterrupt
-            return str((error.cause or error).message).strip()
+            why = str((error.cause or error).message).strip()
+            return f"{why}\n{FULL_DISK}" if any(sign in why for sign in DISK_IS_FULL) else why
     return "no error was recorded"
 
 

@@ -26,6 +26,7 @@ def build_dialogue_assets(house: House) -> list[dg.AssetsDefinition]:
     return [
         _personas_config(house),
         _recipe_config(house),
+        _evaluation_config(house),
         _dialogues(house),
         _capybara_dialogues(house),
         _split(house),
@@ -53,7 +54,8 @@ def _personas_config(house: House) -> dg.AssetsDefinition:
 def _recipe_config(house: House) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
-        description="A recipe as it will run here, with the overlays of hardware and profile laid on. Editing one "
+        description="What mix and adapter of a recipe are made by, with the overlays of hardware and profile laid on. "
+        "Editing one "
         f"makes that one partition stale. Recipes: {', '.join(RECIPES)}.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
@@ -61,7 +63,7 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
         owners=["team:ml"],
     )
     def recipe_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        recipe = house.recipe(context.partition_key).model_dump(mode="json")
+        recipe = house.recipe_slice(context.partition_key)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(json_digest(recipe)),
             metadata={
@@ -74,6 +76,26 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
         )
 
     return recipe_config
+
+
+def _evaluation_config(house: House) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="config",
+        description="How a recipe's adapter is judged: rows, probes, gates. Editing it evaluates again, and trains "
+        "nothing.",
+        partitions_def=RECIPE_PARTITIONS,
+        backfill_policy=ONE_RUN_A_PARTITION,
+        kinds={"yaml"},
+        owners=["team:ml"],
+    )
+    def evaluation_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        evaluation = house.evaluation_slice(context.partition_key)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(json_digest(evaluation)),
+            metadata={"rows": evaluation["max_rows"], "evaluation": dg.MetadataValue.json(evaluation)},
+        )
+
+    return evaluation_config
 
 
 def _dialogues(house: House) -> dg.AssetsDefinition:

@@ -1,6 +1,7 @@
-"""Where heavy programs run: their own process on this machine, or a job on a Ray cluster.
+"""Where things run, by PERSONA_ENGINE alone: heavy programs as a process of this machine or a job of a Ray cluster,
+steps in the run's own process, as Ray jobs, or as pods.
 
-Both speak Dagster Pipes, so assets see one call; PERSONA_ENGINE alone decides.
+Both kinds of program speak Dagster Pipes, so assets see one call.
 """
 
 import os
@@ -15,6 +16,9 @@ from persona_dagster.settings import Settings
 from persona_dagster.training.isolation import run_isolated
 
 GRACE_SECONDS = 60  # how long a program may take to write its checkpoint after SIGINT
+RAY = "http://127.0.0.1:8265"  # a head node on this machine
+# For the steps that work on a model where steps are pods; in others the tag says nothing.
+GPU_POD = {"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
 
 
 class Engine(Protocol):
@@ -41,7 +45,7 @@ class RayEngine:
     """The same program as a job of a Ray cluster (PERSONA_RAY_ADDRESS), which finds it a GPU."""
 
     def __init__(self, address: str | None) -> None:
-        self.address = address or "http://127.0.0.1:8265"
+        self.address = address or RAY
 
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         from dagster_ray import PipesRayJobClient
@@ -62,6 +66,20 @@ class RayEngine:
 def build_engine(settings: Settings) -> Engine:
     """The engine of PERSONA_ENGINE. `k8s` runs whole steps in pods (deploy/k8s), so inside one it is local."""
     return RayEngine(settings.ray_address) if settings.engine == "ray" else LocalEngine()
+
+
+def build_executor(settings: Settings) -> dg.ExecutorDefinition:
+    """How the steps of a run are spread: the corpus fans out over a cluster by configuration alone."""
+    if settings.engine == "ray":
+        from dagster_ray import ray_executor
+
+        # A Ray job that asks for no CPU stays on the head node.
+        return ray_executor.configured({"ray": {"address": settings.ray_address or RAY, "num_cpus": 1}})
+    if settings.engine == "k8s":
+        from dagster_k8s import k8s_job_executor
+
+        return k8s_job_executor
+    return dg.in_process_executor  # four trivial assets: 6 s in process, 18 s a process each
 
 
 def _wants_gpu(job: Path) -> bool:

@@ -35,7 +35,7 @@ def build_jobs():  # the type of an unresolved job is private to Dagster
         ),
         dg.define_asset_job(
             "evaluate",
-            selection=Selection.assets("generations", "eval_report"),
+            selection=Selection.assets("evaluation_config", "generations", "eval_report"),
             description="Generate with base and adapter, and write the report.",
         ),
         dg.define_asset_job(

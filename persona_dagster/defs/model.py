@@ -8,7 +8,7 @@ from pydantic import BaseModel
 
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.defs.automation import only_if_data_changed
-from persona_dagster.defs.engines import Engine
+from persona_dagster.defs.engines import GPU_POD, Engine
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
@@ -52,6 +52,7 @@ def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
         kinds={"pytorch", "huggingface"},
         owners=["team:ml"],
         pool="gpu",
+        op_tags=GPU_POD,
         code_version=TRAINING_VERSION,
     )
     def lora_adapter(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -74,12 +75,13 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         description="Answers of the base model and of the adapter, side by side, to the test split and the probes.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
-        deps=["lora_adapter", "mix", "recipe_config"],
+        deps=["lora_adapter", "mix", "evaluation_config"],
         kinds={"pytorch", "parquet"},
         owners=["team:ml"],
         pool="gpu",
+        op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
-        automation_condition=only_if_data_changed(follow=("lora_adapter", "recipe_config")),
+        automation_condition=only_if_data_changed(follow=("lora_adapter", "evaluation_config")),
     )
     def generations(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         settings, recipe = house.settings, house.recipe(context.partition_key)
@@ -104,12 +106,13 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         "lost, against its own base model, with intervals: one HTML page and metrics.json.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
-        deps=["generations", "lora_adapter", "mix", "recipe_config"],
+        deps=["generations", "lora_adapter", "mix", "evaluation_config"],
         kinds={"scikitlearn", "html"},
         owners=["team:ml"],
         pool="gpu",
+        op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
-        automation_condition=only_if_data_changed(follow=("generations", "recipe_config")),
+        automation_condition=only_if_data_changed(follow=("generations", "evaluation_config")),
     )
     def eval_report(
         context: dg.AssetExecutionContext, dialogues: pl.DataFrame, split: pl.DataFrame

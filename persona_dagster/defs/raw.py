@@ -109,6 +109,7 @@ def _import(house: House, archive: Archive, source: Source, context: dg.AssetExe
             "files": len(files),
             "rows_read": read,
             "rows_refused": len(problems),
+            "refused": [str(problem) for problem in problems[:20]],
             "folder": dg.MetadataValue.path(str(folder)),
         },
     )

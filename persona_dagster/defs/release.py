@@ -2,6 +2,7 @@
 
 import dagster as dg
 import orjson
+from pydantic import Field
 
 from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
@@ -14,6 +15,7 @@ class ReleaseConfig(dg.Config):
     repo_id: str = "your-name/persona-lora"
     publish: bool = False  # true sends; needs HF_TOKEN, and every gate of the recipe's report green
     private: bool = True
+    exports: list[str] = Field(default=[])  # "merged", "gguf": go along; `persona export` makes them first
 
 
 def build_release_assets(house: House) -> list[dg.AssetsDefinition]:
@@ -33,6 +35,7 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
         owners=["team:ml"],
     )
     def hub_release(context: dg.AssetExecutionContext, config: ReleaseConfig) -> dg.MaterializeResult:
+        from persona_dagster.publishing.exports import exports_dir
         from persona_dagster.publishing.hub import plan_release, release
 
         settings, recipe = house.settings, house.recipe(context.partition_key)
@@ -43,14 +46,16 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
                 f"{recipe.name} is not released: {', '.join(held_back)}. Look at {report / 'report.html'}.",
                 allow_retries=False,
             )
+        adapter = latest(settings.adapters_dir / recipe.name)
         plan = plan_release(
             recipe,
             house.personas(),
-            latest(settings.adapters_dir / recipe.name),
+            adapter,
             latest(settings.mix_dir / recipe.name),
             report,
             config.repo_id,
             settings.home / "releases" / recipe.name,
+            [exports_dir(settings, recipe.name, adapter.name) / kind for kind in config.exports],
         )
         released = release(plan, dry_run=not config.publish, private=config.private)
         return dg.MaterializeResult(

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import dagster as dg
@@ -61,6 +62,13 @@ class House:
         hardware = self.settings.hardware or find_hardware()
         return load_recipe(name, self.settings.config_dir, self.settings.profile, hardware)
 
+    def recipe_slice(self, name: str) -> dict[str, Any]:
+        """Of a recipe, what mix and adapter are made by; what its report asks, and when it retrains, left out."""
+        return self.recipe(name).model_dump(mode="json", exclude={"evaluation", "retrain"})
+
+    def evaluation_slice(self, name: str) -> dict[str, Any]:
+        return self.recipe(name).evaluation.model_dump(mode="json")
+
     def now(self) -> datetime:
         return datetime.now(UTC)
 
@@ -72,7 +80,7 @@ class House:
         """The way to the sites: the replica on loopback in tiny and sample, the sites themselves in live."""
         settings = self.settings
         if settings.profile == "live":
-            yield Transport(chromium=settings.chromium, cdp_url=settings.cdp_url)
+            yield Transport(chromium=settings.chromium, cdp_url=settings.cdp_url, headed=settings.headed)
             return
         from persona_dagster.sample.clock import Clock
         from persona_dagster.sample.content import load, tiny

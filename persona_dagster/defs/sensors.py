@@ -1,7 +1,6 @@
 """Sensors: what changes outside the graph (files, configuration, time), and what to tell a person."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -15,6 +14,13 @@ from persona_dagster.digest import json_digest
 
 EVERY_MINUTE = 60
 TRIES = 2  # a training that failed is tried once more, from its checkpoint
+BLOCKING = (
+    ("posts", "keys_unique"),
+    ("posts", "no_personal_data"),
+    ("split", "nothing_leaks"),
+    ("mix", "mix_is_whole"),
+)
+ANSWERS = ("SUCCEEDED", "FAILED")  # of a check; a run that never got to it gives none
 REASON, TRAINED = "persona/reason", "persona/recipe"
 
 
@@ -30,7 +36,7 @@ def build_sensors(house: House, jobs: Jobs) -> list[dg.SensorDefinition]:
 
 
 def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    assets = dg.AssetSelection.assets("recipe_config", "personas_config")
+    assets = dg.AssetSelection.assets("recipe_config", "evaluation_config", "personas_config")
 
     @dg.sensor(
         target=assets,
@@ -39,9 +45,10 @@ def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         description="Notices an edited recipe or persona, and makes just that one stale.",
     )
     def config_changes(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
-        wanted: list[tuple[str, str | None, str]] = [
-            ("recipe_config", name, recipe_version(house, name)) for name in RECIPES
-        ]
+        wanted: list[tuple[str, str | None, str]] = []
+        for name in RECIPES:
+            wanted.append(("recipe_config", name, recipe_version(house, name)))
+            wanted.append(("evaluation_config", name, json_digest(house.evaluation_slice(name))))
         wanted.append(("personas_config", None, json_digest(house.personas().model_dump(mode="json"))))
         requests = []
         for asset, partition, digest in wanted:
@@ -50,7 +57,7 @@ def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
                 # With the number of the last event, so that an edit that is taken back is noticed too.
                 requests.append(
                     dg.RunRequest(
-                        run_key=f"{partition or asset}:{digest}:{stored.event}",
+                        run_key=f"{asset}:{partition}:{digest}:{stored.event}",
                         partition_key=partition,
                         asset_selection=[dg.AssetKey(asset)],
                     )
@@ -61,7 +68,7 @@ def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
 
 
 def recipe_version(house: House, name: str) -> str:
-    return json_digest(house.recipe(name).model_dump(mode="json"))
+    return json_digest(house.recipe_slice(name))
 
 
 @dataclass(frozen=True)
@@ -70,11 +77,6 @@ class Stored:
 
     version: str | None = None
     event: int = 0  # grows with every event of the instance
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    def made_of(self, upstream: str) -> str | None:
-        """The data version of an upstream asset that this was made of."""
-        return self.tags.get(f"dagster/input_data_version/{upstream}")
 
 
 def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> Stored:
@@ -87,7 +89,14 @@ def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None 
     if not records or not (materialization := records[0].asset_materialization):
         return Stored()
     tags = materialization.tags or {}
-    return Stored(tags.get("dagster/data_version"), records[0].storage_id, tags)
+    return Stored(tags.get("dagster/data_version"), records[0].storage_id)
+
+
+def mixed_by_present_recipe(house: House, instance: dg.DagsterInstance, name: str) -> bool:
+    """Whether the mix was made after the recipe as it stands became known. (The version of a partitioned upstream in
+    Dagster's tags is a hash of versions, so it cannot be compared.)"""
+    config = last_stored(instance, "recipe_config", name)
+    return config.version == recipe_version(house, name) and config.event < last_stored(instance, "mix", name).event
 
 
 def _new_files(house: House, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
@@ -144,10 +153,10 @@ def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         requests, reasons = [], []
         for name in RECIPES:
             decision = decide(house, name)
-            if decision.train and last_stored(context.instance, "mix", name).made_of("recipe_config") != recipe_version(
-                house, name
-            ):
+            if decision.train and not mixed_by_present_recipe(house, context.instance, name):
                 decision = Decision(False, f"{decision.reason}; waits for the mix of the present recipe")
+            if decision.train and (red := red_checks(context.instance, name)):
+                decision = Decision(False, f"{decision.reason}; held by {', '.join(red)}")
             reasons.append(f"{name}: {decision.reason}")
             if decision.train:
                 adapter = last_stored(context.instance, "lora_adapter", name)
@@ -169,6 +178,18 @@ def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         return dg.SensorResult(run_requests=requests, skip_reason=skip)
 
     return retrain_policy
+
+
+def red_checks(instance: dg.DagsterInstance, recipe: str) -> list[str]:
+    """The blocking checks on a recipe's way to its mix whose newest answer is no."""
+    red = []
+    for asset, check in BLOCKING:
+        key = dg.AssetCheckKey(dg.AssetKey(asset), check)
+        told = instance.event_log_storage.get_asset_check_execution_history(key, limit=10 * len(RECIPES))
+        answers = (one for one in told if one.partition in (None, recipe) and one.status.value in ANSWERS)
+        if (newest := next(answers, None)) and newest.status.value == "FAILED":
+            red.append(f"{asset}:{check}")
+    return red
 
 
 def _on_failure() -> dg.SensorDefinition:

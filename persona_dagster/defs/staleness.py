@@ -1,6 +1,6 @@
 """Whether an asset partition stands for its present inputs: Dagster's own answer, the one that the UI shows.
 
-The only file that imports private names of Dagster (1.13); a test pins what it relies on.
+Private names of Dagster (1.13) are imported here and in launcher.py, nowhere else; tests pin what they rely on.
 """
 
 import dagster as dg

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 4096  # padded tokens a batch: fits the cache of a small CPU, still fills a GPU
 BASELINE_PAIRS = 400
+CHECKED = 8  # pairs that `evaluate` scores too: enough to see another layer, tokenizer or weighting
 
 
 @dataclass(frozen=True)
@@ -102,6 +103,39 @@ class Scorer:
                 # A text of nothing but specials would divide by zero.
                 self._known[text] = (unit[place][kept], weights if weights.any() else weights + 1)
             start = end
+
+
+def with_evaluate(
+    encoder: Encoder, candidates: Sequence[str], references: Sequence[str], metric: str = "bertscore"
+) -> np.ndarray:
+    """(n, 3) from Hugging Face `evaluate`, whose metric script lies on the Hub (or in the folder `metric`).
+
+    Slower than `Scorer` (it pads by words and knows no empty answers): where the Hub is there, the report checks
+    our values against it.
+    """
+    import evaluate
+
+    found = evaluate.load(metric).compute(
+        predictions=list(candidates),
+        references=list(references),
+        model_type=encoder.path,
+        num_layers=encoder.layer,
+        lang="zh",
+    )
+    return np.array([found["precision"], found["recall"], found["f1"]], dtype=float).T
+
+
+def checked(scorer: Scorer, candidates: Sequence[str], references: Sequence[str], metric: str = "bertscore") -> str:
+    """What `evaluate` says to the first CHECKED pairs, in a sentence for the report; a missing Hub is told too."""
+    pairs = [(a, b) for a, b in zip(candidates, references, strict=True) if a.strip() and b.strip()][:CHECKED]
+    if not pairs:
+        return "no pairs to check"
+    try:
+        theirs = with_evaluate(scorer.encoder, *zip(*pairs, strict=True), metric=metric)
+    except (OSError, ImportError, ValueError) as error:
+        return f"not checked against evaluate: {str(error).splitlines()[0]}"
+    apart = float(np.abs(scorer.score(*zip(*pairs, strict=True)) - theirs).max())
+    return f"{len(pairs)} pairs checked against evaluate: at most {apart:.0e} apart"
 
 
 def _published(encoder: Encoder) -> Baseline | None:

@@ -15,8 +15,9 @@ import polars as pl
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import collapse, fidelity, forgetting, loss, residue, routing
-from persona_dagster.evaluation.bertscore import Baseline, Scorer
+from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval, paired_interval
+from persona_dagster.evaluation.encoder import BUNDLED
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
 from persona_dagster.evaluation.prompts import Row, knowledge
@@ -171,7 +172,13 @@ def _voices(
     known = rows.filter(pl.col("asked").is_in(list(judge.voices))).with_columns(
         right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64)
     )
-    families = {"fidelity": ["test", "probe"], "routing": ["routing"], "contradiction": ["contradiction"]}
+    # A voice is asked for by a tag, by what is said, or by a tag against what is said: all of them are fidelity.
+    families = {
+        "fidelity": list(SPOKEN),
+        "on_topic": ["test", "probe"],
+        "routing": ["routing"],
+        "contradiction": ["contradiction"],
+    }
     for name, suites in families.items():
         part = known.filter(pl.col("suite").is_in(suites))
         for model in MODELS:
@@ -180,7 +187,7 @@ def _voices(
     intervals["fidelity_over_fewshot"] = paired_interval(
         *_values(known.filter(pl.col("suite") == "test"), "right", "adapter", "fewshot")
     )
-    spoken = known.filter(pl.col("suite").is_in(["test", "probe"]))
+    spoken = known.filter(pl.col("suite").is_in(SPOKEN))
     detail["voices"] = list(judge.voices)
     detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
     detail["confusion"] = {"human": fidelity.confusion([row.persona for row in human], heard, judge.voices)}
@@ -349,7 +356,10 @@ def _similarity(
             }
     intervals["bertscore_f1_gain"] = paired_interval(*_values(tested, "bertscore", "adapter", "base"))
     encoder = scorer.encoder
+    ours = tested.filter((pl.col("model") == "adapter") & pl.col("reference").is_not_null())
+    check = "offline encoder" if encoder.name == BUNDLED else checked(scorer, ours["answer"], ours["reference"])
     detail["bertscore"] = {
+        "check": check,
         "models": table,
         "encoder": encoder.name,
         "layer": encoder.layer,

@@ -151,9 +151,10 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     i, detail = metrics["intervals"], metrics["detail"]
     voices = bool(detail["voices"])
     wanted = [
-        ("fidelity", "Answers in the asked voice", "test rows and personas' own probes", "percent", voices),
-        ("routing", "Chooses the right voice untold", "untagged prompts", "percent", voices),
-        ("contradiction", "Obeys the tag against the topic", "contradicting prompts", "percent", voices),
+        ("fidelity", "Answers in the asked voice", "all prompts that ask for one", "percent", voices),
+        ("on_topic", "… asked by tag and topic", "test rows and personas' own probes", "percent", voices),
+        ("routing", "… chosen untold", "untagged prompts", "percent", voices),
+        ("contradiction", "… by the tag against the topic", "contradicting prompts", "percent", voices),
         ("bertscore_f1", "BERTScore F1, raw", _encoder_note(detail), "plain", True),
         ("loss", "Loss on human test answers", "nats a token, lower is better", "plain", True),
         ("repetition", "Repetition within an answer", "rep-4, lower is better", "percent", True),
@@ -186,7 +187,8 @@ def _encoder_note(detail: dict[str, Any]) -> str:
         f"{NAMES[model].lower()} {figure(table['rescaled']['F'])}" for model, table in score["models"].items()
     )
     baseline = figure(score["baseline"]["values"][2])
-    return f"{score['encoder']}, layer {score['layer']}; unrelated pairs score {baseline}; rescaled: {rescaled}"
+    note = f"{score['encoder']}, layer {score['layer']}; unrelated pairs score {baseline}; rescaled: {rescaled}"
+    return f"{note}; {score['check']}"
 
 
 def read_origins(path: Path) -> dict[str, list[dict[str, str | None]]]:

@@ -114,6 +114,8 @@ def forget_rows(home: Home, docs: list[str], pairs: list[str]) -> dict[str, int]
             removed[table] = removed.get(table, 0) + frame.height - kept.height
             write_parquet(kept, path)
     _forget_in_warehouse(home.settings.warehouse, docs, pairs)
+    # The index of compared texts holds hashes alone, and is made anew by the next run of `posts`.
+    shutil.rmtree(home.settings.warehouse.with_name("dedup"), ignore_errors=True)
     return removed
 
 

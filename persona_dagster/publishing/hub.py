@@ -20,6 +20,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.corpus import privacy
 from persona_dagster.digest import file_digest, json_digest
+from persona_dagster.publishing.exports import Export, find_export
 from persona_dagster.publishing.model_card import write_data_card, write_model_card
 from persona_dagster.training.adapter import replacing, write_json
 
@@ -100,7 +101,7 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
 ) -> ReleasePlan:
     """Writes `out_dir/<digest>/` as it would stand on the Hub. No network, no token.
 
-    `exports` are folders whose files go along under their own folder's name (merged weights, GGUF).
+    `exports` are folders of `persona export` whose files go along under their folder's name (merged weights, GGUF).
 
     Raises:
         ReleaseError: something is missing, was made from another mix, or holds personal data or a local path.
@@ -123,12 +124,22 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
             if (adapter_dir / name).is_file():
                 shutil.copy2(adapter_dir / name, folder / name)
         _need(folder, WEIGHTS, adapter_dir)
+        made = [_export(export, run) for export in exports]
         for export in exports:
-            shutil.copytree(export, folder / export.name)
+            shutil.copytree(export, folder / export.name, copy_function=_link)
         public = {name: run[name] for name in (*PUBLIC_RUN, *PUBLIC_FIGURES) if name in run}
         write_json(folder / "run_card.json", {**public, "verdict": report["verdict"], "gates": report["gates"]})
         write_json(folder / "personas.json", _public_personas(personas))
-        card = write_model_card(recipe=recipe, personas=personas, base=base, run=run, report=report, manifest=manifest)
+        card = write_model_card(
+            recipe=recipe,
+            personas=personas,
+            base=base,
+            run=run,
+            report=report,
+            manifest=manifest,
+            repo_id=repo_id,
+            exports=made,
+        )
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "data_card.md").write_text(write_data_card(manifest), encoding="utf-8")
         _guard(folder)
@@ -255,6 +266,21 @@ def _json(path: Path) -> dict[str, Any]:
     except json.JSONDecodeError as error:
         raise ReleaseError(f"{path}: no JSON ({error})") from error
     return value
+
+
+def _export(folder: Path, run: Mapping[str, Any]) -> Export:
+    made = find_export(folder, run["digest"])
+    if made is None:
+        raise ReleaseError(f"{folder}: no export of adapter {run['digest'][:12]} there; make it: persona export")
+    return made
+
+
+def _link(source: str, target: str) -> None:
+    """Weights are gigabytes: a second name for the same bytes, or a copy on another disk."""
+    try:
+        os.link(source, target)
+    except OSError:
+        shutil.copy2(source, target)
 
 
 def _need(folder: Path, names: Sequence[str], source: Path) -> None:

@@ -5,13 +5,14 @@ Neither repeats any training text: they hold figures, digests and what this proj
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import yaml
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
+from persona_dagster.publishing.exports import GGUF, MERGED, Export
 
 # (part of the base model's name, licence as the Hub names it)
 LICENCES = (("llama-3.1", "llama3.1"), ("llama-3.2", "llama3.2"), ("llama-3", "llama3"), ("smollm2", "apache-2.0"))
@@ -43,6 +44,8 @@ def write_model_card(
     run: Mapping[str, Any],
     report: Mapping[str, Any],
     manifest: Mapping[str, Any],
+    repo_id: str,
+    exports: Sequence[Export] = (),
 ) -> str:
     """README.md of the model's repository, its front matter included."""
     front = {
@@ -58,7 +61,8 @@ def write_model_card(
         f"A LoRA adapter that gives `{base}` the voices of {len(personas.personas)} personas. Made by a Dagster graph "
         "in which every training row can say which post it came from.",
         _personas(personas),
-        _use(base, personas),
+        _use(repo_id, personas),
+        *([_exports(repo_id, exports)] if exports else []),
         _training(recipe, run),
         _data(manifest),
         _evaluation(report),
@@ -82,7 +86,7 @@ def _personas(personas: Personas) -> str:
     return "\n".join(["## Personas", "", "| tag | voice | system prompt |", "|---|---|---|", *rows])
 
 
-def _use(base: str, personas: Personas) -> str:
+def _use(repo_id: str, personas: Personas) -> str:
     persona = next(iter(personas.personas.values()))
     system = f"{persona.tag} {persona.system_prompt}"
     return f"""## Use
@@ -91,8 +95,8 @@ def _use(base: str, personas: Personas) -> str:
 from peft import AutoPeftModelForCausalLM
 from transformers import AutoTokenizer
 
-model = AutoPeftModelForCausalLM.from_pretrained("<this repository>")
-tokenizer = AutoTokenizer.from_pretrained("<this repository>")
+model = AutoPeftModelForCausalLM.from_pretrained("{repo_id}")
+tokenizer = AutoTokenizer.from_pretrained("{repo_id}")
 messages = [
     {{"role": "system", "content": "{system}"}},
     {{"role": "user", "content": "{persona.probes[0]}"}},
@@ -103,6 +107,20 @@ print(tokenizer.decode(model.generate(**prompt, max_new_tokens=200)[0]))
 
 Leave the system message out, and the model chooses a voice by itself. Meant for chat, writing aid and research on
 style; not for advice on health, law, money or crisis: the mentor is a tone of voice, and no counsellor."""
+
+
+def _exports(repo_id: str, exports: Sequence[Export]) -> str:
+    uses = {
+        MERGED: f'Base and adapter in one: `AutoModelForCausalLM.from_pretrained("{repo_id}", subfolder="{MERGED}")`.',
+        GGUF: "For llama.cpp, and for Ollama with a Modelfile a persona: "
+        f"`hf download {repo_id} --include '{GGUF}/*' --local-dir .`, "
+        f"then `ollama create mentor -f {GGUF}/Modelfile.mentor`.",
+    }
+    lines = []
+    for export in exports:
+        lines += [f"- `{export.kind}/`: {uses[export.kind]}"]
+        lines += [f"  Read back by {name}: {agreement}." for name, agreement in export.agreements.items()]
+    return "\n".join(["## Other forms", "", *lines])
 
 
 def _training(recipe: Recipe, run: Mapping[str, Any]) -> str:

@@ -35,6 +35,7 @@ class Rule:
     retry_after: str | None = None  # the header's value; "+3" becomes the HTTP date in 3 seconds
     seconds: float = 5.0  # how long slow and hang take
     location: str = "http://169.254.169.254/latest/meta-data/"  # where `private` leads
+    spares_browsers: bool = False  # strikes plain HTTP clients alone, as a doubtful Cloudflare does
     size: int = 64 << 20  # decoded bytes of gzip_bomb and large
 
     def __post_init__(self) -> None:
@@ -51,11 +52,11 @@ class Scenario:
         self._seen = [0] * len(self.rules)
         self._lock = threading.Lock()
 
-    def pick(self, site: str, target: str) -> Rule | None:
+    def pick(self, site: str, target: str, from_browser: bool = False) -> Rule | None:
         chosen = None
         with self._lock:
             for index, rule in enumerate(self.rules):
-                if not re.search(rule.match, site + target):
+                if not re.search(rule.match, site + target) or (from_browser and rule.spares_browsers):
                     continue
                 self._seen[index] += 1
                 past = self._seen[index] - rule.nth

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import os
 import re
+import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -24,12 +24,15 @@ from fsspec.implementations.local import LocalFileSystem
 
 from persona_dagster.digest import sha256, text_digest
 from persona_dagster.records import Capture, Outcome, Source
+from persona_dagster.scraping import part_index
+from persona_dagster.scraping.history import History, Sighting
+from persona_dagster.scraping.journal import Journal
 
 PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
 OPEN_PARTS = 4  # whose bodies are held while reading
-GONE_TWICE = 2  # a 404 must be seen again before it counts
 WALK = "walk"  # a crawl's own record of how far it knows the board, kept like any capture
-LISTS = frozenset(["listing", "list", WALK])  # what names posts; it changes without any post changing
+ROBOTS = "robots"  # the site's robots.txt, kept as the reason why it was asked at all
+LISTS = frozenset(["listing", "list", WALK, ROBOTS])  # what holds no posts; it changes without any post changing
 # Never stored: what would let somebody act as the operator.
 KEPT_HEADERS = frozenset(["content-type", "date", "last-modified", "etag", "cache-control", "retry-after", "server"])
 SECRETS = re.compile(r"([?&](?:access_token|token|client_secret|key)=)[^&#]*")
@@ -51,54 +54,6 @@ INDEX = [name for name in COLUMNS if name != "body"]
 
 class ArchiveDamagedError(RuntimeError):
     """A part whose bytes are not what was written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Sighting:
-    """One row of the index: a capture without its body, and where the row is."""
-
-    kind: str
-    key: str
-    url: str
-    fetched_at: datetime
-    status: int
-    outcome: str
-    headers: str
-    sha256: str
-    stored: bool
-    part: str
-    row: int
-
-
-@dataclass(slots=True)
-class History:
-    """All sightings of one (kind, key), oldest first."""
-
-    sightings: list[Sighting] = field(default_factory=list)
-
-    @property
-    def newest(self) -> Sighting:
-        return self.sightings[-1]
-
-    @property
-    def whole(self) -> Sighting | None:
-        return next((seen for seen in reversed(self.sightings) if seen.outcome == Outcome.OK), None)
-
-    @property
-    def gone(self) -> bool:
-        """Not there at the two newest sightings."""
-        last = [seen.outcome for seen in self.sightings[-GONE_TWICE:]]
-        return last == [Outcome.GONE] * GONE_TWICE
-
-    @property
-    def changed_at(self) -> datetime:
-        """When the newest content was first seen."""
-        at, current = self.newest.fetched_at, self.newest.sha256
-        for seen in reversed(self.sightings):
-            if seen.sha256 != current:
-                break
-            at = seen.fetched_at
-        return at
 
 
 class Archive:
@@ -143,8 +98,26 @@ class Archive:
             rows.append(_row(capture, capture.sha256 in known))
             known.add(capture.sha256)
         if rows:
-            self._write(source, board, rows)
+            part = self._write(source, board, rows)
+            self._stored[f"{source}/{board}"][0].add(part)  # what it holds is in `known` already
         return len(rows)
+
+    def journal(self, source: Source, board: str) -> Journal:
+        """Where a crawl of the board writes down what is not yet in a part."""
+        local = isinstance(self.fs, LocalFileSystem)
+        return Journal(Path(self._folder(source, board)) / ".journal" if local else None)
+
+    def recover(self, source: Source, board: str) -> int:
+        """Store what a killed crawl had written down and not yet stored; returns the captures."""
+        journal = self.journal(source, board)
+        if left := journal.read():
+            histories = self.histories(source, board)
+            # Killed between the two steps, a batch stands in a part and in the journal.
+            stored = {(*name, seen.fetched_at) for name, of in histories.items() for seen in of.sightings}
+            left = [capture for capture in left if (capture.kind, capture.key, capture.fetched_at) not in stored]
+            self.append(left)
+        journal.clear()
+        return len(left)
 
     def _known(self, source: str, board: str) -> set[str]:
         """sha256 of every body that the board's parts hold; reads only parts that are new since the last call."""
@@ -153,7 +126,8 @@ class Archive:
         if not looked_at <= parts:  # rewritten meanwhile
             looked_at, known = set(), set()
         for part in parts - looked_at:
-            known |= {seen.sha256 for seen in self._index(part) if seen.stored}
+            table = self._read(part, ["sha256", "stored"])
+            known |= set(table.filter(table["stored"])["sha256"].to_pylist())
         self._stored[f"{source}/{board}"] = (parts, known)
         return known
 
@@ -204,33 +178,35 @@ class Archive:
 
     def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
         """Everything ever seen of a board, without bodies."""
-        seen: dict[tuple[str, str], dict[tuple, Sighting]] = {}
-        for part in self.parts(source, board):
+        seen: dict[tuple[str, str], History] = {}
+        parts = self.parts(source, board)
+        self._read_many(self._folder(source, board), parts)
+        for part in parts:
             for sighting in self._index(part):
-                # A row that stands in two parts (compaction was cut short) is one sighting; the one with bytes wins.
-                same = seen.setdefault((sighting.kind, sighting.key), {})
-                name = (sighting.fetched_at, sighting.sha256, sighting.outcome)
-                if name not in same or sighting.stored:
-                    same[name] = sighting
-        return {key: History(sorted(of.values(), key=lambda s: s.fetched_at)) for key, of in seen.items()}
+                seen.setdefault((sighting.kind, sighting.key), History()).sightings.append(sighting)
+        for history in seen.values():
+            if len(history.sightings) > 1:
+                history.settle()
+        return seen
 
     def latest(self, source: Source, board: str) -> Iterator[Capture]:
         """The newest whole capture of each (kind, key) that is neither gone nor forgotten; sha256 verified.
 
-        Ordered by part, so that memory holds one part's bodies at a time.
+        What no parser could read yet comes too, with its outcome. Ordered by part, so that memory holds one part's
+        bodies at a time.
         """
         histories = self.histories(source, board)
         holders = self._holders(histories)
         forgotten = self.tombstones(source, board)
         wanted: dict[str, list[tuple[Sighting, Sighting]]] = {}
         for (_kind, key), history in histories.items():
-            whole = history.whole
-            if whole and not history.gone and key not in forgotten:
-                wanted.setdefault(holders[whole.sha256].part, []).append((whole, holders[whole.sha256]))
+            best = history.best
+            if best and not history.gone and key not in forgotten:
+                wanted.setdefault(holders[best.sha256].part, []).append((best, holders[best.sha256]))
         for part in sorted(wanted):
             bodies = self._bodies(part, {holder.row for _, holder in wanted[part]})
-            for whole, holder in sorted(wanted[part], key=lambda pair: (pair[1].row, pair[0].key)):
-                yield self._capture(source, board, whole, bodies[holder.row])
+            for best, holder in sorted(wanted[part], key=lambda pair: (pair[1].row, pair[0].key)):
+                yield self._capture(source, board, best, bodies[holder.row])
 
     def newest(self, source: Source, board: str, kind: str, key: str) -> Capture | None:
         """The newest whole capture of one thing."""
@@ -281,8 +257,22 @@ class Archive:
         if part not in self._indexes:
             # By way of polars: pyarrow's own conversions import pandas, 0.3 s.
             rows = pl.DataFrame(pl.from_arrow(self._read(part, INDEX))).to_dicts()
+            for row in rows:  # few distinct words in many rows
+                row |= {name: sys.intern(row[name]) for name in ("kind", "outcome", "headers")}
             self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
         return self._indexes[part]
+
+    def _read_many(self, folder: str, parts: list[str]) -> None:
+        """The indexes of a board of many parts by one read, and in one file again once many parts are new."""
+        if sum(part not in self._indexes for part in parts) < part_index.WORTH:
+            return
+        known = part_index.read(self.fs, folder)
+        for part, rows in known.items():
+            self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
+        if sum(part not in known for part in parts) < part_index.WORTH:
+            return
+        said = {part: [{name: getattr(seen, name) for name in INDEX} for seen in self._index(part)] for part in parts}
+        self._put(f"{folder}/{part_index.NAME}", part_index.content(folder, said, {n: COLUMNS[n] for n in INDEX}))
 
     def _read(self, part: str, columns: list[str]) -> pa.Table:
         try:
@@ -345,6 +335,7 @@ class Archive:
         The new parts stand before the old ones go, so a crash in between loses nothing, and is mended by a second
         call.
         """
+        self.recover(source, board)
         dropped, kept = 0, []
         for capture in self.every(source, board):
             if drop(capture):
@@ -385,6 +376,9 @@ class Archive:
 
     def _replace(self, source: str, board: str, captures: list[Capture]) -> None:
         old = self.parts(source, board)
+        index = f"{self._folder(source, board)}/{part_index.NAME}"
+        if self.fs.exists(index):  # first: it names what may be about to be forgotten
+            self.fs.rm_file(index)
         new = set()
         captures.sort(key=lambda capture: (capture.url, capture.fetched_at))
         known: set[str] = set()
@@ -414,12 +408,18 @@ def _in_the_middle(sightings: list[Sighting], n: int) -> bool:
     return before.sha256 == here.sha256 == after.sha256 and before.outcome == here.outcome == after.outcome
 
 
+def without_secrets(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    """The address and the headers as they may be written down."""
+    kept = {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
+    return SECRETS.sub(r"\1REDACTED", url), kept
+
+
 def _row(capture: Capture, known: bool) -> dict[str, Any]:
-    headers = {k.lower(): v for k, v in capture.headers.items() if k.lower() in KEPT_HEADERS}
+    url, headers = without_secrets(capture.url, capture.headers)
     return {
         "kind": capture.kind,
         "key": capture.key,
-        "url": SECRETS.sub(r"\1REDACTED", capture.url),
+        "url": url,
         "fetched_at": capture.fetched_at.astimezone(UTC),
         "status": capture.status,
         "outcome": capture.outcome.value,

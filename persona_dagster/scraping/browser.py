@@ -61,6 +61,9 @@ FETCH = """async ([url, headers, limit, milliseconds]) => {
 }"""
 
 
+INSTALL = "apt install chromium-headless-shell, or set PERSONA_CHROMIUM"
+
+
 class BrowserMissing(RuntimeError):  # noqa: N818 - says what is the case
     """There is no Chromium to start."""
 
@@ -70,7 +73,7 @@ def find_chromium(path: Path | None = None) -> Path:
     found = Transport(chromium=path).browser_path()
     if found is None or not found.is_file():
         wanted = f"{path} is no file" if path else "no Chromium on PATH"
-        raise BrowserMissing(f"{wanted}; apt install chromium-headless-shell, or set PERSONA_CHROMIUM")
+        raise BrowserMissing(f"{wanted}; {INSTALL}")
     return found
 
 
@@ -84,6 +87,7 @@ class Browser:
     def __init__(self, policy: UrlPolicy, transport: Transport, max_bytes: int):
         self.policy, self.transport, self.max_bytes = policy, transport, max_bytes
         self.deaths = 0
+        self._home = ""  # the page that was opened last, from which in-page fetches go
         self._playwright: Any = None
         self._browser: Any = None
         self._context: BrowserContext | None = None
@@ -124,6 +128,8 @@ class Browser:
         except Error as error:
             self.close()
             why = error.message.splitlines()[0]
+            if "executable doesn't exist" in why.lower():  # asking again would not bring it
+                raise BrowserMissing(f"{why}; {INSTALL}") from error
             raise BrowserError(f"Chromium does not start: {why}; run `persona doctor`") from error
 
     def _resolver_rule(self) -> str:
@@ -132,6 +138,8 @@ class Browser:
 
     def close(self) -> None:
         """Ends the browser and its driver; also when they are dead already."""
+        if self._playwright is None:
+            return  # never started: its import alone costs 5 MB
         from playwright.sync_api import Error
 
         # Over CDP the browser is the operator's: only our page goes.
@@ -188,6 +196,7 @@ class Browser:
 
         fetched = self._alive(navigate)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
+        self._home = url if fetched.ok else self._home
         return fetched
 
     def _fetched(self, url: str, answer: Response | None) -> Fetched:
@@ -212,8 +221,11 @@ class Browser:
         """An in-page `fetch()`: the browser's own identity, a fourteenth of a navigation's CPU."""
         started, actual = time.monotonic(), self.policy.actual(url)
 
+        if self._home and not self._on_site():
+            self.goto(self._home)  # the browser had died, and its session with it
+
         def ask() -> Any:
-            if not self.page.url.startswith(tuple(self.policy.origins)):
+            if not self._on_site():
                 return {"error": "the page was left", "aborted": False}
             return self.page.evaluate(FETCH, [actual, headers or {}, self.max_bytes, NAVIGATION_MS])
 
@@ -221,6 +233,9 @@ class Browser:
         fetched = answer if isinstance(answer, Fetched) else self._from_page(url, answer)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
         return fetched
+
+    def _on_site(self) -> bool:
+        return self.page.url.startswith(tuple(self.policy.origins))
 
     def _from_page(self, url: str, answer: dict[str, Any]) -> Fetched:
         if answer.get("large"):

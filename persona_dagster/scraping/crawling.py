@@ -9,15 +9,18 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
+
+import orjson
 
 from persona_dagster.config.sources import Site
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, Source
-from persona_dagster.scraping.archive import Archive, History
+from persona_dagster.scraping.archive import ROBOTS, WALK, Archive, without_secrets
 from persona_dagster.scraping.browser import Browser
+from persona_dagster.scraping.history import History
 from persona_dagster.scraping.http import HttpFetcher
 from persona_dagster.scraping.lease import Lease
 from persona_dagster.scraping.outcomes import REFUSALS, RETRYABLE, Fetched
@@ -28,7 +31,7 @@ from persona_dagster.scraping.robots import Robots
 from persona_dagster.scraping.transport import Transport
 
 TRIES = 3
-BATCH = 20  # captures held back before they are stored: at most 20 seconds of live work
+BATCH = 20  # captures to a part; until then they stand in the journal
 LOG_EVERY = 50  # requests
 
 
@@ -96,19 +99,31 @@ class Pass:
         self.http = HttpFetcher(self.policy, transport, site.pace.max_bytes)
         self.browser = Browser(self.policy, transport, site.pace.max_bytes)
         self.pacer = Pacer(site.pace, clock, sleep, next_at=lease.next_at)
-        self.robots = Robots(transport.user_agent, lambda: self.ask(f"{site.origin}/robots.txt", robots=False))
+        self.robots = Robots(transport.user_agent, self.robots_txt)
         self.lease, self.log, self.clock = lease, log, clock
         self.started = clock()
         self.report = CrawlReport(source, board)
+        if recovered := archive.recover(source, board):
+            log(f"{source}/{board}: {recovered} captures of a pass that was cut off are stored now")
+        self.journal = archive.journal(source, board)
         self.histories = archive.histories(source, board)
         self.waiting: list[Capture] = []
 
     # Asking
 
     def ask(
-        self, url: str, *, how: Callable[[str], Fetched] | None = None, robots: bool = True, tries: int = TRIES
+        self,
+        url: str,
+        *,
+        how: Callable[[str], Fetched] | None = None,
+        robots: bool = True,
+        tries: int = TRIES,
+        spare: Outcome | None = None,
     ) -> Fetched:
-        """One answer, asked politely; again after a failure that may pass. Raises when the pass is over."""
+        """One answer, asked politely; again after a failure that may pass. Raises when the pass is over.
+
+        `spare`: the outcome for which the caller has another way, so that it does not close the host.
+        """
         if robots and not self.allowed(url):
             return self._refused(url)
         for attempt in range(1, tries + 1):
@@ -117,7 +132,8 @@ class Pass:
             self.lease.next_at = self.pacer.next_at
             fetched = (how or self.http.fetch)(url)
             self.count(fetched)
-            self.pacer.note(fetched.outcome, fetched.headers.get("retry-after"))
+            if fetched.outcome is not spare:
+                self.pacer.note(fetched.outcome, fetched.headers.get("retry-after"))
             self.lease.next_at = self.pacer.next_at
             if fetched.outcome not in RETRYABLE or attempt == tries or self.pacer.closed:
                 return fetched
@@ -129,6 +145,19 @@ class Pass:
         verdict = self.robots.allows(url)
         self.pacer.floor = self.robots.delay
         return verdict
+
+    def robots_txt(self) -> Fetched:
+        """The site's rules, of the last minutes or asked for now."""
+        url = f"{self.site.origin}/robots.txt"
+        if self.fresh(ROBOTS, ROBOTS):
+            stored = self.archive.newest(self.source, self.board, ROBOTS, ROBOTS)
+            if stored and stored.fetched_at == self.histories[ROBOTS, ROBOTS].newest.fetched_at:
+                return Fetched(url, stored.outcome, stored.status, body=stored.body)
+            return Fetched(url, Outcome.GONE, 404)
+        fetched = self.ask(url, robots=False)
+        if fetched.outcome.advances:
+            self.keep(ROBOTS, ROBOTS, fetched, counted=False)
+        return fetched
 
     def _refused(self, url: str) -> Fetched:
         cure = "set allow_robots_disallowed in sources.yaml if you have the right to"
@@ -171,6 +200,11 @@ class Pass:
         self.report.outcomes[outcome.value] += 1
         self.problem(Fetched(fetched.url, outcome, why=why))
 
+    def keep_unread(self, kind: str, key: str, fetched: Fetched, why: str) -> None:
+        """A page that came and was not understood: it stays due, and its bytes are kept for a better parser."""
+        self.not_parsed(fetched, why)
+        self.keep(kind, key, replace(fetched, outcome=Outcome.PARSE_INCOMPLETE), counted=False)
+
     # Remembering
 
     def history(self, kind: str, key: str) -> History | None:
@@ -188,7 +222,9 @@ class Pass:
         """Hold a capture for the archive; told apart are new, changed, unchanged and gone."""
         if counted:
             self._compare(kind, key, fetched)
-        self.waiting.append(self._capture(kind, key, fetched))
+        capture = self._capture(kind, key, fetched)
+        self.journal.add(capture)
+        self.waiting.append(capture)
         if len(self.waiting) >= BATCH:
             self.flush()
 
@@ -204,19 +240,41 @@ class Pass:
             report.unchanged += 1
 
     def _capture(self, kind: str, key: str, fetched: Fetched) -> Capture:
+        url, headers = without_secrets(fetched.url, fetched.headers)
         return Capture(
             source=self.source,
             board=self.board,
             kind=kind,
             key=key,
-            url=fetched.url,
+            url=url,
             fetched_at=datetime.fromtimestamp(self.clock(), UTC),
             status=fetched.status,
             outcome=fetched.outcome,
-            headers=dict(fetched.headers),
+            headers=headers,
             body=fetched.body,
             sha256=sha256(fetched.body),
         )
+
+    def missed(self, kind: str) -> set[str]:
+        """Posts that earlier passes were told of and could not fetch.
+
+        A list that is walked down to what is known would not name them again.
+        """
+        record = self.archive.newest(self.source, self.board, WALK, WALK)
+        names = orjson.loads(record.body)["missed"] if record else []
+        return {name for name in names if not self.history(kind, name)}
+
+    def fetch_listed(self, kind: str, names: list[str], fetch: Callable[[str], bool]) -> None:
+        """Each with `fetch`, which says whether it is done; what is not is written down at once."""
+        missed = self.missed(kind)
+        for name in names:
+            done = fetch(name)
+            self.report.due += not done
+            now = missed - {name} if done else missed | {name}
+            if now != missed:
+                body = orjson.dumps({"missed": sorted(now)})
+                self.keep(WALK, WALK, Fetched(self.site.origin, Outcome.OK, 200, {}, body), counted=False)
+            missed = now
 
     def due(self, kind: str, created: Callable[[str, History], datetime], only_audits: bool = False) -> list[str]:
         """Keys to look at again, those first whose time is longest past. With `only_audits`, second looks at a 404."""
@@ -241,6 +299,7 @@ class Pass:
     def flush(self) -> None:
         if self.waiting:
             self.archive.append(self.waiting)
+            self.journal.clear()
             self.waiting = []
 
     def finish(self) -> CrawlReport:
@@ -248,5 +307,6 @@ class Pass:
         self.browser.close()
         self.http.pool.clear()
         self.report.seconds = self.clock() - self.started
+        self.histories = {}  # the digest reads them anew: not both at once
         self.report.digest = self.archive.digest(self.source, self.board)
         return self.report

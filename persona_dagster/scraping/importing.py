@@ -30,6 +30,7 @@ from persona_dagster.scraping import dcard, ptt, threads
 from persona_dagster.scraping.import_rows import flat_board, row_posts
 from persona_dagster.scraping.inspecting import recognise
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete
+from persona_dagster.scraping.saved import unwrap
 
 KINDS = frozenset(["post", "comment", "title", "post_flat", "post_clean"])
 SOURCES = frozenset(["ptt", "dcard", "threads"])
@@ -50,6 +51,7 @@ HOSTS = {
 SAVED_AS = (
     re.compile(rb'<link rel="canonical" href="(https?://[^"]+)"'),
     re.compile(rb'<meta property="(?:og|al:android):url" content="(https?://[^"]+)"'),
+    re.compile(rb"^Snapshot-Content-Location: (https?://\S+)", re.MULTILINE),
     re.compile(rb"<!-- saved from url=\(\d+\)(https?://\S+) -->"),
 )
 NO_POSTS = frozenset(["listing", "boards", "refusal", "error", "empty", "forums"])
@@ -87,7 +89,7 @@ def read_dump(
     name = path.name.removesuffix(".gz").removesuffix(".zst").lower()
     if name.endswith(".har"):
         yield from _read_har(path, source, fetched_at, problems)
-    elif name.endswith((".html", ".htm")) or (name.endswith(".json") and not _first_line_is_row(path)):
+    elif name.endswith((".html", ".htm", ".mhtml")) or (name.endswith(".json") and not _first_line_is_row(path)):
         yield from _read_saved(path, source, fetched_at, problems)
     else:
         yield from _read_rows(path, source, fetched_at, problems, frozenset(denied))
@@ -247,9 +249,9 @@ def _first_line_is_row(path: Path) -> bool:
 def _read_saved(path: Path, source: Source, fetched_at: datetime, problems: list[BadRow]) -> Iterator[Capture]:
     """A page or payload that somebody saved: it says itself which site it is from, and PTT's which article it is."""
     with open_dump(path) as file:
-        body = file.read(MAX_LINE)
+        saved = file.read(MAX_LINE)
+    url, body = saved_url(saved), unwrap(saved)
     found = recognise(body, path)
-    url = saved_url(body)
     if found.source is None and not body.lstrip().startswith(b"<"):
         problems.append(BadRow(path, 1, f"a payload of no known shape: {found.parsed.why}"))
     elif found.source is None or found.kind in NO_POSTS:

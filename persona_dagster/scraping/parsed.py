@@ -17,7 +17,10 @@ AuthorKey = Callable[[str], str]
 USER, NICK, ADDRESS = "<user>", "<nick>", "<ip>"
 # Flags of pages that may be a part only: the site cut them, shows no more, or gives nothing to check them against.
 PARTIAL = frozenset(
-    ["truncated_by_site", "length_unstated", "floor_gaps", "more_replies", "partial", "listed", "count_unstated"]
+    [
+        *("truncated_by_site", "length_unstated", "length_unproven", "odd_push"),
+        *("floor_gaps", "more_replies", "partial", "listed", "count_unstated"),
+    ]
 )
 MAX_BODY = 8 << 20  # decoded bytes that any parser looks at
 

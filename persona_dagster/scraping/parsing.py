@@ -13,7 +13,7 @@ from persona_dagster.scraping.archive import LISTS, WALK
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.scraping.ptt_listing import parse_listing
 
-PARSER_VERSION = "1"  # raised when the same bytes would give other posts: everything is then parsed again
+PARSER_VERSION = "2"  # raised when the same bytes would give other posts: everything is then parsed again
 THREAD_DAYS = 180  # a title comes back for another thread after that
 
 
@@ -29,7 +29,7 @@ class BoardPosts:
 
 def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
     """The posts of one capture, stamped with where they came from. Never raises on what a site sent."""
-    if capture.outcome is not Outcome.OK:
+    if capture.outcome not in (Outcome.OK, Outcome.PARSE_INCOMPLETE):  # what did not parse then may parse now
         return Parsed(capture.outcome, why=f"status {capture.status}")
     parsed = _parse(capture, author_key)
     stamp(parsed.posts, capture)

@@ -42,18 +42,21 @@ HEADER = re.compile(r"^\s*(作者|發信人|標題|時間|日期)[:：]?\s+(.*?)
 FUSED_TIME = re.compile(r"\s*時間[:：]\s*([A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})\s*$")
 CTIME = re.compile(r"[A-Z][a-z]{2} ([A-Z][a-z]{2}) +(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
 MONTHS = {name: month for month, name in enumerate(calendar.month_abbr) if month}
-PUSH_WHEN = re.compile(r"\s*((?:\d{1,3}\.){3}[\d*]{1,3})?\s*(\d\d)/(\d\d)(?: (\d\d):(\d\d))?\s*$")
+# Boards of before 2008 repeat the mark before the address. A forged push may end in anything, but not in digits.
+PUSH_WHEN = re.compile(r"\s*[推噓→]?\s*((?:\d{1,3}\.){3}[\d*]{1,3})?\s*(\d\d)/(\d\d)(?: (\d\d):(\d\d))?\s*$")
 
 CANONICAL = re.compile(r'<link rel="canonical" href="[^"]*/([MG]\.[^"/]+)\.html"')
+REMOVED = re.compile(r"^\(\w+ 刪除 \w+ 的推文")  # what a moderator leaves where a push stood
 STATION = re.compile(r"^※ (?:發信站|Origin): ")
 OWN_URL = re.compile(r"^※ 文章網址: https?://\S*/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
-TRAILER = re.compile(r"^(?:※ (?:發信站|Origin|文章網址|編輯|轉錄者)|◆ (?:From|Modify)|※ 本文)")
+TRAILER = re.compile(r"^(?:※ (?:發信站|Origin|文章網址|編輯|轉錄者)|◆ (?:From|Modify)|※ 本文|\(\w+ 刪除 \w+ 的推文)")
 QUOTE = re.compile(r"^[:>] ?")
 QUOTE_HEADER = re.compile(r"^※ 引述《")
 FORWARDED = re.compile(r"^※ \[本文轉錄自")
 ADDRESSES = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}(?:\d{1,3}|\*)(?![\d.])")
 NAMED = (  # places where the site writes somebody's id and nickname
     (re.compile(r"^(※ 引述《)[^》(]*?(\s*)(\(.*\))?(》)", re.MULTILINE), r"\1" + USER + r"\2(" + NICK + r")\4"),
+    (re.compile(r"^\(\w+ 刪除 \w+ (的推文)", re.MULTILINE), rf"({USER} 刪除 {USER} \1"),
     (re.compile(r"^(※ (?:編輯|轉錄者): )\S+", re.MULTILINE), r"\1" + USER),
     (re.compile(r"^(\s*(?:作者|發信人)[:：]?\s+)\S+(?:\s\(.*?\))?(?=\s|$)", re.MULTILINE), r"\1" + USER + f" ({NICK})"),
 )
@@ -91,8 +94,11 @@ def parse_article(
         return incomplete(str(error))
     problems = [*article.problems, *_page_problems(source, article, article_id)]
     posts, flags = _posts(article, board, article_id, author_key, fetched_at)
-    if not flags.count("truncated_by_site") and (problem := ptt_size.mismatch(source, article)):
-        problems.append(problem)
+    if "truncated_by_site" not in flags and (misfit := ptt_size.misfit(source, article)):
+        if misfit.explained:
+            flags.append("length_unproven")
+        else:
+            problems.append(misfit.why)
     if len({post.post_id for post in posts}) != len(posts):
         problems.append("two posts of one id")
     if not ptt_size.states_length(source):
@@ -116,17 +122,24 @@ def _page_problems(source: str, article: Article, article_id: str) -> Iterator[s
     if canonical and article_id and canonical[1] != article_id:
         yield f"the page is {canonical[1]}, not {article_id}"
     for item in article.items:
-        if isinstance(item, PushLine) and ("\n" in item.content.strip("\n") or not PUSH_WHEN.match(item.when)):
+        if isinstance(item, PushLine) and ("\n" in item.content.strip("\n") or not _ends_well(item.when)):
             yield f"a push that does not end in a date: {ADDRESSES.sub(ADDRESS, item.when.strip())[:30]!r}"
             break
 
 
+def _ends_well(when: str) -> bool:
+    return bool(PUSH_WHEN.match(when)) or not any(character.isdigit() for character in when)
+
+
 def _twice(article: Article) -> bool:
-    """The same pushes again after the time went back: of 61 real pages none has both."""
+    """Where the time goes back, a run of pushes begins that stood there before; one alone may be somebody's flood."""
     pushes = [item for item in article.items if isinstance(item, PushLine)]
-    times = [tuple(int(part or 0) for part in m.groups()[1:]) for p in pushes if (m := PUSH_WHEN.match(p.when))]
-    backwards = any(later < earlier for earlier, later in pairwise(times))
-    return backwards and len({(p.user, p.tag, p.content, p.when) for p in pushes}) < len(pushes)
+    names = [(push.user, push.tag, push.content, push.when) for push in pushes]
+    times = [tuple(int(part or 0) for part in m.groups()[1:]) if (m := PUSH_WHEN.match(p.when)) else () for p in pushes]
+    runs = {pair: n for n, pair in reversed([*enumerate(pairwise(names))])}
+    return any(
+        times[n] < times[n - 1] and runs[names[n], names[n + 1]] < n for n in range(1, len(names) - 1) if times[n]
+    )
 
 
 def lines_of(article: Article) -> list[Line]:
@@ -177,6 +190,10 @@ def _posts(
     users = {line.push.user for line in lines if line.push} | {head.author or ""}
     mask = _masker(users)
     flags = list(head.flags)
+    if any(line.push and not PUSH_WHEN.match(line.push.when) for line in lines):
+        flags.append("odd_push")
+    if any(REMOVED.match(line.text) for line in lines):
+        flags.append("removed_pushes")
     if any(isinstance(item, Cut) for item in article.items):
         flags.append("truncated_by_site")
     if any(line.push for line in lines[:end]):
@@ -268,7 +285,7 @@ def _masker(users: set[str]) -> Mask:
     people = people_masker(users)
 
     def mask(text: str) -> str:
-        if "※" in text or "作者" in text or "發信人" in text:
+        if "※" in text or "作者" in text or "發信人" in text or "的推文" in text:
             for pattern, placeholder in NAMED:
                 text = pattern.sub(placeholder, text)
         return people(ADDRESSES.sub(ADDRESS, text) if "." in text else text)
@@ -304,7 +321,9 @@ def _answers(
     floor, previous = 0, root.post_id
     for line in [*lines, None]:
         if line is not None and line.push is None:
-            if not TRAILER.match(line.text):
+            if REMOVED.match(line.text):
+                floor += 1  # it keeps its place
+            elif not TRAILER.match(line.text):
                 reply.append(line.text)
             continue
         if (text := "\n".join(reply).strip()) and previous != root.post_id:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import html
 import re
 from dataclasses import dataclass
+from itertools import pairwise
 
 from persona_dagster.scraping.parsed import MalformedError, decode
 from persona_dagster.scraping.ptt import ARTICLE_ID
@@ -20,7 +21,7 @@ CELL = {
     name: re.compile(rf'<div class="{name}">(.*?)</div>', re.DOTALL)
     for name in ("nrec", "title", "author", "date", "mark")
 }
-SITE = r"(?:https?://www\.ptt\.cc)?"  # pages saved by a browser hold absolute links
+SITE = r"(?:[^\"]*://www\.ptt\.cc)?"  # pages saved by a browser hold absolute links, archives put their own before
 LINK = re.compile(rf'<a href="{SITE}/bbs/([^/"]+)/([^/"]+)\.html">(.*?)</a>', re.DOTALL)
 OLDER = re.compile(rf'<a class="btn wide"[^>]*href="{SITE}/bbs/([^/"]+)/index(\d+)\.html"[^>]*>(?:&lsaquo;|‹) 上頁</a>')
 PAGING = re.compile(r'<div class="btn-group btn-group-paging">')
@@ -77,7 +78,7 @@ def parse_listing(body: bytes) -> Listing:
         raise MalformedError("two separators before pinned articles")
     pinned_from = separators[0].start() if separators else len(listed)
     starts = [row.start() for row in ROW.finditer(listed)]
-    pieces = [listed[a:b] for a, b in zip(starts, [*starts[1:], len(listed)], strict=True)]
+    pieces = [listed[a:b] for a, b in pairwise([*starts, len(listed)])]
     rows = tuple(_row(piece, start > pinned_from) for piece, start in zip(pieces, starts, strict=True))
     named = [row.article_id for row in rows if row.article_id and not row.pinned]
     if len(set(named)) != len(named):

@@ -8,7 +8,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from persona_dagster.records import Outcome
-from persona_dagster.scraping.archive import History
+from persona_dagster.scraping.history import History
 
 # (age up to, least cache times between looks): of 15 minutes each, 1 h in the first 6 hours, 4 weeks after a month.
 LADDER = (
@@ -20,6 +20,7 @@ LADDER = (
     (timedelta(days=90), 28 * 96),
 )
 AUDIT = 96  # cache times (a day) from the first 404 to the second look
+UNREAD, UNREAD_DOUBLINGS = 2, 8  # cache times to another look at what did not parse: half an hour, at most 5 days
 DOUBLINGS = 2  # at most: what did not change is looked at up to 4 times as seldom
 
 
@@ -39,6 +40,8 @@ def due_at(history: History, created: datetime, board_now: datetime, cache: time
     newest = history.newest
     if newest.outcome == Outcome.GONE:
         return newest.fetched_at + AUDIT * cache
+    if newest.outcome == Outcome.PARSE_INCOMPLETE:
+        return newest.fetched_at + UNREAD * 2 ** min(len(history.sightings) - 1, UNREAD_DOUBLINGS) * cache
     times = step(board_now - created)
     if times is None:
         return None

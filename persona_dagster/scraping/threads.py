@@ -21,6 +21,7 @@ LENGTH = re.compile(r'data-content-len="(\d+)"')
 MARKERS = ("thread_items", "searchResults")  # of scripts that hold posts; a page has 43 others
 STRANGERS = frozenset(["relatedPosts", "related_posts", "suggested_users"])
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
+LOGIN_PAGE = re.compile(r"<title>[^<]*(?:Log in|登入)[^<]*</title>")
 LOGIN_WALL = re.compile(r"Log in to see more replies|登入即可查看更多回覆|登入以查看更多|\"require_login\":\s*true")
 PERMALINK = re.compile(r"https://(?:www\.)?threads\.(?:com|net)/@[^/]+/post/([A-Za-z0-9_-]+)/?")
 MENTION = re.compile(r"(?<![\w@])@[A-Za-z0-9_.]{2,30}")
@@ -49,7 +50,7 @@ def parse_threads(body: bytes, *, board: str, author_key: AuthorKey, code: str |
         return incomplete("nested too deep")
     wall = bool(LOGIN_WALL.search(text))
     if not posts:
-        return _nothing(wall, page)
+        return _nothing(wall or (page and bool(LOGIN_PAGE.search(text))), page)
     if code and not any(post.post_id == code for post in posts):
         return incomplete(f"the post {code} that was asked for is not in the page", posts)
     flags = ["more_replies"] if more else []
@@ -133,9 +134,9 @@ def chains(value: Any, inside: bool = False) -> Iterator[list[dict[str, Any]]]:
     """Every `thread_items` list as its posts; lone posts elsewhere as chains of one."""
     if isinstance(value, dict):
         if isinstance(items := value.get("thread_items"), list):
-            if not all(isinstance(item, dict) and isinstance(item.get("post"), dict) for item in items):
+            if not all(isinstance(item, dict) and isinstance(item.get("post", 0), dict | None) for item in items):
                 raise MalformedError("a thread item without its post")
-            yield [item["post"] for item in items]
+            yield [item["post"] for item in items if item["post"]]  # none where it is not to be seen any more
             return
         if is_post(value):
             yield [value]
@@ -149,7 +150,7 @@ def chains(value: Any, inside: bool = False) -> Iterator[list[dict[str, Any]]]:
 
 
 def is_post(value: dict[str, Any]) -> bool:
-    return ("pk" in value and "code" in value) or ("permalink" in value and "timestamp" in value)
+    return ("pk" in value and value.get("code") is not None) or ("permalink" in value and "timestamp" in value)
 
 
 def post_of(raw: dict[str, Any], board: str, author_key: AuthorKey) -> Post | None:
@@ -196,8 +197,9 @@ def _text(raw: dict[str, Any], info: dict[str, Any], code: str) -> tuple[str, li
         raise MalformedError(f"post {code} whose caption is no text")
     text = caption["text"] if caption else ""
     parts = (info.get("text_fragments") or {}).get("fragments") or []
-    pieces = "".join(str(part.get("plaintext") or "") for part in parts if isinstance(part, dict))
-    if text and pieces and _plain(text) != _plain(pieces):
+    parts = [part for part in parts if isinstance(part, dict)]
+    pieces = "".join(str(part.get("plaintext") or "") for part in parts)
+    if text and pieces and not _agree(text, pieces, parts):
         raise MalformedError(f"post {code} whose caption and fragments differ")
     text = text or pieces
     flags = [] if text else ["no_text"]
@@ -205,6 +207,24 @@ def _text(raw: dict[str, Any], info: dict[str, Any], code: str) -> tuple[str, li
     if isinstance(snippet, dict) and (long := snippet.get("snippet_text") or snippet.get("text")):
         text, flags = f"{text}\n{long}".strip(), [*flags, "long_text"]
     return MENTION.sub(f"@{USER}", text).strip(), flags
+
+
+def _agree(text: str, pieces: str, parts: list[dict[str, Any]]) -> bool:
+    """The caption is its fragments; where some are links, mentions or tags, which may be shown shorter, the plain
+    ones stand in it in order."""
+    whole = _plain(text)
+    if whole == _plain(pieces):
+        return True
+    plain = [_plain(str(part.get("plaintext") or "")) for part in parts if part.get("fragment_type") == "plaintext"]
+    if len(plain) == len(parts):
+        return False
+    at = 0
+    for piece in plain:
+        found = whole.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
 
 
 def _plain(text: str) -> str:

@@ -35,10 +35,10 @@ class DcardWalk:
             return
         self.list_posts()
         known = {key for (kind, key) in self.work.histories if kind == "post"}
-        new = sorted((key for key in self.rows if key not in known and self.wanted(key)), key=int)
+        new = {key for key in self.rows if key not in known and self.wanted(key)} | self.work.missed("post")
         self.work.log(f"dcard/{self.work.board}: {len(self.rows)} listed, {len(new)} unknown")
-        for post_id in new:
-            self.work.report.due += not self.post(post_id)
+        # Oldest first: what a cut-off pass leaves stands at the top of the list, where the next one begins.
+        self.work.fetch_listed("post", sorted(new, key=int), self.post)
         self.revisit()
         if not self.work.site.pace.cache_minutes:
             self.revisit(only_audits=True)
@@ -48,12 +48,14 @@ class DcardWalk:
     def open_forum(self) -> bool:
         """The forum's page, with the ear on its JSON."""
         self.heard: list[Any] = []
-        page = self.work.browser.page
-        page.on("response", self.listen)
-        opened = self.work.ask(self.forum, how=self.work.browser.goto)
+        opened = self.work.ask(self.forum, how=self.open)
         if not opened.ok:
             self.work.report.stopped = f"{self.forum}: {opened.outcome.value}: {opened.why}"
         return opened.ok
+
+    def open(self, url: str) -> Fetched:
+        self.work.browser.page.on("response", self.listen)
+        return self.work.browser.goto(url)
 
     def listen(self, response: Any) -> None:
         path = urlsplit(response.url).path
@@ -126,7 +128,11 @@ class DcardWalk:
         if fetched.outcome is Outcome.GONE:
             self.work.keep("post", post_id, fetched)
             return True
-        if not self.whole(fetched):
+        if not fetched.ok:
+            return False
+        parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str)
+        if not (parsed.usable and parsed.posts):
+            self.work.keep_unread("post", post_id, fetched, parsed.why or "a post without its text")
             return False
         stated = int(load_json(fetched.body.decode()).get("commentCount") or 0)
         comments = self.comments(post_id, stated)
@@ -147,7 +153,7 @@ class DcardWalk:
                 value = load_json(fetched.body.decode())
                 rows = list(rows_of(value))
             except (MalformedError, UnicodeDecodeError) as error:
-                self.work.not_parsed(fetched, str(error))
+                self.work.keep_unread("comments", f"{post_id}@{key or 0}", fetched, str(error))
                 return False
             floors = max([floors, *(row["floor"] for row in rows)])
             if rows:
@@ -161,15 +167,6 @@ class DcardWalk:
 
     def fetch(self, url: str) -> Fetched:
         return self.work.browser.fetch(url, {"accept": "application/json"})
-
-    def whole(self, fetched: Fetched) -> bool:
-        if not fetched.ok:
-            return False
-        parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str)
-        if parsed.usable and parsed.posts:
-            return True
-        self.work.not_parsed(fetched, parsed.why or "a post without its text")
-        return False
 
     def revisit(self, only_audits: bool = False) -> None:
         for post_id in self.work.due("post", lambda _key, history: history.sightings[0].fetched_at, only_audits):

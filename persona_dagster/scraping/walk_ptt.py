@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 import orjson
 
 from persona_dagster.records import Outcome
-from persona_dagster.scraping.archive import WALK, History
+from persona_dagster.scraping.archive import WALK
 from persona_dagster.scraping.crawling import Pass
+from persona_dagster.scraping.history import History
 from persona_dagster.scraping.outcomes import Fetched
 from persona_dagster.scraping.parsed import MalformedError
 from persona_dagster.scraping.ptt import BOARD, parse_article
@@ -33,6 +34,7 @@ class PttWalk:
         if not BOARD.fullmatch(work.board):
             raise ValueError(f"{work.board!r} is no PTT board's name")
         self.base = f"{work.site.origin}/bbs/{work.board}"
+        self.by_browser = False  # in-page fetches, once a page was opened by navigation
         self.newest = 0  # unix time of the newest article listed
 
     def run(self) -> None:
@@ -137,6 +139,10 @@ class PttWalk:
             self.work.not_parsed(fetched, str(error))
             self.work.report.stopped = f"listing {name} did not parse: {error}"
             return None
+        if not listing.rows:
+            self.work.not_parsed(fetched, "a listing without rows: nothing there, or a ban", Outcome.EMPTY_OR_FILTERED)
+            self.work.report.stopped = f"listing {name} is empty: nothing there, or a ban"
+            return None
         self.work.keep("listing", name, fetched, counted=False)
         return listing
 
@@ -149,9 +155,10 @@ class PttWalk:
         try:
             for batch in self.batches(page):
                 for article_id in batch:
-                    done = self.article(article_id)
-                    self.work.report.due += not done
-                    whole = whole and done
+                    outcome = self.article(article_id)
+                    self.work.report.due += not outcome.advances
+                    # What was kept unread is known by name, and comes again by the ladder.
+                    whole = whole and (outcome.advances or outcome is Outcome.PARSE_INCOMPLETE)
                     if whole:
                         reached = max(reached, unix_time(article_id))
             finished = True
@@ -173,27 +180,24 @@ class PttWalk:
             self.work.keep(WALK, WALK, Fetched(f"{self.base}/index.html", Outcome.OK, 200, {}, body), counted=False)
             self.work.flush()
 
-    def article(self, article_id: str) -> bool:
-        """Fetch and store one article; False when it is still due."""
+    def article(self, article_id: str) -> Outcome:
+        """Fetch and store one article; what does not advance is still due."""
         fetched = self.ask(f"{self.base}/{article_id}.html")
-        if fetched.outcome is Outcome.GONE:
+        if fetched.ok:
+            parsed = parse_article(
+                fetched.body, board=self.work.board, article_id=article_id, author_key=str, fetched_at=fetched.at
+            )
+            if not parsed.usable:
+                self.work.keep_unread("article", article_id, fetched, parsed.why)
+                return parsed.outcome
+        if fetched.outcome.advances:
             self.work.keep("article", article_id, fetched)
-            return True
-        if not fetched.ok:
-            return False
-        parsed = parse_article(
-            fetched.body, board=self.work.board, article_id=article_id, author_key=str, fetched_at=fetched.at
-        )
-        if not parsed.usable:
-            self.work.not_parsed(fetched, parsed.why)
-            return False
-        self.work.keep("article", article_id, fetched)
-        return True
+        return fetched.outcome
 
     def revisit(self, only_audits: bool = False) -> None:
         """Articles that are due by the ladder."""
         for article_id in self.work.due("article", self.posted, only_audits):
-            self.work.report.due += not self.article(article_id)
+            self.work.report.due += not self.article(article_id).advances
 
     @staticmethod
     def posted(article_id: str, _history: History) -> datetime:
@@ -201,12 +205,16 @@ class PttWalk:
 
     def ask(self, url: str) -> Fetched:
         """Over plain HTTP; through the browser once for the gate, and for good once HTTP is challenged."""
-        if self.work.site.route == "browser":
-            return self.work.ask(url, how=self.work.browser.pass_over18)
-        fetched = self.work.ask(url)
-        if fetched.outcome is Outcome.GATE:
-            self.work.log(f"ptt/{self.work.board}: the over-18 gate; a browser answers it")
-            passed = self.work.ask(url, how=self.work.browser.pass_over18)
-            self.work.http.cookies = self.work.browser.cookies()
-            return passed
-        return fetched
+        work = self.work
+        if self.by_browser:
+            return work.ask(url, how=work.browser.fetch)
+        if work.site.route != "browser":
+            fetched = work.ask(url, spare=Outcome.CHALLENGE)
+            if fetched.outcome not in (Outcome.GATE, Outcome.CHALLENGE):
+                return fetched
+            work.log(f"ptt/{work.board}: {fetched.why}; a browser asks")
+        passed = work.ask(url, how=work.browser.pass_over18)
+        work.http.cookies = work.browser.cookies()
+        for_good = work.site.route == "browser" or fetched.outcome is Outcome.CHALLENGE
+        self.by_browser = passed.ok and for_good
+        return passed

@@ -7,16 +7,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
-from urllib.parse import quote
+from typing import Any
+from urllib.parse import quote, urlsplit
 
 from persona_dagster.records import Outcome
 from persona_dagster.scraping.crawling import Pass
+from persona_dagster.scraping.dcard import load_json
 from persona_dagster.scraping.outcomes import Fetched
 from persona_dagster.scraping.parsed import MalformedError, Parsed, decode
 from persona_dagster.scraping.threads import chains, page_payloads, parse_threads
 from persona_dagster.scraping.threads_api import crawl_api
 
 ORIGIN = "https://www.threads.com"
+MORE_PATHS = ("/graphql/query", "/api/graphql")  # where the page's script asks for what comes below
+SCROLLS = 50  # per pass; about 30 threads each
 
 
 class ThreadsWalk:
@@ -24,19 +28,21 @@ class ThreadsWalk:
 
     def __init__(self, work: Pass, since: datetime | None, until: datetime | None):
         self.work, self.since, self.until = work, since, until
+        self.heard: list[Any] = []
+        self.more = False  # whether the search has more than was shown
         self.users: dict[str, str] = {}  # account by code: a post's address names its author
 
     def run(self) -> None:
         if self.work.site.route == "api":
             crawl_api(self.work, self.since, self.until)
             return
-        opened = self.work.ask(self.start_url(), how=self.work.browser.goto)
-        codes = self.codes(opened)
+        opened = self.work.ask(self.start_url(), how=self.open)
         known = {key for (kind, key) in self.work.histories if kind == "page"}
+        codes = list(dict.fromkeys([*self.codes(opened, "search"), *self.scroll(known)]))
         new = [code for code in codes if code not in known]
         self.work.log(f"threads/{self.work.board}: {len(codes)} listed, {len(new)} unknown")
-        for code in new:
-            self.work.report.due += not self.post(code)
+        missed = sorted(self.work.missed("page") - set(new))
+        self.work.fetch_listed("page", [*missed, *reversed(new)], self.post)  # oldest first, as on the other sites
         self.revisit()
         if not self.work.site.pace.cache_minutes:
             self.revisit(only_audits=True)
@@ -47,8 +53,37 @@ class ThreadsWalk:
             return f"{ORIGIN}/{quote(board)}"
         return f"{ORIGIN}/search?q={quote(board)}&serp_type={'tags' if board.startswith('#') else 'default'}"
 
-    def codes(self, opened: Fetched) -> list[str]:
+    def open(self, url: str) -> Fetched:
+        """The page, with the ear on what its script asks for."""
+        self.work.browser.page.on("response", lambda answer: self.heard.append(answer) if is_more(answer) else None)
+        return self.work.browser.goto(url)
+
+    def scroll(self, known: set[str]) -> Iterator[str]:
+        """Codes of what the page's script brings as one scrolls, until it brings nothing new or asks for a log-in."""
+        page = self.work.browser.page
+        for number in range(1, SCROLLS):
+            if not self.more:
+                return
+            self.work.pacer.wait()
+            page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+            for _ in range(30):
+                if self.heard:
+                    break
+                page.wait_for_timeout(100)
+            if not self.heard:
+                return
+            fetched = self.work.browser.taken(self.heard.pop(0))
+            self.work.count(fetched)
+            if not fetched.ok:
+                return  # the posts named so far are still asked for, one by one
+            found = self.codes(fetched, f"search@{number}")
+            yield from found
+            if known.issuperset(found) and not self.since:
+                return
+
+    def codes(self, opened: Fetched, key: str) -> list[str]:
         """Codes of the posts that the search names, newest first as the page has them."""
+        self.more = False
         if not opened.ok:
             self.work.report.stopped = f"search: {opened.outcome.value}: {opened.why}"
             return []
@@ -60,7 +95,8 @@ class ThreadsWalk:
             self.work.not_parsed(opened, parsed.why, outcome)
             self.work.report.stopped = f"search: {outcome.value}: {parsed.why}"
             return []
-        self.work.keep("list", "search", opened, counted=False)
+        self.more = "more_replies" in parsed.flags
+        self.work.keep("list", key, opened, counted=False)
         self.users.update(named(opened.body))
         return [post.post_id for post in parsed.posts if post.kind == "post" and self.wanted(post.created_at)]
 
@@ -82,6 +118,9 @@ class ThreadsWalk:
         parsed: Parsed = parse_threads(fetched.body, board=self.work.board, author_key=str, code=code)
         if parsed.outcome is Outcome.LOGIN_WALL and parsed.posts:
             self.work.report.outcomes["login_wall_partial"] += 1  # more replies exist; what is shown is kept
+        elif parsed.outcome is Outcome.PARSE_INCOMPLETE:
+            self.work.keep_unread("page", code, fetched, parsed.why)
+            return False
         elif not parsed.usable:
             self.work.not_parsed(fetched, parsed.why, parsed.outcome)
             return False
@@ -97,6 +136,10 @@ class ThreadsWalk:
             self.work.report.due += not self.post(code)
 
 
+def is_more(answer: Any) -> bool:
+    return urlsplit(answer.url).path.startswith(MORE_PATHS)
+
+
 def named(body: bytes) -> dict[str, str]:
     """Account by code, of all posts in a page."""
     return dict(_names(body))
@@ -104,7 +147,8 @@ def named(body: bytes) -> dict[str, str]:
 
 def _names(body: bytes) -> Iterator[tuple[str, str]]:
     try:
-        payloads = page_payloads(decode(body))
+        text = decode(body)
+        payloads = page_payloads(text) if text.lstrip().startswith("<") else [load_json(text)]
     except MalformedError:
         return
     for payload in payloads:

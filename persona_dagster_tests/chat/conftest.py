@@ -19,23 +19,23 @@ from persona_dagster.training.adapter import point_latest, save_weights
 TINY = Base(model="tiny:llama", dtype="float32")
 
 
-def make_adapter(home: Path, recipe: str, seed: int, digest: str) -> Path:
+def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = TINY) -> Path:
     """An adapter as training publishes it, with weights drawn at random instead of learnt."""
     import torch
     from peft import LoraConfig, get_peft_model
 
     from persona_dagster.training.base_model import load_base
 
-    model, tokenizer = load_base(TINY, home / "models")
+    model, tokenizer = load_base(base, home / "models")
     torch.manual_seed(seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     folder = home / "adapters" / recipe / digest
-    save_weights(get_peft_model(model, config), folder, "tiny:llama")
+    save_weights(get_peft_model(model, config), folder, base.model)
     tokenizer.save_pretrained(folder)
     card = {
         "digest": digest,
-        "recipe": load_recipe(recipe, home / "config", "tiny", "cpu").model_dump(mode="json"),
-        "base_model": "tiny:llama",
+        "recipe": {**load_recipe(recipe, home / "config", "tiny", "cpu").model_dump(mode="json"), "base": dict(base)},
+        "base_model": base.model,
         "base_revision": "made 1",
         "finished_at": "2026-11-21T00:00:00+00:00",
         "mix_digest": "0" * 32,

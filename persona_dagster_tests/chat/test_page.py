@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from persona_dagster.chat.app import serve
 from persona_dagster.chat.conversation import ConversationError, read_jsonl
 from persona_dagster.chat.engine import Engine
 from persona_dagster.chat.service import Chat
+from persona_dagster.config.personas import Personas
+from persona_dagster.scraping.capybara import read_dialogues
 from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.serving import Served
 
@@ -59,6 +64,11 @@ def opened(chromium: Any, served: Served, width: int = 1280, locale: str = "zh-T
     return page
 
 
+def toggle_settings(page: Any) -> None:
+    page.click("#settings .toggle-button")
+    page.wait_for_timeout(600)  # it slides
+
+
 def ask(page: Any, text: str, turns: int) -> None:
     """Asks, and waits for the note with the figures that ends turn number `turns`."""
     page.fill("#question textarea", text)
@@ -66,13 +76,120 @@ def ask(page: Any, text: str, turns: int) -> None:
     page.wait_for_function(f"document.querySelectorAll('{NOTE}').length >= {2 * turns}")
 
 
+def look(page: Any, name: str) -> None:
+    """A screenshot for a person to look at, where $PERSONA_SCREENSHOTS names a folder."""
+    if folder := os.environ.get("PERSONA_SCREENSHOTS"):
+        page.wait_for_timeout(400)
+        page.screenshot(path=str(Path(folder, f"{name}.png")))
+
+
+def test_a_conversation_from_routing_to_export_and_back(chromium: Any, served: Served, tmp_path: Path) -> None:
+    page = opened(chromium, served)
+    ask(page, "我好像失戀了", 1)
+    assert "感性感情導師 · 自動" in page.inner_text(NOTE)
+    ask(page, "Transformer", 2)
+    assert "NLP 技術助教 · 自動" in page.locator(NOTE).nth(2).inner_text()
+    page.get_by_role("radio", name="極品感情嘴替").check()
+    ask(page, "<img src=x onerror=alert(1)><script>alert(2)</script> http://evil.example/x.png", 3)
+    assert page.locator(NOTE).nth(4).inner_text().strip() == "極品感情嘴替"
+    assert page.locator("#chat img[src='x'], #chat .message script").count() == 0
+    assert page.locator("#chat .user .message-content").last.inner_text().startswith("<img src=x onerror=alert(1)>")
+    look(page, "desktop")
+
+    toggle_settings(page)
+    page.click("#export")
+    page.wait_for_selector("text=匯出前請先勾選同意")
+    page.check("#consent input")
+    page.click("#export")
+    page.wait_for_selector("#exported a")
+    look(page, "desktop-settings")
+    with page.expect_download() as download:
+        page.locator("#exported a").first.click()
+    path = tmp_path / "capybara-chat.jsonl"
+    download.value.save_as(path)
+    row = json.loads(path.read_text(encoding="utf-8"))
+    assert row["consent"] is True
+    assert [m["role"] for m in row["messages"]] == ["user", "assistant"] * (len(row["messages"]) // 2)
+    assert row["messages"][0]["content"] == "我好像失戀了"
+    assert len(list(read_dialogues(path))) == 1  # as a raw source
+
+    with page.expect_file_chooser() as chooser:
+        page.click("#import")
+    chooser.value.set_files(path)
+    page.wait_for_selector("text=輪對話")
+    assert page.problems == []
+
+
+@pytest.mark.soak
+def test_every_persona_answers_and_is_asked_again(chromium: Any, served: Served, personas: Personas) -> None:
+    page = opened(chromium, served)
+    for turns, persona in enumerate(personas.personas.values(), start=1):
+        page.get_by_role("radio", name=persona.tag.strip("[]")).check()
+        ask(page, persona.probes[0], turns)
+        assert page.locator(NOTE).nth(2 * turns - 2).inner_text().strip() == persona.tag.strip("[]")
+    answers = page.locator("#chat .bot .message-content")
+    page.click("#retry")
+    page.wait_for_function(f"document.querySelectorAll('{NOTE}').length == 5")
+    page.wait_for_function(f"document.querySelectorAll('{NOTE}').length == 6")
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.locator("#chat button[title='Copy conversation'], #chat button[aria-label='Copy conversation']").first.click()
+    copied = page.evaluate("navigator.clipboard.readText()")
+    assert "什麼是 Transformer" in copied
+    assert answers.count() >= 3
+    page.click("#clear")
+    page.wait_for_function(f"document.querySelectorAll('{NOTE}').length == 0")
+    assert page.problems == []
+
+
+@pytest.mark.soak
+def test_stop_side_by_side_and_another_adapter(chromium: Any, served: Served) -> None:
+    page = opened(chromium, served)
+    toggle_settings(page)
+    page.check("#compare input")
+    page.click("#adapter input")
+    page.get_by_role("option", name="Version 1.0").click()
+    page.wait_for_selector("#status:has-text('Version 1.0')")
+    toggle_settings(page)
+    page.get_by_role("radio", name="模型自己選").check()
+    page.fill("#question textarea", "說很久很久")
+    page.click("#send")
+    page.wait_for_selector("#chat .bot")
+    page.click("#stop")
+    page.wait_for_function(f"document.querySelectorAll('{NOTE}').length >= 2")
+    assert page.is_visible("#base-chat")
+    page.wait_for_function("document.querySelectorAll('#base-chat .thought-group .title').length >= 2")
+    look(page, "desktop-side-by-side")
+    page.click("#clear")
+    page.wait_for_function(f"document.querySelectorAll('{NOTE}').length == 0")
+    assert page.problems == []
+
+
 def test_english_and_a_phone(chromium: Any, served: Served) -> None:
     page = opened(chromium, served, width=390, locale="en-US")
     page.wait_for_selector("#send:has-text('Send')")
+    look(page, "phone-empty")
     ask(page, "主管又把鍋甩給我", 1)
     assert "Razor-tongued venting voice · Auto" in page.inner_text(NOTE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
+    look(page, "phone")
     assert page.problems == []
+
+
+def test_beyond_loopback_the_page_and_the_api_ask_for_the_key(settings: Settings, engine: Engine) -> None:
+    chat = Chat.open(settings)
+    chat.engine.close()
+    chat.engine = engine
+    served = Served(serve(chat, "sesame"))
+    try:
+        with httpx.Client(base_url=served.url) as browser:
+            assert browser.get("/config").status_code == 401
+            assert browser.post("/login", data={"username": "persona", "password": "guess"}).status_code == 400
+            assert browser.get("/v1/models").status_code == 401
+            assert browser.get("/v1/models", headers={"Authorization": "Bearer sesame"}).status_code == 200
+            assert browser.post("/login", data={"username": "persona", "password": "sesame"}).status_code == 200
+            assert browser.get("/config").status_code == 200
+    finally:
+        served.close()
 
 
 @pytest.mark.parametrize(

@@ -5,29 +5,24 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from persona_dagster.chat.routing import Router, train_classifier
+from persona_dagster.chat.routing import (
+    Router,
+    first_sentence,
+    questions_of_mix,
+    questions_of_pool,
+    train_classifier,
+)
 from persona_dagster.config.personas import Personas
+from persona_dagster.records import MESSAGES
 
 QUESTIONS = {
     "assistant": ["什麼是詞向量？", "怎麼微調一個語言模型", "梯度消失是什麼意思", "如何評估摘要模型", "什麼是資料增強"],
     "mentor": ["分手之後好難過", "我是不是不夠好", "他不愛我了嗎", "晚上睡不著一直想他", "好想哭，覺得很孤單"],
     "mouthpiece": ["室友偷吃我的東西", "老闆要我免費加班", "他已讀不回還發限動", "同事搶我功勞", "朋友借錢不還"],
 }
-
-
-@pytest.fixture(scope="module")
-def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("mix")
-    rows = [
-        {"persona": name, "messages": [{"role": "user", "content": text}, {"role": "assistant", "content": "好"}]}
-        for name, texts in QUESTIONS.items()
-        for text in [*texts, texts[0]]
-    ]
-    rows.append({"persona": "general", "messages": [{"role": "user", "content": "hello"}]})
-    (folder / "train.jsonl").write_text("\n".join(json.dumps(row) for row in rows) + "\n", encoding="utf-8")
-    return folder
 
 
 @pytest.mark.parametrize(
@@ -63,8 +58,8 @@ def test_latin_keywords_match_whole_words(personas: Personas) -> None:
     assert Router(personas).route("RAG是什麼").persona == "assistant"
 
 
-def test_the_classifier_learns_each_question_once_and_explains(personas: Personas, mix: Path) -> None:
-    classifier = train_classifier(mix, personas)
+def test_the_classifier_learns_each_question_once_and_explains(personas: Personas) -> None:
+    classifier = train_classifier({name: [*texts, texts[0]] for name, texts in QUESTIONS.items()})
     assert classifier is not None
     assert classifier.rows == 15
     assert classifier.voices == ("assistant", "mentor", "mouthpiece")
@@ -81,12 +76,33 @@ def test_the_classifier_learns_each_question_once_and_explains(personas: Persona
         assert all(part in text for part in route.why)
 
 
-def test_both_beat_rules_where_these_are_silent(personas: Personas, mix: Path) -> None:
-    router = Router(personas, train_classifier(mix, personas))
+def test_both_beat_rules_where_these_are_silent(personas: Personas) -> None:
+    router = Router(personas, train_classifier(QUESTIONS))
     assert router.route("晚上好孤單", "rules").means == "default"
     assert router.route("晚上好孤單", "both").persona == "mentor"
     assert router.route("我好像失戀了", "both").why == ("失戀",)
 
 
-def test_no_mix_is_no_classifier(personas: Personas, tmp_path: Path) -> None:
-    assert train_classifier(tmp_path, personas) is None
+def test_a_long_question_teaches_its_first_sentence_too() -> None:
+    assert first_sentence("  室友偷吃我的布丁！他還說是貓。\n真的傻眼") == "室友偷吃我的布丁！"
+    assert first_sentence("標題沒有標點\n內文") == "標題沒有標點"
+    longer = {"mentor": ["分手了。我好難過"], "mouthpiece": ["老闆很扯。加班沒錢"]}
+    classifier = train_classifier(longer)
+    assert classifier is not None
+    assert classifier.rows == 4
+
+
+def test_one_voice_needs_no_classifier() -> None:
+    assert train_classifier({"mentor": ["分手了"], "assistant": []}) is None
+    assert train_classifier({}) is None
+
+
+def test_the_pool_gives_its_train_half_and_the_mix_its_questions(personas: Personas, tmp_path: Path) -> None:
+    turns = [{"role": "user", "content": "分手了"}, {"role": "assistant", "content": "抱抱"}]
+    rows = [("a", "mentor", turns), ("b", "mentor", turns[:1]), ("c", "general", turns)]
+    pool = pl.DataFrame(rows, schema={"pair_id": pl.String, "persona": pl.String, "messages": MESSAGES}, orient="row")
+    split = pl.DataFrame({"pair_id": ["a", "b", "c"], "split": ["train", "test", "train"]})
+    assert questions_of_pool(pool, split, personas) == {"assistant": [], "mentor": ["分手了"], "mouthpiece": []}
+    row = {"persona": "mentor", "messages": turns}
+    (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
+    assert questions_of_mix(tmp_path, personas)["mentor"] == ["分手了"]

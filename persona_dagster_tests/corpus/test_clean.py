@@ -131,6 +131,46 @@ def test_floods_and_copypasta_are_flagged(frame_of, sources):
     assert all("copypasta" in flags for flags in paste["flags"])
 
 
+def test_what_is_not_chinese_is_foreign_and_a_word_of_english_is_not(frame_of, sources):
+    foreign = [
+        "これは日本語の文章です",
+        "이건 한국어 문장이에요",
+        "This is a whole sentence in English",
+        "Это по русски",
+    ]
+    taiwanese = ["XD", "QQ 真的", "LOL ok", "XDDDDDDDDDDDDDDDDDDDDDDDDD", "我也覺得這個 deadline 很趕", "好の"]
+    cleaned = clean_posts(frame_of([*foreign, *taiwanese], kind="comment"), "ptt", sources)
+    assert ["foreign" in flags for flags in cleaned.frame["flags"]] == [True] * 4 + [False] * 6
+    assert cleaned.funnel.flags["foreign"] == 4
+
+
+def test_boards_that_nobody_listed_are_reported(frame_of, sources):
+    frame = frame_of(["一句話就好", "兩句話也好"]).with_columns(board=pl.Series(["ＢＯＹ-girl", "C_Chat"]))
+    funnel = clean_posts(frame, "ptt", sources).funnel
+    assert funnel.unknown_labels == {"C_Chat": 1}
+    assert "| C_Chat | 1 |" in funnel.markdown()
+
+
+def test_a_sentence_cut_by_the_push_line_is_one_comment(frame_of, sources):
+    pushes = [
+        ("a", "推 <user>: 剛書中寫過，目前維持了快一百年左右的兩個中國 08/17 02:53", None),
+        ("a", "→ <user>: 的困境，始作俑者就是他們自己啊不用再講了吧喔 08/17 02:53", "joined"),
+        ("a", "→ <user>: 真的。 08/17 02:53", "joined"),
+        ("a", "→ <user>: 這句是另外一句 08/17 02:54", None),
+        ("b", "推 <user>: 別人講的話不會接上去 08/17 02:54", None),
+        ("b", "推 <user>: 短的也不會 08/17 02:54", None),
+    ]
+    frame = frame_of([text for _, text, _ in pushes], kind="comment", parent_id="M.1")
+    frame = frame.with_columns(author_key=pl.Series([author for author, _, _ in pushes]))
+    cleaned = clean_posts(frame, "ptt", sources).frame
+    assert [flags[0] if flags else None for flags in cleaned["flags"].to_list()] == [flag for _, _, flag in pushes]
+    assert cleaned["text"][0] == (
+        "剛書中寫過，目前維持了快一百年左右的兩個中國的困境，始作俑者就是他們自己啊不用再講了吧喔真的。"
+    )
+    again = clean_posts(cleaned.with_columns(pl.col("text").alias("text_raw")), "ptt", sources).frame
+    assert again["text"].equals(cleaned["text"])
+
+
 def test_signatures_with_two_marks_and_quotes_below():
     body = "我先說結論\n結論是分手\n\n※ 引述《x (y)》之銘言：\n: 要不要分手"
     article = take_apart(f"{body}\n--\n簽名\n\n--\n※ 發信站: 批踢踢實業坊(ptt.cc)\n推 a: b")

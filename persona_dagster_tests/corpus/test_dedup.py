@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.corpus import setjoin
-from persona_dagster.corpus.dedup import mark_duplicates, near_pairs, normalised, stars
+from persona_dagster.corpus.dedup import mark_duplicates, normalised, stars
 
 
 def brute_force(texts: list[str], threshold: float = 0.7) -> dict[tuple[int, int], float]:
@@ -33,7 +33,7 @@ def joined(texts: list[str], threshold: float = 0.7) -> dict[tuple[int, int], fl
 
 
 def edited(text: str, chance: random.Random) -> str:
-    letters = list(text)
+    letters = list(text or "空")
     for _ in range(chance.randint(0, max(1, len(letters) // 8))):
         place = chance.randrange(len(letters))
         letters[place : place + chance.randint(0, 1)] = chance.choice("的一是不我有他這人們")
@@ -82,8 +82,8 @@ def test_an_increment_finds_the_pairs_that_a_full_run_adds():
 
 def test_stars_make_no_chains():
     # a-b-c-d, each like its neighbour only: b repeats a; c is like b, which is gone, so c is kept; d repeats c
-    kept_by, _ = stars(4, np.array([0, 1, 2]), np.array([1, 2, 3]), np.array([0.8, 0.8, 0.8]))
-    assert kept_by.tolist() == [-1, 0, -1, 2]
+    removed, pair = stars(np.array([0, 1, 2]), np.array([1, 2, 3]))
+    assert dict(zip(removed.tolist(), pair.tolist(), strict=True)) == {1: 0, 3: 2}
 
 
 def posts(frame_of, texts: list[str], **columns) -> pl.DataFrame:
@@ -122,7 +122,50 @@ def test_short_comments_and_digits_are_no_copies(frame_of):
     assert mark_duplicates(numbered).frame["dup_of"].null_count() == 3
 
 
-def test_near_pairs_reports_the_true_jaccard():
-    left, right, jaccard = near_pairs(["abcdefghij", "abcdefghik", "zzz"])
-    assert (left.tolist(), right.tolist()) == ([0], [1])
-    assert jaccard.tolist() == pytest.approx([7 / 9])
+def test_matches_report_the_true_jaccard(frame_of):
+    matches = mark_duplicates(posts(frame_of, ["abcdefghij", "abcdefghik", "zzz"])).matches
+    assert matches.rows() == [("ptt:Boy-Girl:p0", "ptt:Boy-Girl:p1", pytest.approx(7 / 9), "near")]
+
+
+def corpus(frame_of, chance: random.Random, size: int) -> pl.DataFrame:
+    """Rows of which many repeat others, exactly, in other signs, with edits, or in digits alone."""
+    texts = ["".join(chance.choices("春眠不覺曉處聞啼鳥夜來風雨", k=chance.randint(0, 40))) for _ in range(size)]
+    for change in (str, lambda text: text + "！", lambda text: edited(text, chance), lambda text: f"{text}{size}"):
+        texts += [change(text) for text in chance.sample(texts, size // 3)]
+    chance.shuffle(texts)
+    return posts(frame_of, texts).with_columns(post_id=pl.Series([str(chance.random()) for _ in texts]))
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_an_index_gives_what_a_full_run_gives_however_the_corpus_changes(frame_of, tmp_path, seed):
+    chance = random.Random(seed)
+    frame = corpus(frame_of, chance, 300)
+    known = len(frame)
+    for step in range(5):
+        by_index, anew = mark_duplicates(frame, tmp_path), mark_duplicates(frame)
+        assert by_index.frame.equals(anew.frame), step
+        assert by_index.matches.sort("removed").equals(anew.matches.sort("removed")), step
+        assert {"exact", "same_words", "near"} <= set(anew.matches["cause"])
+        # some rows are edited, some go, new ones come: a few, and once more than an increment takes
+        few = corpus(frame_of, chance, 8 if step != 3 else 300)
+        text = frame["text"].to_list()
+        for row in chance.sample(range(len(text)), 5):
+            text[row] = edited(chance.choice(text), chance)
+        frame = pl.concat(
+            [frame.with_columns(text=pl.Series(text)).sample(fraction=0.98, seed=step, shuffle=True), few]
+        )
+    assert len(frame) > known
+
+
+def test_an_index_that_cannot_be_read_is_made_anew_and_holds_no_text(frame_of, tmp_path):
+    frame = corpus(frame_of, random.Random(9), 100)
+    wanted = mark_duplicates(frame, tmp_path).frame
+    (parts,) = tmp_path.iterdir()
+    stored = b"".join(file.read_bytes() for file in parts.iterdir())
+    assert not any(text.encode() in stored for text in frame["text"] if len(text) > 4)
+    (parts / "postings.arrow").write_bytes(b"torn")
+    assert mark_duplicates(frame, tmp_path).frame.equals(wanted)
+    (parts / "texts.arrow").unlink()
+    assert mark_duplicates(frame, tmp_path).frame.equals(wanted)
+    nothing = frame.clear()
+    assert mark_duplicates(nothing, tmp_path).frame.equals(nothing)

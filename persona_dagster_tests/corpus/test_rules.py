@@ -168,6 +168,7 @@ def test_a_rule_outside_the_dialect_is_refused():
 
 def test_the_version_is_stable_and_follows_the_rules(monkeypatch, tmp_path):
     assert rules_version() == rules_version()
+    (tmp_path / "sql").mkdir()
     for name in ("rules.yaml", *rules.CODE):
         (tmp_path / name).write_bytes((rules.HERE / name).read_bytes())
     before = rules_version()

@@ -62,7 +62,8 @@ def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
     assert upstream["split"] == {"dialogues", "capybara_dialogues"}
     assert upstream["mix"] >= {"split", "recipe_config"}
     assert upstream["lora_adapter"] == {"mix", "recipe_config"}
-    assert upstream["eval_report"] >= {"generations"}
+    assert upstream["eval_report"] >= {"generations", "evaluation_config"}
+    assert "recipe_config" not in upstream["generations"] | upstream["eval_report"]  # follows the adapter made by it
     assert upstream["iteration_report"] == {"eval_report"}
 
 

@@ -83,6 +83,8 @@ class Month:
     ran: list[str] = field(default_factory=list)
     cursor: object = None
     sensor_cursors: dict[str, str | None] = field(default_factory=dict)
+    table: list[tuple[str, list[str]]] = field(default_factory=list)  # what each day brought, and what ran
+    reasons: str = ""  # why the retrain policy started nothing, when it was asked last
 
     def __post_init__(self) -> None:
         self.reload()
@@ -93,9 +95,13 @@ class Month:
         self.repository = self.defs.get_repository_def()
         self.job = self.defs.resolve_implicit_global_asset_job_def()
 
-    def day(self, *, scrape: bool = True, site_days: int = 0) -> list[str]:
-        """One day: the sites move on by `site_days`, the night's schedules fire, and changes are carried through."""
+    def day(
+        self, brings: str, *, scrape: bool = True, site_days: int = 0, click: tuple[str, str] | None = None
+    ) -> list[str]:
+        """One day: the sites move on by `site_days`, the night's schedules fire or a person clicks, and changes are
+        carried through."""
         self.house.date[0] += timedelta(days=1)
+        self.table.append((brings, []))
         if site_days:
             assert self.house.replica
             self.house.replica.clock.advance(site_days)
@@ -103,18 +109,28 @@ class Month:
         if scrape:
             for name in SCHEDULES:
                 self._start(name, self._tick(name))
+        if click:
+            self.materialize(*click)
         return self.settle()
 
     def settle(self) -> list[str]:
-        """Evaluates and runs until a round requests nothing; what ran since the day began."""
+        """Evaluates and runs until two rounds request nothing; what ran since the day began."""
+        quiet = 0  # rounds in a row: one may hold something back for the next
         for _ in range(MOST_ROUNDS):
             before = len(self.ran)
             for name in SENSORS:
                 self._start(name, self._sense(name))
             self._evaluate()
-            if len(self.ran) == before:
+            quiet = quiet + 1 if len(self.ran) == before else 0
+            if quiet == 2:
+                self.table[-1] = (self.table[-1][0], list(self.ran))
                 return self.ran
         raise AssertionError(f"still at work after {MOST_ROUNDS} rounds: {self.ran[-20:]}")
+
+    def markdown(self) -> str:
+        """The table of what ran each day, for a person to judge."""
+        rows = [f"| {n} | {brings} | {_shortened(ran)} |" for n, (brings, ran) in enumerate(self.table, 1)]
+        return "\n".join(["| day | what it brought | what ran |", "|---|---|---|", *rows])
 
     def materialize(self, asset: str, partition: str | None = None) -> None:
         """A person's click."""
@@ -134,6 +150,8 @@ class Month:
         )
         tick = self.repository.get_sensor_def(name).evaluate_tick(context)
         self.sensor_cursors[name] = tick.cursor
+        if name == "retrain_policy":
+            self.reasons = tick.skip_message or ""
         return list(tick.run_requests or [])
 
     def _start(self, origin: str, requests: list[dg.RunRequest]) -> None:
@@ -189,6 +207,19 @@ class Month:
         content = orjson.loads(card.read_bytes())
         content["finished_at"] = self.house.now().isoformat()
         card.write_bytes(orjson.dumps(content))
+
+
+def _shortened(ran: list[str]) -> str:
+    """`mix/a`, `mix/b` as `mix (a, b)`; what failed stays marked."""
+    by_asset: dict[str, list[str]] = {}
+    for name in ran:
+        asset, _, partition = name.partition("/")
+        by_asset.setdefault(asset, []).append(partition)
+    words = [
+        asset + (f" ({', '.join(p for p in parts)})" if any(parts) else "" if len(parts) == 1 else f" ×{len(parts)}")
+        for asset, parts in by_asset.items()
+    ]
+    return ", ".join(words) or "nothing"
 
 
 def start(settings, replica: Replica, instance: dg.DagsterInstance) -> Month:  # type: ignore[no-untyped-def]

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import polars as pl
 import pytest
 import yaml
 
 from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.defs import corpus, raw
+from persona_dagster.lineage.forget import forget
 from persona_dagster.sample.clock import FIRST_DAY, Clock
 from persona_dagster.sample.content import Content, PttItem, load, tiny
 from persona_dagster.sample.faults import Rule, Scenario
@@ -75,7 +78,10 @@ def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
         dg.DagsterInstance.ephemeral(str(home)) as instance,
         serve(content(), Clock(), Scenario()) as replica,
     ):
-        yield start(Settings(home=home, profile="tiny", hardware="cpu"), replica, instance)
+        month = start(Settings(home=home, profile="tiny", hardware="cpu"), replica, instance)
+        yield month
+    if path := os.environ.get("PERSONA_TABLE"):  # the table of the month, for docs/operations.md
+        Path(path).write_text(month.markdown() + "\n", encoding="utf-8")
 
 
 def twice(names: list[str]) -> list[str]:
@@ -85,45 +91,71 @@ def twice(names: list[str]) -> list[str]:
 def test_the_first_day_makes_everything_once_and_trains_nothing(month: Month) -> None:
     for name in ("notes_raw", "capybara_raw"):
         month.materialize(name)
-    ran = month.day()
-    assert {name for name in ran if name.startswith("!")} == {"!ptt_raw/Nowhere"}  # no site has it: it fails alone
+    ran = month.day("the first scrape; no site has the board Nowhere")
+    assert {name for name in ran if name.startswith("!")} == {"!ptt_raw/Nowhere"}  # it fails alone
     assert {*NEWS, "dcard_posts/mood", "threads_posts/失戀", "notes", "capybara_dialogues"} <= set(ran)
     assert not {"ptt_posts/Nowhere", *TRAINED} & set(ran)
     assert twice(ran) == []
 
 
+def test_a_day_that_brings_nothing_runs_nothing_but_the_scrapes(month: Month) -> None:
+    assert below(month.day("nothing")) == []
+
+
+@pytest.mark.soak
 def test_evaluation_follows_the_first_training_and_a_failure_is_tried_once_more(month: Month) -> None:
     month.engine.failures["generate"] = 1
-    month.ran = []
-    month.materialize("lora_adapter", V2)
-    assert month.settle() == [TRAINED[0], f"!generations/{V2}", *TRAINED[1:]]
+    ran = month.day("a click on the first training; generating dies once", scrape=False, click=("lora_adapter", V2))
+    assert ran == [TRAINED[0], f"!generations/{V2}", *TRAINED[1:]]
 
 
-def test_a_day_that_brings_nothing_runs_nothing_but_the_scrapes(month: Month) -> None:
-    assert below(month.day()) == []
-
-
-@pytest.mark.soak
-def test_news_reaches_the_mixes_and_the_window_holds_the_training_back(month: Month) -> None:
-    assert below(month.day(site_days=1)) == NEWS
+def test_news_reaches_the_mixes_once_and_the_window_holds_the_training_back(month: Month) -> None:
+    assert below(month.day("two threads on a board", site_days=1)) == NEWS
+    if (month.house.settings.adapters_dir / V2).is_dir():  # trained two days ago
+        assert "the window opens" in month.reasons
 
 
 @pytest.mark.soak
-def test_an_outage_fails_alone_and_the_window_opens_after_it(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_outage_fails_alone_and_the_window_opens_meanwhile(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
     assert month.house.replica
     monkeypatch.setattr(raw, "RETRY_SECONDS", 0)
-    month.house.replica.scenario = Scenario([Rule("challenge", match="^(dcard|threads)", times=None)])
-    ran = month.day()
-    assert {"!dcard_raw/mood", "!threads_raw/失戀", "ptt_raw/Hate"} <= set(ran)
-    assert not {"dcard_posts/mood", "threads_posts/失戀"} & set(ran)
+    month.house.replica.scenario = Scenario([Rule("503", match="^(dcard|threads)", times=None)])
+    ran = month.day("an outage of Dcard and Threads (503)")
     month.house.replica.scenario = Scenario()
-    assert TRAINED[0] in ran + month.day()  # once the window has passed, the news is trained on
+    assert {"!dcard_raw/mood", "!threads_raw/失戀", "ptt_raw/Hate"} <= set(ran)
+    assert below(ran) == []
+    ran = month.day("the sites are back; the window of the recipe has passed")
+    assert below(ran) == TRAINED, month.reasons  # on the news of two days ago
+
+
+@pytest.mark.soak
+def test_a_block_leaves_the_other_sites_alone(month: Month) -> None:
+    assert month.house.replica
+    month.house.replica.scenario = Scenario([Rule("challenge", match="^ptt", times=None)])
+    ran = month.day("PTT blocks us (a challenge page)")
+    month.house.replica.scenario = Scenario()
+    assert "!ptt_raw/Hate" in ran and {"dcard_raw/mood", "threads_raw/失戀"} <= set(ran)
+    assert below(ran) == []
 
 
 @pytest.mark.soak
 def test_a_recipe_edit_trains_that_recipe_once(month: Month) -> None:
     edit_recipe(month.house.settings.config_dir, retrain=RETRAIN, lora={"last_layers": None, "r": 2, "alpha": 4})
-    assert month.day(scrape=False) == [f"recipe_config/{V2}", f"mix/{V2}", *TRAINED]
+    ran = month.day("an edit of one recipe", scrape=False)
+    assert ran == [f"recipe_config/{V2}", f"mix/{V2}", *TRAINED], month.reasons
+
+
+@pytest.mark.soak
+def test_other_gates_evaluate_again_and_train_nothing(month: Month) -> None:
+    small = {"max_rows": 3, "max_probes": 2, "max_new_tokens": 8}
+    edit_recipe(
+        month.house.settings.config_dir,
+        retrain=RETRAIN,
+        lora={"last_layers": None, "r": 2, "alpha": 4},
+        evaluation=small,
+    )
+    ran = month.day("an edit of how that recipe is judged", scrape=False)
+    assert ran == [f"evaluation_config/{V2}", *TRAINED[1:]]
 
 
 @pytest.mark.soak
@@ -131,12 +163,12 @@ def test_a_training_that_fails_is_tried_once_more_and_an_edit_can_be_taken_back(
     config = month.house.settings.config_dir
     edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 8, "alpha": 8})
     month.engine.failures["train"] = 5
-    ran = month.day(scrape=False)
-    assert ran.count(f"!lora_adapter/{V2}") == 2 and TRAINED[0] not in ran
-    assert month.day(scrape=False) == []
+    ran = month.day("an edit whose training dies", scrape=False)
+    assert ran.count(f"!lora_adapter/{V2}") == 2 and TRAINED[0] not in ran, month.reasons
+    assert month.day("nothing; the training waits for a person", scrape=False) == []
     month.engine.failures.clear()
     edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 2, "alpha": 4})
-    ran = month.day(scrape=False)
+    ran = month.day("the edit is taken back", scrape=False)
     assert f"recipe_config/{V2}" in ran and TRAINED[0] not in ran
 
 
@@ -145,9 +177,13 @@ def test_a_red_blocking_check_holds_what_is_behind_it(month: Month) -> None:
     config = month.house.settings.config_dir
     report(month, passed=False)
     (config / "personas.yaml").write_text(personas_with_another_prompt(config), encoding="utf-8")
-    assert set(month.day(scrape=False)) == {"personas_config"}
+    edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 6, "alpha": 6})
+    ran = month.day("new prompts and another recipe, while a blocking check of the corpus is red", scrape=False)
+    assert set(ran) == {"personas_config", f"recipe_config/{V2}", f"evaluation_config/{V2}", *TRAINED[1:]} & set(ran)
+    assert TRAINED[0] not in ran
     report(month, passed=True)
-    assert "dialogues" in month.settle()
+    ran = month.day("the check is green again", scrape=False)
+    assert ran[0] == "dialogues" and ran.count(TRAINED[0]) == 1 and twice(ran) == [], month.reasons
 
 
 @pytest.mark.soak
@@ -156,9 +192,22 @@ def test_new_rules_clean_again_without_the_network(month: Month, monkeypatch: py
     asked = len(month.house.replica.asked)
     monkeypatch.setattr(corpus, "CODE_VERSION", "another version of the rules")
     month.reload()
-    ran = month.day(scrape=False)
+    ran = month.day("new cleaning rules that change no row", scrape=False)
     assert set(ran) == {"ptt_posts/Hate", "dcard_posts/mood", "threads_posts/失戀", "notes", "posts"}
     assert len(month.house.replica.asked) == asked
+
+
+@pytest.mark.soak
+def test_a_forgotten_post_is_trained_away_at_once(month: Month) -> None:
+    settings = month.house.settings
+    mix = settings.mix_dir / V2
+    rows = pl.read_parquet(mix / (mix / "latest").read_text(encoding="utf-8").strip() / "provenance.parquet")
+    seen = rows.filter((pl.col("split") == "train") & (pl.col("source") == "ptt"))["doc_ids"].explode()
+    report_of = forget(str(seen[0]), settings)
+    assert report_of.adapters and not report_of.left
+    ran = month.day("a post that the adapter saw is forgotten")
+    assert ran.count(TRAINED[0]) == 1, month.reasons
+    assert below(month.day("nothing")) == []
 
 
 def report(month: Month, *, passed: bool) -> None:

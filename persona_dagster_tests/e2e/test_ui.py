@@ -1,22 +1,14 @@
-"""The Dagster UI in a real browser: what an operator does on a first day. Slow, since each click starts a process."""
+"""The Dagster UI in a real browser: what an operator does on a first day."""
 
 from __future__ import annotations
 
 import os
-import re
-import shutil
-import signal
-import socket
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import dagster as dg
-import httpx
 import psutil
 import pytest
 import yaml
@@ -25,54 +17,41 @@ from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.definitions import build_defs
 from persona_dagster.scraping.browser import find_chromium
 from persona_dagster.settings import Settings
+from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
 
 pytestmark = [pytest.mark.browser, pytest.mark.train]
-ROOT = Path(__file__).resolve().parents[2]
 RECIPE = "capybara_qlora"
 SECONDS = 1000  # Playwright counts milliseconds
-PATIENCE = 180  # of a loaded machine; alone a click takes effect within 10 s
 FLAGS = ["--no-sandbox", "--disable-quic", "--no-first-run", "--disable-background-networking", "--disable-sync"]
 STOP = "mutation($id: String!) { stopSensor(id: $id) { __typename } }"
 SENSORS = """query { sensorsOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName:
 "persona_dagster"}) { ... on Sensors { results { name id sensorState { status } } } } }"""
-RUNS = "query { runsOrError { ... on Runs { results { id status pipelineName tags { key value } } } } }"
+
+
+SCHEDULES = """query { schedulesOrError(repositorySelector: {repositoryName: "__repository__", repositoryLocationName:
+"persona_dagster"}) { ... on Schedules { results { name scheduleState { status } } } } }"""
 
 
 @dataclass
-class Dagster:
-    """A `dagster dev` of its own, with its page."""
+class Ui:
+    """A `dagster dev` of a tiny home, and a browser's page on it."""
 
-    url: str
-    settings: Settings
+    dev: Dev
     page: Page
-    process: subprocess.Popen[bytes]
 
-    def ask(self, query: str, **variables: str) -> dict[str, Any]:
-        answer = httpx.post(f"{self.url}/graphql", json={"query": query, "variables": variables}, timeout=60)
-        return answer.json()["data"]
+    def open(self, path: str) -> None:
+        self.page.goto(f"{self.dev.url}/{path}")
 
-    def runs(self, asset: str) -> list[dict[str, Any]]:
-        """Runs of one asset, newest first, with their tags as a dict."""
-        with dg.DagsterInstance.from_config(str(self.settings.home / "dagster")) as instance:
-            return [
-                {"id": run.run_id, "status": run.status.value, "partition": run.tags.get("dagster/partition")}
-                for run in instance.get_runs()
-                if dg.AssetKey(asset) in (run.asset_selection or ())
-            ]
+    def schedule(self, name: str) -> str:
+        found = self.dev.ask(SCHEDULES)["schedulesOrError"]["results"]
+        return next(one["scheduleState"]["status"] for one in found if one["name"] == name)
 
     def sensors(self) -> dict[str, tuple[str, str]]:
-        found = self.ask(SENSORS)["sensorsOrError"]["results"]
+        found = self.dev.ask(SENSORS)["sensorsOrError"]["results"]
         return {one["name"]: (one["id"], one["sensorState"]["status"]) for one in found}
-
-
-def wait(what: str, holds: Callable[[], bool], seconds: float = PATIENCE) -> None:
-    until = time.monotonic() + seconds
-    while not holds():
-        assert time.monotonic() < until, f"{what}: not after {seconds} s"
-        time.sleep(0.5)
 
 
 def trainers(home: Path) -> list[psutil.Process]:
@@ -85,152 +64,133 @@ def trainers(home: Path) -> list[psutil.Process]:
     return found
 
 
-def prepare(settings: Settings) -> None:
-    """Two materialisations of the notes (a plot needs two points), and a mix for a training that does not end."""
+def make(settings: Settings, *wanted: tuple[tuple[str, ...], str | None]) -> None:
+    job = build_defs(settings).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
+        for assets, partition in wanted:
+            keys = [dg.AssetKey(name) for name in assets]
+            assert job.execute_in_process(instance=instance, partition_key=partition, asset_selection=keys).success
+
+
+def mix_for_a_training_without_end(settings: Settings) -> None:
     recipe = read_yaml(find(f"recipes/{RECIPE}.yaml", settings.config_dir))
     recipe["profiles"]["tiny"]["training"] |= {"epochs": 1e6, "on_trouble": "warn", "log_every": 100}
     recipe["profiles"]["tiny"]["training"] |= {"eval_every": 10_000, "save_every": 10_000}
     folder = settings.config_dir / "recipes"
     folder.mkdir(parents=True)
     (folder / f"{RECIPE}.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-    job = build_defs(settings).resolve_implicit_global_asset_job_def()
-    with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
-        for assets, partition in (
-            (("notes_raw", "capybara_raw", "capybara_dialogues", "split"), None),
-            (("recipe_config", "mix"), RECIPE),
-            (("notes_raw",), None),
-        ):
-            keys = [dg.AssetKey(name) for name in assets]
-            assert job.execute_in_process(instance=instance, partition_key=partition, asset_selection=keys).success
+    make(settings, (("capybara_raw", "capybara_dialogues", "split"), None), (("recipe_config", "mix"), RECIPE))
 
 
 @pytest.fixture(scope="module")
-def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Dagster]:
+def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     from playwright.sync_api import sync_playwright
 
-    home = tmp_path_factory.mktemp("home")
-    (home / "dagster").mkdir()
-    shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", home / "dagster")
-    settings = Settings(home=home, profile="tiny", hardware="cpu")
-    prepare(settings)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    env = {**os.environ, "PERSONA_HOME": str(home), "DAGSTER_HOME": str(home / "dagster"), "PERSONA_PROFILE": "tiny"}
-    env |= {"PERSONA_HARDWARE": "cpu", "PYTHONPATH": str(ROOT)}
-    env.pop("PYTHONDONTWRITEBYTECODE", None)
-    command = [sys.executable, "-m", "dagster", "dev", "-w", str(ROOT / "workspace.yaml"), "--host", "127.0.0.1"]
-    log = (home / "dev.log").open("wb")
-    process = subprocess.Popen(
-        [*command, "--port", str(port)], cwd=home, env=env, stdout=log, stderr=log, start_new_session=True
-    )
-    url = f"http://127.0.0.1:{port}"
+    dev = Dev(Settings(home=tmp_path_factory.mktemp("home"), profile="tiny", hardware="cpu"))
+    dev.prepare()
+    make(dev.settings, (("notes_raw",), None), (("notes_raw",), None))  # a plot needs two points
     try:
+        dev.start()
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=find_chromium(None), args=FLAGS)
             page = browser.new_page(viewport={"width": 1600, "height": 1000})
             page.set_default_timeout(PATIENCE * SECONDS)
-            dagster = Dagster(url, settings, page, process)
-            wait("the UI answers", lambda: _answers(url))
+            ui = Ui(dev, page)
             # The test is the only operator: what automation would start has tests of its own.
-            for name, (sensor, _) in dagster.sensors().items():
+            for name, (sensor, _) in ui.sensors().items():
                 if name != "new_files":
-                    dagster.ask(STOP, id=sensor)
-            yield dagster
+                    dev.ask(STOP, id=sensor)
+            yield ui
             browser.close()
     finally:
-        process.send_signal(signal.SIGINT)
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-        log.close()
+        dev.stop()
 
 
-def _answers(url: str) -> bool:
-    try:
-        return httpx.get(f"{url}/server_info", timeout=5).status_code == 200
-    except httpx.HTTPError:
-        return False
-
-
-def look(ui: Dagster, name: str) -> None:
+def look(ui: Ui, name: str) -> None:
     """A screenshot for a person to look at, where $PERSONA_SCREENSHOTS names a folder."""
     if folder := os.environ.get("PERSONA_SCREENSHOTS"):
         ui.page.screenshot(path=Path(folder) / f"{name}.png")
 
 
-def test_the_lineage_opens_by_groups(ui: Dagster) -> None:
-    ui.page.goto(f"{ui.url}/asset-groups")
+def materialize(ui: Ui) -> None:
+    """The button's accessible name begins with that of its icon, so it is found by what it shows."""
+    ui.page.locator("button:has-text('Materialize')").first.click()
+
+
+def test_the_lineage_opens_by_groups(ui: Ui) -> None:
+    ui.open("asset-groups")
     for group in ("raw", "corpus", "dialogue", "model", "evaluation", "config"):
         ui.page.get_by_role("button", name=group).first.wait_for()
     look(ui, "lineage")
 
 
-@pytest.mark.soak
-def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Dagster) -> None:
-    before = len(ui.runs("notes_raw"))
-    ui.page.goto(f"{ui.url}/assets/notes_raw")
-    ui.page.get_by_text("captures_read").first.wait_for()  # until then a click does nothing
-    ui.page.get_by_role("button", name="Materialize", exact=True).first.click()
-    wait("a run was started", lambda: len(ui.runs("notes_raw")) == before + 1)
-    wait("the run succeeds", lambda: ui.runs("notes_raw")[0]["status"] == "SUCCESS")
-    ui.page.goto(f"{ui.url}/assets/notes_raw")
-    ui.page.get_by_text("captures_read").first.wait_for()  # its metadata, to read
-    look(ui, "materialised")
-
-
-@pytest.mark.soak
-def test_numbers_have_a_plot(ui: Dagster) -> None:
-    ui.page.goto(f"{ui.url}/assets/notes_raw")
+def test_numbers_have_a_plot(ui: Ui) -> None:
+    ui.open("assets/notes_raw")
+    ui.page.get_by_text("captures_read").first.wait_for()
     ui.page.get_by_role("button", name="Plots").click()
     ui.page.locator("canvas").first.wait_for()
     look(ui, "plot")
 
 
-@pytest.mark.soak
-def test_a_sensor_is_switched_off(ui: Dagster) -> None:
-    assert ui.sensors()["new_files"][1] == "RUNNING"
-    ui.page.goto(f"{ui.url}/automation")
-    row = ui.page.locator("[class*=VirtualizedTable_row]", has_text="new_files")
-    row.locator("label").last.click()  # the first one is for choosing the row
-    wait("the sensor is off", lambda: ui.sensors()["new_files"][1] == "STOPPED", 30)
+def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
+    before = len(ui.dev.runs("notes_raw"))
+    ui.open("assets/notes_raw")
+    ui.page.get_by_text("captures_read").first.wait_for()  # until then a click does nothing
+    materialize(ui)
+    wait("a run was started", lambda: len(ui.dev.runs("notes_raw")) == before + 1)
+    wait("the run succeeds", lambda: ui.dev.runs("notes_raw")[0]["status"] == "SUCCESS")
+    ui.open("assets/notes_raw")
+    ui.page.locator("[class*=green], [class*=success], [aria-label*=success]").first.wait_for()
+    ui.page.get_by_text("captures_read").first.wait_for()  # its metadata, to read
+    look(ui, "materialised")
+
+
+def test_a_schedule_is_switched_off_and_on(ui: Ui) -> None:
+    ui.open("automation")
+    switch = ui.page.locator("[class*=VirtualizedTable_row]", has_text="nightly_ptt").locator(
+        "label[class*=formatSwitch]"
+    )
+    for status in ("STOPPED", "RUNNING"):
+        wait("the switch is live", lambda: "disabled" not in (switch.get_attribute("class") or "disabled"))
+        switch.click()
+        wait(f"the schedule is {status}", lambda status=status: ui.schedule("nightly_ptt") == status, 30)
     look(ui, "automation")
 
 
 @pytest.mark.soak
-def test_a_backfill_over_boards(ui: Dagster) -> None:
-    ui.page.goto(f"{ui.url}/assets/threads_raw")
+def test_a_backfill_over_boards(ui: Ui) -> None:
+    ui.open("assets/threads_raw")
     ui.page.get_by_text("rescrape_threads").first.wait_for()
-    ui.page.get_by_role("button", name="Materialize").first.click()
+    materialize(ui)
     ui.page.get_by_role("button", name="All", exact=True).click()
     look(ui, "backfill")
     ui.page.get_by_role("button", name="Launch backfill").click()
     boards = {"失戀", "職場", "閨蜜", "import"}
-    wait("a run a board", lambda: {run["partition"] for run in ui.runs("threads_raw")} == boards)
+    wait("a run a board", lambda: {run["partition"] for run in ui.dev.runs("threads_raw")} == boards)
 
 
 @pytest.mark.soak
-def test_a_cancelled_training_leaves_no_process(ui: Dagster) -> None:
-    ui.page.goto(f"{ui.url}/assets/lora_adapter")
+def test_a_cancelled_training_leaves_no_process(ui: Ui) -> None:
+    mix_for_a_training_without_end(ui.dev.settings)
+    ui.open("assets/lora_adapter")
     ui.page.get_by_text("retrain_policy").first.wait_for()
-    ui.page.get_by_role("button", name="Materialize").first.click()
-    ui.page.get_by_text("Select a partition or create one").click()
+    materialize(ui)
+    ui.page.locator("[class*=TagSelector_tagSelectorContainer]").first.click()
     ui.page.get_by_role("menuitem").filter(has_text=RECIPE).first.click()
     ui.page.keyboard.press("Escape")
     look(ui, "training")
-    ui.page.get_by_role("button", name=re.compile("^Launch")).last.click()
-    wait("the trainer is at work", lambda: bool(trainers(ui.settings.home)))
-    run = ui.runs("lora_adapter")[0]["id"]
-    ui.page.goto(f"{ui.url}/runs/{run}")
+    ui.page.get_by_role("button", name="Launch 1 run").click()
+    wait("the trainer is at work", lambda: bool(trainers(ui.dev.settings.home)))
+    run = ui.dev.runs("lora_adapter")[0]["id"]
+    ui.open(f"runs/{run}")
     ui.page.get_by_role("button", name="Terminate").first.click()
     ui.page.get_by_role("button", name="Terminate 1 run").click()
-    wait("the run is cancelled", lambda: ui.runs("lora_adapter")[0]["status"] == "CANCELED")
-    wait("no process is left", lambda: not trainers(ui.settings.home), 30)
+    wait("the run is cancelled", lambda: ui.dev.runs("lora_adapter")[0]["status"] == "CANCELED")
+    wait("no process is left", lambda: not trainers(ui.dev.settings.home), 30)
     look(ui, "cancelled")
 
 
-def test_it_listens_on_this_machine_alone(ui: Dagster) -> None:
-    family = [psutil.Process(ui.process.pid), *psutil.Process(ui.process.pid).children(recursive=True)]
+def test_it_listens_on_this_machine_alone(ui: Ui) -> None:
+    family = [psutil.Process(ui.dev.process.pid), *psutil.Process(ui.dev.process.pid).children(recursive=True)]
     listening = [c.laddr.ip for process in family for c in process.net_connections("inet") if c.status == "LISTEN"]
     assert listening and set(listening) <= {"127.0.0.1", "::1"}

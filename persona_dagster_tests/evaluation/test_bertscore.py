@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from persona_dagster.evaluation.bertscore import Baseline, Scorer
+from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.encoder import Encoder, EncoderError, load_encoder
 
 CANDIDATES = [
@@ -60,6 +61,37 @@ def test_values_are_those_of_the_command_line(encoder: Encoder, scorer: Scorer, 
     theirs = np.array([[float(value) for value in line.split("\t")] for line in lines])
     assert theirs.shape == (len(CANDIDATES), 3)
     assert np.abs(scorer.score(CANDIDATES, REFERENCES) - theirs).max() < 1e-4
+
+
+METRIC = """
+import bert_score
+import datasets
+import evaluate
+
+class BERTScore(evaluate.Metric):
+    def _info(self):
+        text = datasets.Value("string")
+        return evaluate.MetricInfo(description="", citation="", inputs_description="",
+            features=datasets.Features({"predictions": text, "references": text}))
+
+    def _compute(self, predictions, references, model_type, num_layers, lang):
+        p, r, f = bert_score.score(predictions, references, model_type=model_type, num_layers=num_layers, lang=lang)
+        return {"precision": p.tolist(), "recall": r.tolist(), "f1": f.tolist()}
+"""
+
+
+def test_evaluate_agrees_and_its_absence_is_told(
+    scorer: Scorer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The Hub's metric script wraps `bert_score` as this one does; it cannot be fetched here."""
+    monkeypatch.setenv("HF_MODULES_CACHE", str(tmp_path / "modules"))
+    (tmp_path / "bertscore").mkdir()
+    (tmp_path / "bertscore" / "bertscore.py").write_text(METRIC, encoding="utf-8")
+    said = checked(scorer, ["", *CANDIDATES], ["好", *REFERENCES], str(tmp_path / "bertscore"))
+    found = re.fullmatch(r"7 pairs checked against evaluate: at most (\S+) apart", said)
+    assert found and float(found[1]) < 1e-4, said
+    assert "not checked against evaluate" in checked(scorer, ["好"], ["好"], str(tmp_path / "nothing"))
+    assert checked(scorer, [""], ["好"]) == "no pairs to check"
 
 
 def test_batches_change_nothing(encoder: Encoder, scorer: Scorer) -> None:

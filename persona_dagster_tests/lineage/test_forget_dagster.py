@@ -152,8 +152,12 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
         stored = {"raw", "exports", "warehouse", "mix", "dagster"}
         assert {part for _, part in places} >= stored and {root for root, _ in places} == {"home", "backup"}
 
+        index = settings.warehouse.with_name("dedup")  # what near duplicates are found by
+        assert index.is_dir()
+
         report = forget(post["url"], settings)
 
+        assert not index.exists()
         assert report.left == [] and report.copies == ["backup"]
         assert search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
         assert {f"persona_v2/{trained.folder.name}", f"backup/persona_v2/{trained.folder.name}"} == set(report.adapters)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,8 @@ import pytest
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.recipes import load_recipe
+from persona_dagster.digest import file_digest
+from persona_dagster.publishing.exports import merge
 from persona_dagster.publishing.hub import ReleaseError, ReleasePlan, plan_release, pull, release, verify
 from persona_dagster_tests.chat.conftest import make_adapter
 from persona_dagster_tests.chat.serving import Served
@@ -55,7 +57,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def plan(home: Path, out: Path, adapter: Path | None = None) -> ReleasePlan:
+def plan(home: Path, out: Path, adapter: Path | None = None, exports: Sequence[Path] = ()) -> ReleasePlan:
     return plan_release(
         load_recipe("persona_v2", PACKAGED, "tiny", "cpu"),
         load_personas(PACKAGED),
@@ -64,6 +66,7 @@ def plan(home: Path, out: Path, adapter: Path | None = None) -> ReleasePlan:
         home / "report",
         REPO,
         out,
+        exports,
     )
 
 
@@ -125,6 +128,26 @@ def test_there_and_back(made: Path, tmp_path: Path, hub: Hub) -> None:
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
         p.name: p.read_bytes() for p in planned.folder.iterdir()
     }
+
+
+def test_an_export_goes_along_and_comes_back(made: Path, tmp_path: Path, hub: Hub) -> None:
+    merged = merge(
+        made / "adapters" / "persona_v2" / ("a" * 32), load_personas(PACKAGED), made / "models", tmp_path / "w"
+    )
+    planned = plan(made, tmp_path / "plan", exports=[merged.folder])
+    assert "merged/model.safetensors" in [file.path for file in planned.files]
+    card = planned.card.read_text(encoding="utf-8")
+    assert f'from_pretrained("{REPO}", subfolder="merged")' in card
+    assert "Read back by transformers: likeliest token the same at 100.0%" in card
+    release(planned, dry_run=False)
+    folder = pull(REPO, tmp_path / "pulled", planned.tag)
+    assert file_digest(folder / "merged" / "model.safetensors") == file_digest(merged.folder / "model.safetensors")
+
+
+def test_an_export_of_another_adapter_stops_the_plan(made: Path, tmp_path: Path) -> None:
+    (tmp_path / "merged").mkdir()
+    with pytest.raises(ReleaseError, match="persona export"):
+        plan(made, tmp_path / "plan", exports=[tmp_path / "merged"])
 
 
 def test_the_same_release_twice_is_one_commit(made: Path, tmp_path: Path, hub: Hub) -> None:

@@ -1,10 +1,13 @@
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from persona_dagster.config.loading import PACKAGED as CONFIG
 from persona_dagster.config.sources import load_sources
+from persona_dagster.corpus.dedup import mark_duplicates
+from persona_dagster.records import Post, posts_frame
 from persona_dagster.sample.clock import FIRST_DAY
 from persona_dagster.sample.content import (
     Content,
@@ -20,7 +23,7 @@ from persona_dagster.sample.content import (
 )
 from persona_dagster.sample.ptt_shapes import DRAWN, SHAPES, shape_of
 from persona_dagster.sample.ptt_sheet import plain_sheet
-from persona_dagster.sample.report import near_duplicates, report
+from persona_dagster.sample.report import dialogue_texts, item_texts, near_duplicates, note_texts, report
 from persona_dagster.scraping.ptt import ARTICLE_ID
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item
 
@@ -39,6 +42,26 @@ def test_the_sample_is_as_large_and_as_varied_as_promised() -> None:
     assert found.posts >= 300 and found.notes >= 120 and found.dialogues >= 60
     assert found.comments >= 2 * found.posts, "dialogues come from answers"
     assert found.survival >= 0.95, found.near_duplicates
+
+
+def test_the_corpus_own_step_keeps_what_was_written(packaged: Content) -> None:
+    """The exact join that thins the corpus, over every post, answer, note and dialogue of the sample."""
+    texts = {
+        "post": list(post_texts(packaged)),
+        "any": [*item_texts(packaged), *note_texts(), *dialogue_texts()],
+    }
+    for name, written in texts.items():
+        rows = [
+            Post("ptt", name, "post", str(number), "", text, text=text) for number, text in enumerate(written)
+        ]  # fmt: skip
+        kept = mark_duplicates(posts_frame(rows)).frame["dup_of"].is_null().mean()
+        assert isinstance(kept, float) and kept >= 0.95, (name, kept)
+    assert len(texts["post"]) >= 300
+
+
+def post_texts(content: Content) -> Iterator[str]:
+    for _, _, item in content.items():
+        yield getattr(item, "body", None) or getattr(item, "content", None) or getattr(item, "text", None) or item.id
 
 
 def test_the_report_counts_what_repeats() -> None:

@@ -10,9 +10,11 @@ from persona_dagster.config.sources import Sources
 from persona_dagster.records import Outcome
 from persona_dagster.sample.faults import Rule
 from persona_dagster.sample.replica import Replica
+from persona_dagster.scraping import ptt_markup
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.crawl import crawl_board
 from persona_dagster.scraping.http import HttpFetcher
+from persona_dagster.scraping.parsing import parse_board
 from persona_dagster.scraping.transport import Transport
 from persona_dagster_tests.scraping.conftest import Crawl
 
@@ -27,7 +29,7 @@ ARTICLE = r"ptt/bbs/Boy-Girl/M\."
         (Rule("500", ARTICLE, times=3), Outcome.SERVER_BUSY),
         (Rule("503", ARTICLE, times=3), Outcome.SERVER_BUSY),
         (Rule("429", ARTICLE, times=3), Outcome.RATE_LIMITED),
-        (Rule("challenge", ARTICLE), Outcome.CHALLENGE),
+        (Rule("challenge", ARTICLE, times=None), Outcome.CHALLENGE),
         (Rule("private", ARTICLE), Outcome.BLOCKED),
         (Rule("gzip_bomb", ARTICLE), Outcome.TOO_LARGE),
         (Rule("large", ARTICLE), Outcome.TOO_LARGE),
@@ -75,7 +77,21 @@ def test_a_challenge_closes_the_host(crawl_with: Crawl) -> None:
     report, _, running = crawl_with("ptt", "Boy-Girl", Rule("challenge", "ptt/bbs", times=None))
     assert report.refused
     assert not report.retryable
-    assert len([asked for asked in running.asked if asked.site == "ptt" and "robots" not in asked.target]) == 1
+    asked = [one for one in running.asked if one.site == "ptt" and "robots" not in one.target]
+    assert [one.from_browser for one in asked] == [False, True], "once over HTTP, once by a browser, and no more"
+
+
+@pytest.mark.browser
+def test_a_browser_takes_over_where_http_is_challenged(crawl_with: Crawl, scraped: Archive) -> None:
+    report, archive, running = crawl_with(
+        "ptt", "Boy-Girl", Rule("challenge", r"ptt/bbs/Boy-Girl/M\.", nth=4, times=None, spares_browsers=True)
+    )
+    assert report.complete, report.why
+    assert report.outcomes[Outcome.CHALLENGE.value] == 1
+    assert archive.digest("ptt", "Boy-Girl") == scraped.digest("ptt", "Boy-Girl")
+    articles = [one.from_browser for one in running.asked if "/M." in one.target]
+    assert articles[:4] == [False] * 4
+    assert all(articles[4:]), "for good"
 
 
 def test_a_slow_drip_is_cut_off(crawl_with: Crawl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -83,6 +99,74 @@ def test_a_slow_drip_is_cut_off(crawl_with: Crawl, monkeypatch: pytest.MonkeyPat
     report, _, _ = crawl_with("ptt", "Boy-Girl", Rule("slow", ARTICLE, times=3, seconds=2))
     assert report.outcomes[Outcome.TIMEOUT.value] == 3
     assert report.due == 1
+
+
+def test_a_hang_is_cut_off(crawl_with: Crawl, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HttpFetcher.__init__, "__kwdefaults__", {"total": 0.3})
+    report, _, _ = crawl_with("ptt", "Boy-Girl", Rule("hang", ARTICLE, nth=2, times=1, seconds=1))
+    assert report.outcomes[Outcome.TIMEOUT.value] == 1
+    assert report.complete, "asked again, it came"
+
+
+def test_a_huge_article_comes_as_the_site_cuts_it(crawl_with: Crawl) -> None:
+    report, archive, _ = crawl_with("ptt", "Boy-Girl", Rule("huge", ARTICLE))
+    assert report.complete
+    assert parse_board(archive.latest("ptt", "Boy-Girl"), str).flags["truncated_by_site"] == 1
+
+
+def test_pages_that_shift_between_two_requests_lose_nothing(crawl_with: Crawl, scraped: Archive) -> None:
+    """Seven rows expire at the old end while the walk goes back: every later row moves to another page."""
+    report, archive, running = crawl_with("ptt", "Boy-Girl", Rule("shift", r"ptt/bbs/Boy-Girl/index\d", nth=1))
+    assert running.scenario.struck
+    listed = sorted(key for kind, key in scraped.histories("ptt", "Boy-Girl") if kind == "article")
+    found = {key for kind, key in archive.histories("ptt", "Boy-Girl") if kind == "article"}
+    assert set(listed[7:]) <= found
+    assert report.new >= len(listed) - 7
+
+
+def test_an_empty_listing_is_no_success(crawl_with: Crawl, scraped: Archive) -> None:
+    report, archive, _ = crawl_with("ptt", "Boy-Girl", Rule("empty", "ptt/bbs/Boy-Girl/index", times=None))
+    assert report.outcomes[Outcome.EMPTY_OR_FILTERED.value] == 1
+    assert report.refused
+    assert report.watermark is None
+    again, archive, _ = crawl_with("ptt", "Boy-Girl", archive=archive)
+    assert again.complete
+    assert archive.digest("ptt", "Boy-Girl") == scraped.digest("ptt", "Boy-Girl")
+
+
+def test_what_does_not_parse_is_kept_and_stays_due(crawl_with: Crawl, scraped: Archive) -> None:
+    """A whole answer that no parser reads: its bytes may be read one day, and the watermark passes it by."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ptt_markup, "MAX_DEPTH", 1)  # a parser that is not up to the site any more
+        report, archive, _ = crawl_with("ptt", "Boy-Girl")
+        assert report.outcomes[Outcome.PARSE_INCOMPLETE.value] == report.due > 0
+        found = parse_board(archive.latest("ptt", "Boy-Girl"), str)
+        assert len(found.problems) == report.due
+    assert parse_board(archive.latest("ptt", "Boy-Girl"), str).problems == [], "the better parser reads the archive"
+    again, archive, _ = crawl_with("ptt", "Boy-Girl", archive=archive)
+    assert again.complete
+    assert archive.digest("ptt", "Boy-Girl") == scraped.digest("ptt", "Boy-Girl")
+
+
+@pytest.mark.browser
+def test_dcard_faults_are_asked_again(crawl_with: Crawl, scraped: Archive) -> None:
+    """In-page fetches meet a busy server, a broken connection, a bomb and a limit, each once, in one pass."""
+    posts = "dcard/service/api/v2/posts/"
+    rules = [
+        Rule("500", posts, nth=2),
+        Rule("reset", posts, nth=5),
+        Rule("429", posts, nth=8, retry_after="0"),
+        Rule("gzip_bomb", posts, nth=11),
+        Rule("404", posts, nth=14),
+    ]
+    report, archive, running = crawl_with("dcard", "mood", *rules)
+    assert len(running.scenario.struck) == len(rules)
+    for outcome in (Outcome.SERVER_BUSY, Outcome.TRUNCATED, Outcome.RATE_LIMITED, Outcome.TOO_LARGE, Outcome.GONE):
+        assert report.outcomes[outcome.value] == 1, report.outcomes
+    assert report.due == 1, "the bomb alone"
+    again, archive, _ = crawl_with("dcard", "mood", archive=archive)
+    assert again.complete, again.why
+    assert archive.digest("dcard", "mood") == scraped.digest("dcard", "mood")
 
 
 def test_an_empty_dcard_list_is_no_success(crawl_with: Crawl) -> None:
@@ -112,6 +196,13 @@ def test_the_over18_gate_is_passed_once_by_a_browser(crawl_with: Crawl) -> None:
     by_browser = [asked for asked in running.asked if asked.from_browser and asked.site == "ptt"]
     assert len([asked for asked in by_browser if "/M." in asked.target]) == 0  # the bulk goes over plain HTTP
     assert any(asked.method == "POST" for asked in by_browser)
+
+
+@pytest.mark.browser
+def test_the_gate_may_close_again(crawl_with: Crawl) -> None:
+    report, _, _ = crawl_with("ptt", "Boy-Girl", Rule("over18", ARTICLE, nth=9))
+    assert report.complete
+    assert report.outcomes[Outcome.GATE.value] == 1
 
 
 def test_the_budget_ends_a_pass_and_the_next_goes_on(crawl_with: Crawl, scraped: Archive) -> None:

@@ -12,7 +12,7 @@ import pytest
 
 from persona_dagster.records import Capture
 from persona_dagster.scraping import dcard, ptt, threads
-from persona_dagster.scraping.archive import Archive
+from persona_dagster.scraping.archive import LISTS, Archive
 from persona_dagster.scraping.parsed import Parsed
 from persona_dagster.scraping.parsing import parse_capture
 from persona_dagster_tests.scraping.mutations import MUTATIONS
@@ -72,7 +72,7 @@ def real_pages(source: str, folder: Path) -> list[Page]:
 def test_damage_is_seen(source: str, scraped: Archive, request: pytest.FixtureRequest, soak: bool) -> None:
     board = {"ptt": "Boy-Girl", "dcard": "mood", "threads": "失戀"}[source]
     captures = list(scraped.latest(source, board))  # type: ignore[arg-type]
-    pages = [of_capture(capture) for capture in captures if capture.kind not in ("walk", "listing", "list")]
+    pages = [of_capture(capture) for capture in captures if capture.kind not in LISTS]
     with suppress(pytest.skip.Exception):  # without the real data: the replica's pages alone
         pages += real_pages(source, request.getfixturevalue("shared_data") / "pages")
     whole = [page.parse(page.body) for page in pages]

@@ -217,3 +217,39 @@ def test_every_real_page(shared_data: Path) -> None:
         path.parent.name: parse_file(path)["outcome"] for path in [*folder.glob("error/*"), *folder.glob("over18/*")]
     }
     assert outcomes == {"error": "gone", "over18": "gate"}
+
+
+def test_a_removed_push_is_nobodys_reply() -> None:
+    removed = '<span class="f0 hl">(chief00 刪除 reader22 的推文: 廣告)\n</span>'
+    parsed = parse(f"\n本文\n{STATION}{push(': 一')}{removed}{push(': 三')}")
+    assert [(post.kind, post.floor) for post in parsed.posts] == [("post", None), ("comment", 1), ("comment", 3)]
+    assert "removed_pushes" in parsed.flags
+    assert not any("chief00" in post.text_raw for post in parsed.posts)
+
+
+@pytest.mark.parametrize("when", ["", " 昨天", " 推 10.0.0.1 03/07"])
+def test_the_end_of_a_forged_or_old_push(when: str) -> None:
+    parsed = parse(f"\n本文\n{STATION}{push(when=when)}")
+    assert parsed.usable
+    assert ("odd_push" in parsed.flags) == ("/" not in when)
+
+
+def states(main: str, length: int) -> Parsed:
+    page = f'<html><div id="main-content">{main}</div><div id="article-polling" data-offset="{length}"></div></html>'
+    return parse_article(page.encode(), board="Hate", article_id=ID, author_key=str)
+
+
+def test_the_length_that_the_page_states() -> None:
+    plain, coloured = f"\n本文\n{STATION}{push()}", f'\n本文<span class="f1 hl">紅</span>\n{STATION}{push()}'
+    length = 1 + 5 + 3 + 53 + 102 + 1
+    assert states(plain, length).complete
+    assert states(plain, length + 102).outcome is Outcome.PARSE_INCOMPLETE, "a push is missing"
+    assert states(coloured, length + 12).complete
+    # Colour codes that change nothing do not show: it may be whole, and is not called so.
+    loose = states(coloured, length + 100)
+    assert loose.usable
+    assert not loose.complete
+    assert states(coloured, length + 1000).outcome is Outcome.PARSE_INCOMPLETE
+    pasted = states(f"\n{push()}\n{STATION}", length - 60)
+    assert pasted.usable
+    assert "length_unproven" in pasted.flags

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import pytest
 
 from persona_dagster.config.sources import Sources
 from persona_dagster.records import Outcome
+from persona_dagster.sample.content import Content
+from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.graph_site import TOKEN
-from persona_dagster.sample.replica import Replica
+from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.scraping import threads_api
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.crawl import crawl_board
 from persona_dagster.scraping.crawling import CrawlReport
 from persona_dagster.scraping.parsing import parse_board
 from persona_dagster.scraping.transport import Transport
+from persona_dagster_tests.sample.conftest import threads_item
 
 
 @pytest.fixture
@@ -82,3 +86,48 @@ def test_the_quota_ends_the_pass(
     report = crawl("失戀", tiny, archive, replica)
     assert "quota" in report.stopped
     assert report.new == 4
+
+
+def test_an_account_is_read_through_the_profile_search(
+    tiny: Sources, archive: Archive, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("THREADS_TOKEN", TOKEN)
+    monkeypatch.setattr(threads_api, "LIMIT", 1)
+    user, items = "writer.one", [threads_item(n, user="writer.one" if n % 2 else "other") for n in range(8)]
+    with serve(Content({}, {}, {"失戀": items})) as running:
+        report = crawl(f"@{user}", tiny, archive, running)
+        asked = [item.target for item in running.asked]
+    assert report.complete, report.why
+    assert all("/profile_posts?" in target and f"username={user}" in target for target in asked)
+    posts = parse_board(archive.latest("threads", f"@{user}"), str).posts
+    assert report.new == len(posts) == len(asked) == 4, "one row a page"
+    assert {post.author_key for post in posts} == {user}
+    assert TOKEN not in "".join(asked), "the token travels in a header"
+
+
+def test_the_quota_is_counted_from_the_archive(
+    tiny: Sources, archive: Archive, replica: Replica, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three queries of yesterday evening count this morning; those of two days ago do not."""
+    monkeypatch.setenv("THREADS_TOKEN", TOKEN)
+    monkeypatch.setattr(threads_api, "LIMIT", 5)
+    monkeypatch.setattr(threads_api, "QUOTA", 3)
+    first = crawl("失戀", tiny, archive, replica)
+    assert "quota" in first.stopped
+    before = len(replica.asked)
+    assert "quota" in crawl("失戀", tiny, archive, replica).stopped
+    assert len(replica.asked) == before, "nothing is asked on a spent quota"
+    live = tiny.threads.model_copy(update={"route": "api", "allow_robots_disallowed": False})
+    later = crawl_board(
+        "threads", "失戀", tiny.model_copy(update={"threads": live}), archive,
+        transport=Transport(replica.rewrites), log=lambda _: None, clock=lambda: time.time() + 25 * 3600,
+    )  # fmt: skip
+    assert later.requests > 0
+
+
+def test_a_spent_quota_on_their_side_is_told(tiny: Sources, archive: Archive, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("THREADS_TOKEN", TOKEN)
+    with serve(scenario=Scenario([Rule("429", "graph/", times=None, retry_after="7200")])) as limited:
+        report = crawl("失戀", tiny, archive, limited)
+    assert report.outcomes[Outcome.RATE_LIMITED.value] >= 1
+    assert report.refused

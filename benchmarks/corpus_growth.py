@@ -1,0 +1,122 @@
+"""How the comparison of all posts grows with the corpus, and what one per cent of new rows costs on a stored index.
+
+    python benchmarks/corpus_growth.py CLEANED.jsonl.zst [--times 1 3 10] [--plot docs/images/corpus_growth.png]
+
+CLEANED is what `persona clean` wrote. Every copy of the corpus after the first is edited: in 19 rows of 20 each sixth
+character, which leaves no twin, in the others one character, which makes one. Each size runs in a process of its own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+os.environ.setdefault("POLARS_MAX_THREADS", "1")  # CPU-seconds, not wall: threads would only add their overhead
+
+import numpy as np
+import polars as pl
+
+from persona_dagster.corpus.clean_file import as_posts, batches
+from persona_dagster.corpus.dedup import mark_duplicates
+
+FRESH = 100  # one row in so many is new
+
+
+def edited(texts: pl.Series, seed: int) -> pl.Series:
+    """The texts with characters replaced by others of the corpus."""
+    chance = np.random.default_rng(seed)
+    lengths = texts.str.len_chars().to_numpy().astype(np.int64)
+    units = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).copy()
+    share = np.where(chance.random(len(texts)) < 0.95, 1 / 6, np.minimum(1 / np.maximum(lengths, 1), 1 / 6))
+    chosen = chance.random(len(units)) < np.repeat(share, lengths)
+    units[chosen] = chance.choice(units, chosen.sum())
+    joined, ends = units.tobytes().decode("utf-32-le"), np.cumsum(lengths).tolist()
+    return pl.Series([joined[a:b] for a, b in zip([0, *ends], ends, strict=False)], dtype=pl.String)
+
+
+def read(source: Path) -> pl.DataFrame:
+    frame = pl.concat([as_posts(rows) for rows in batches(source)]).with_columns(pl.col("text_raw").alias("text"))
+    return frame.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("post_id"), pl.lit("").alias("text_raw"))
+
+
+def grown(frame: pl.DataFrame, times: int) -> pl.DataFrame:
+    copies = [
+        frame.with_columns(edited(frame["text"], seed).alias("text"), pl.col("post_id") + f"-{seed}")
+        for seed in range(1, times)
+    ]
+    return pl.concat([frame, *copies], rechunk=True)
+
+
+def measured(frame: pl.DataFrame, index: Path | None = None) -> tuple[float, pl.DataFrame]:
+    start = time.process_time()
+    marked = mark_duplicates(frame, index).frame
+    return time.process_time() - start, marked
+
+
+def one_size(source: Path, times: int) -> dict[str, float]:
+    frame = grown(read(source), times)
+    whole, marked = measured(frame)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
+    found = marked["dup_of"].count()
+    with tempfile.TemporaryDirectory() as folder:
+        stored, _ = measured(frame.filter(pl.int_range(pl.len()) % FRESH != 0), Path(folder))
+        more, again = measured(frame, Path(folder))
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.arrow")) / 1e6
+    return {
+        "rows": len(frame), "copies": found, "whole": whole, "stored": stored, "more": more, "peak_gb": peak,
+        "index_mb": size, "equal": again.equals(marked),
+    }  # fmt: skip
+
+
+def plot(sizes: list[dict[str, float]], target: Path) -> None:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 3), dpi=110, layout="constrained")
+    rows = [size["rows"] / 1e6 for size in sizes]
+    panels = (("CPU-seconds", "whole", "all rows"), ("peak GB", "peak_gb", "all rows"))
+    for axes, (label, key, name) in zip(figure.subplots(1, 2), panels, strict=True):
+        axes.plot(rows, [size[key] for size in sizes], "o-", color="#2563eb", label=name)
+        if key == "whole":
+            axes.plot(rows, [size["more"] for size in sizes], "s-", color="#f97316", label="1 % new, stored index")
+        axes.set(xlabel="million rows", ylabel=label, xlim=0, ylim=0)
+        axes.legend(fontsize=7)
+        axes.spines[["top", "right"]].set_visible(False)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(target)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("--times", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--plot", type=Path)
+    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.only:
+        print(json.dumps(one_size(arguments.source, arguments.only)))
+        return
+    print(time.strftime("%Y-%m-%d"), f"load {os.getloadavg()[0]:.1f}; CPU-seconds on one thread")
+    print("| times | rows | copies | all rows | 1 % new, stored index | share | equal | peak GB | index MB |")
+    sizes = []
+    for times in arguments.times:
+        command = [sys.executable, __file__, str(arguments.source), "--only", str(times)]
+        size = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+        sizes.append(size)
+        print(
+            f"| {times} | {size['rows']:,} | {size['copies']:,} | {size['whole']:.1f} | {size['more']:.2f} | "
+            f"{size['more'] / size['whole']:.1%} | {size['equal']} | {size['peak_gb']:.2f} | {size['index_mb']:.0f} |",
+            flush=True,
+        )
+    if arguments.plot:
+        plot(sizes, arguments.plot)
+
+
+if __name__ == "__main__":
+    main()

