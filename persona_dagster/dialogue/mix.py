@@ -242,17 +242,24 @@ def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Ite
     )
     head = pl.when("tagged").then(pl.col("head").fill_null("")).otherwise(pl.lit(""))
     turns = pl.struct("messages").struct.json_encode().str.strip_prefix(_OPEN).str.strip_suffix("]}")
-    wanted = places.select("pair_id").unique()
+    # Where each row's text stands, so that a chunk meets its own rows alone: joined with all of them, time would grow
+    # with the square of the mix.
+    where = texts.select("pair_id").collect().with_row_index("at")
+    places = places.join(where, on="pair_id", how="inner").sort("at")
+    end = 0
     for batch in texts.collect_batches(chunk_size=CHUNK, maintain_order=True):
-        chunk = batch.join(wanted, on="pair_id", how="semi")
-        if chunk.is_empty():
+        start, end = end, end + batch.height
+        first, last = places["at"].search_sorted(pl.Series([start, end], dtype=pl.UInt32))
+        here = places.slice(first, last - first)
+        if here.is_empty():
             continue
+        chunk = batch[here["at"].unique() - start]
         chunk = _neutral(chunk).select(
             "pair_id",
             turns=turns,
             chars=pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum(),
         )
-        lines = chunk.join(places, on="pair_id", how="inner").join(heads, on="persona", how="left")
+        lines = chunk.join(here, on="pair_id", how="inner").join(heads, on="persona", how="left")
         lines = lines.with_columns(messages=pl.concat_str(pl.lit("["), head, "turns", pl.lit("]")))
         row_id, persona, closing = pl.lit('{"row_id":"'), pl.lit('","persona":"'), pl.lit('","messages":')
         yield lines.with_columns(
