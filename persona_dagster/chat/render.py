@@ -33,7 +33,6 @@ CSS = """
 #chats button[aria-label="Clear"] { display: none; }
 #examples td, #examples button { white-space: nowrap; }
 @media (max-width: 640px) {
-  .gradio-container .main.fillable.app { padding: 8px !important; }
   #head h1 { font-size: 1.1rem; }
   #head p { display: none; }
   #chat, #base-chat { height: 46vh !important; }
