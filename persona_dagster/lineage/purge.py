@@ -39,7 +39,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".
 Key = tuple[Source, str, str]  # source, board, key of a capture
 
 
-class StoreBusyError(RuntimeError):
+class StoreBusyError(ValueError):
     """Another program writes to a store; the message says which, and that nothing of it was touched."""
 
 

@@ -18,7 +18,7 @@ from functools import lru_cache
 from persona_dagster.sample.ptt_pages import error_page
 from persona_dagster.sample.web import Response, json_answer, page, redirect
 
-OF_SITES = ("over18", "shift", "empty", "huge", "login_wall")
+OF_SITES = ("over18", "over18_script", "shift", "empty", "huge", "login_wall")
 OF_WIRE = ("slow", "hang", "reset", "length")
 OF_ANSWERS = ("404", "410", "429", "500", "503", "challenge", "private", "gzip_bomb", "large")
 FAULTS = (*OF_SITES, *OF_WIRE, *OF_ANSWERS)
@@ -35,6 +35,7 @@ class Rule:
     retry_after: str | None = None  # the header's value; "+3" becomes the HTTP date in 3 seconds
     seconds: float = 5.0  # how long slow and hang take
     location: str = "http://169.254.169.254/latest/meta-data/"  # where `private` leads
+    spares_browsers: bool = False  # strikes plain HTTP clients alone, as a doubtful Cloudflare does
     size: int = 64 << 20  # decoded bytes of gzip_bomb and large
 
     def __post_init__(self) -> None:
@@ -51,11 +52,11 @@ class Scenario:
         self._seen = [0] * len(self.rules)
         self._lock = threading.Lock()
 
-    def pick(self, site: str, target: str) -> Rule | None:
+    def pick(self, site: str, target: str, from_browser: bool = False) -> Rule | None:
         chosen = None
         with self._lock:
             for index, rule in enumerate(self.rules):
-                if not re.search(rule.match, site + target):
+                if not re.search(rule.match, site + target) or (from_browser and rule.spares_browsers):
                     continue
                 self._seen[index] += 1
                 past = self._seen[index] - rule.nth

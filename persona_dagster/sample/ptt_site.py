@@ -45,7 +45,8 @@ class PttSite:
             case ["atom", name] if (board := name.removesuffix(".xml")) in self.content.ptt:
                 return self.feed(board)
             case ["bbs", board, name] if board in self.content.ptt:
-                if fault == "over18" or (board in ADULT and not request.cookies.get("over18")):
+                asks = board in ADULT and not request.cookies.get("over18") and fault != "over18_script"
+                if fault == "over18" or asks:  # else the page's own script asks, of browsers alone
                     return redirect(f"/ask/over18?from={quote(request.target, safe='')}")
                 if name == "search":
                     return self.search(board, request.query.get("q", ""), request.query.get("page", "1"))

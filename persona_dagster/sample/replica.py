@@ -101,7 +101,7 @@ class Handler(BaseHTTPRequestHandler):
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, self.rfile.read(int(stated)))
-        rule = self.replica.scenario.pick(self.name, self.path)
+        rule = self.replica.scenario.pick(self.name, self.path, request.from_browser)
         response = self.answer(request, rule)
         asked = Asked(self.name, self.command, self.path, response.status, time.monotonic(), request.from_browser)
         self.replica.asked.append(asked)

@@ -7,6 +7,7 @@ holds on every hop, also on redirects that Playwright's own routing does not see
 from __future__ import annotations
 
 import base64
+import re
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -35,6 +36,11 @@ FLAGS = [
 ]
 LIVES = 3  # a driver that dies more often in one pass is not coming back
 NAVIGATION_MS = 30_000
+
+# The PTT of today serves the list, with a script that sends whoever lacks the cookie to the question.
+BOUNCE = re.compile(rb"location(?:\.href)?\s*=\s*['\"][^'\"]*/ask/over18")
+GATE = re.compile(r"/ask/over18")
+LEFT = "No resource with given identifier"  # what Chromium says of the body of a page that was left
 
 # Streams, so that an endless or huge answer is cut off where it passes the bound.
 FETCH = """async ([url, headers, limit, milliseconds]) => {
@@ -87,6 +93,7 @@ class Browser:
     def __init__(self, policy: UrlPolicy, transport: Transport, max_bytes: int):
         self.policy, self.transport, self.max_bytes = policy, transport, max_bytes
         self.deaths = 0
+        self._home = ""  # the page that was opened last, from which in-page fetches go
         self._playwright: Any = None
         self._browser: Any = None
         self._context: BrowserContext | None = None
@@ -148,7 +155,7 @@ class Browser:
                 end()
         self._playwright = self._browser = self._context = self._page = None
 
-    def _alive(self, action: Callable[[], T]) -> T | Fetched:
+    def _alive(self, action: Callable[[], T]) -> T | Fetched:  # noqa: PLR0911 - one return an ending
         """`action`, with the driver's death as an outcome: the next call starts a new browser."""
         from playwright.sync_api import Error
         from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
@@ -159,6 +166,8 @@ class Browser:
             return Fetched("", Outcome.TIMEOUT, why=error.message.splitlines()[0])
         except Error as error:
             why = error.message.splitlines()[0]
+            if LEFT in why:
+                return Fetched("", Outcome.TRUNCATED, why="the page went on before it could be read")
             if "ERR_" not in why:
                 self._died(why)
                 return Fetched("", Outcome.TIMEOUT, why=f"the browser died: {why}")
@@ -195,6 +204,7 @@ class Browser:
 
         fetched = self._alive(navigate)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
+        self._home = url if fetched.ok else self._home
         return fetched
 
     def _fetched(self, url: str, answer: Response | None) -> Fetched:
@@ -219,8 +229,11 @@ class Browser:
         """An in-page `fetch()`: the browser's own identity, a fourteenth of a navigation's CPU."""
         started, actual = time.monotonic(), self.policy.actual(url)
 
+        if self._home and not self._on_site():
+            self.goto(self._home)  # the browser had died, and its session with it
+
         def ask() -> Any:
-            if not self.page.url.startswith(tuple(self.policy.origins)):
+            if not self._on_site():
                 return {"error": "the page was left", "aborted": False}
             return self.page.evaluate(FETCH, [actual, headers or {}, self.max_bytes, NAVIGATION_MS])
 
@@ -228,6 +241,9 @@ class Browser:
         fetched = answer if isinstance(answer, Fetched) else self._from_page(url, answer)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
         return fetched
+
+    def _on_site(self) -> bool:
+        return self.page.url.startswith(tuple(self.policy.origins))
 
     def _from_page(self, url: str, answer: dict[str, Any]) -> Fetched:
         if answer.get("large"):
@@ -252,7 +268,7 @@ class Browser:
     def pass_over18(self, url: str) -> Fetched:
         """Answer the over-18 question as a visitor does: open the page, press yes, land where one wanted to go."""
         first = self.goto(url)
-        if first.outcome is not Outcome.GATE:
+        if first.outcome is not Outcome.GATE and not self._sent_to_gate(first):
             return first
         started = time.monotonic()
 
@@ -264,3 +280,12 @@ class Browser:
         fetched = self._alive(press)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
         return fetched
+
+    def _sent_to_gate(self, first: Fetched) -> bool:
+        """Whether the page's own script goes on to the question, waited for."""
+        if first.ok and (not BOUNCE.search(first.body) or self.cookies().get("over18") == "1"):
+            return False
+        if not first.ok and first.outcome is not Outcome.TRUNCATED:
+            return False
+        arrived = self._alive(lambda: self.page.wait_for_url(GATE, wait_until="domcontentloaded", timeout=5_000))
+        return arrived is None

@@ -112,9 +112,18 @@ class Pass:
     # Asking
 
     def ask(
-        self, url: str, *, how: Callable[[str], Fetched] | None = None, robots: bool = True, tries: int = TRIES
+        self,
+        url: str,
+        *,
+        how: Callable[[str], Fetched] | None = None,
+        robots: bool = True,
+        tries: int = TRIES,
+        spare: Outcome | None = None,
     ) -> Fetched:
-        """One answer, asked politely; again after a failure that may pass. Raises when the pass is over."""
+        """One answer, asked politely; again after a failure that may pass. Raises when the pass is over.
+
+        `spare`: the outcome for which the caller has another way, so that it does not close the host.
+        """
         if robots and not self.allowed(url):
             return self._refused(url)
         for attempt in range(1, tries + 1):
@@ -123,7 +132,8 @@ class Pass:
             self.lease.next_at = self.pacer.next_at
             fetched = (how or self.http.fetch)(url)
             self.count(fetched)
-            self.pacer.note(fetched.outcome, fetched.headers.get("retry-after"))
+            if fetched.outcome is not spare:
+                self.pacer.note(fetched.outcome, fetched.headers.get("retry-after"))
             self.lease.next_at = self.pacer.next_at
             if fetched.outcome not in RETRYABLE or attempt == tries or self.pacer.closed:
                 return fetched

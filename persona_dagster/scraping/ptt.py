@@ -132,11 +132,14 @@ def _ends_well(when: str) -> bool:
 
 
 def _twice(article: Article) -> bool:
-    """The same pushes again after the time went back: of 61 real pages none has both."""
+    """Where the time goes back, a run of pushes begins that stood there before; one alone may be somebody's flood."""
     pushes = [item for item in article.items if isinstance(item, PushLine)]
-    times = [tuple(int(part or 0) for part in m.groups()[1:]) for p in pushes if (m := PUSH_WHEN.match(p.when))]
-    backwards = any(later < earlier for earlier, later in pairwise(times))
-    return backwards and len({(p.user, p.tag, p.content, p.when) for p in pushes}) < len(pushes)
+    names = [(push.user, push.tag, push.content, push.when) for push in pushes]
+    times = [tuple(int(part or 0) for part in m.groups()[1:]) if (m := PUSH_WHEN.match(p.when)) else () for p in pushes]
+    runs = {pair: n for n, pair in reversed([*enumerate(pairwise(names))])}
+    return any(
+        times[n] < times[n - 1] and runs[names[n], names[n + 1]] < n for n in range(1, len(names) - 1) if times[n]
+    )
 
 
 def lines_of(article: Article) -> list[Line]:

@@ -13,6 +13,7 @@ from itertools import pairwise
 
 from persona_dagster.scraping.parsed import MalformedError, decode
 from persona_dagster.scraping.ptt import ARTICLE_ID
+from persona_dagster.scraping.ptt_markup import decode_cfemail
 
 CONTAINER = re.compile(r'<div class="r-list-container[^"]*">')
 ROW = re.compile(r'<div class="r-ent">')
@@ -26,6 +27,7 @@ LINK = re.compile(rf'<a href="{SITE}/bbs/([^/"]+)/([^/"]+)\.html">(.*?)</a>', re
 OLDER = re.compile(rf'<a class="btn wide"[^>]*href="{SITE}/bbs/([^/"]+)/index(\d+)\.html"[^>]*>(?:&lsaquo;|‹) 上頁</a>')
 PAGING = re.compile(r'<div class="btn-group btn-group-paging">')
 TAGS = re.compile(r"<[^>]*>")
+HIDDEN = re.compile(r'<(span|a)\b[^>]*\bdata-cfemail="([0-9a-f]+)"[^>]*>[^<]*</\1>')  # Cloudflare's, around any @
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,6 +99,7 @@ def _row(piece: str, pinned: bool) -> Row:
     links = LINK.findall(cells["title"])
     if len(links) > 1 or (links and not ARTICLE_ID.fullmatch(links[0][1])):
         raise MalformedError(f"a row that links {[link[1] for link in links]}")
+    cells["title"] = HIDDEN.sub(lambda found: html.escape(decode_cfemail(found[2])), cells["title"])
     text = {name: html.unescape(TAGS.sub("", value)).strip() for name, value in cells.items()}
     # A deleted article has no link, and a dash for its author.
     if not links and text["author"] != "-":

@@ -134,9 +134,9 @@ def chains(value: Any, inside: bool = False) -> Iterator[list[dict[str, Any]]]:
     """Every `thread_items` list as its posts; lone posts elsewhere as chains of one."""
     if isinstance(value, dict):
         if isinstance(items := value.get("thread_items"), list):
-            if not all(isinstance(item, dict) and isinstance(item.get("post"), dict) for item in items):
+            if not all(isinstance(item, dict) and isinstance(item.get("post", 0), dict | None) for item in items):
                 raise MalformedError("a thread item without its post")
-            yield [item["post"] for item in items]
+            yield [item["post"] for item in items if item["post"]]  # none where it is not to be seen any more
             return
         if is_post(value):
             yield [value]
@@ -150,7 +150,7 @@ def chains(value: Any, inside: bool = False) -> Iterator[list[dict[str, Any]]]:
 
 
 def is_post(value: dict[str, Any]) -> bool:
-    return ("pk" in value and "code" in value) or ("permalink" in value and "timestamp" in value)
+    return ("pk" in value and value.get("code") is not None) or ("permalink" in value and "timestamp" in value)
 
 
 def post_of(raw: dict[str, Any], board: str, author_key: AuthorKey) -> Post | None:
@@ -197,8 +197,9 @@ def _text(raw: dict[str, Any], info: dict[str, Any], code: str) -> tuple[str, li
         raise MalformedError(f"post {code} whose caption is no text")
     text = caption["text"] if caption else ""
     parts = (info.get("text_fragments") or {}).get("fragments") or []
-    pieces = "".join(str(part.get("plaintext") or "") for part in parts if isinstance(part, dict))
-    if text and pieces and _plain(text) != _plain(pieces):
+    parts = [part for part in parts if isinstance(part, dict)]
+    pieces = "".join(str(part.get("plaintext") or "") for part in parts)
+    if text and pieces and not _agree(text, pieces, parts):
         raise MalformedError(f"post {code} whose caption and fragments differ")
     text = text or pieces
     flags = [] if text else ["no_text"]
@@ -206,6 +207,24 @@ def _text(raw: dict[str, Any], info: dict[str, Any], code: str) -> tuple[str, li
     if isinstance(snippet, dict) and (long := snippet.get("snippet_text") or snippet.get("text")):
         text, flags = f"{text}\n{long}".strip(), [*flags, "long_text"]
     return MENTION.sub(f"@{USER}", text).strip(), flags
+
+
+def _agree(text: str, pieces: str, parts: list[dict[str, Any]]) -> bool:
+    """The caption is its fragments; where some are links, mentions or tags, which may be shown shorter, the plain
+    ones stand in it in order."""
+    whole = _plain(text)
+    if whole == _plain(pieces):
+        return True
+    plain = [_plain(str(part.get("plaintext") or "")) for part in parts if part.get("fragment_type") == "plaintext"]
+    if len(plain) == len(parts):
+        return False
+    at = 0
+    for piece in plain:
+        found = whole.find(piece, at)
+        if found < 0:
+            return False
+        at = found + len(piece)
+    return True
 
 
 def _plain(text: str) -> str:

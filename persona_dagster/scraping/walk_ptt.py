@@ -34,6 +34,7 @@ class PttWalk:
         if not BOARD.fullmatch(work.board):
             raise ValueError(f"{work.board!r} is no PTT board's name")
         self.base = f"{work.site.origin}/bbs/{work.board}"
+        self.by_browser = False  # in-page fetches, once a page was opened by navigation
         self.newest = 0  # unix time of the newest article listed
 
     def run(self) -> None:
@@ -204,12 +205,16 @@ class PttWalk:
 
     def ask(self, url: str) -> Fetched:
         """Over plain HTTP; through the browser once for the gate, and for good once HTTP is challenged."""
-        if self.work.site.route == "browser":
-            return self.work.ask(url, how=self.work.browser.pass_over18)
-        fetched = self.work.ask(url)
-        if fetched.outcome is Outcome.GATE:
-            self.work.log(f"ptt/{self.work.board}: the over-18 gate; a browser answers it")
-            passed = self.work.ask(url, how=self.work.browser.pass_over18)
-            self.work.http.cookies = self.work.browser.cookies()
-            return passed
-        return fetched
+        work = self.work
+        if self.by_browser:
+            return work.ask(url, how=work.browser.fetch)
+        if work.site.route != "browser":
+            fetched = work.ask(url, spare=Outcome.CHALLENGE)
+            if fetched.outcome not in (Outcome.GATE, Outcome.CHALLENGE):
+                return fetched
+            work.log(f"ptt/{work.board}: {fetched.why}; a browser asks")
+        passed = work.ask(url, how=work.browser.pass_over18)
+        work.http.cookies = work.browser.cookies()
+        for_good = work.site.route == "browser" or fetched.outcome is Outcome.CHALLENGE
+        self.by_browser = passed.ok and for_good
+        return passed

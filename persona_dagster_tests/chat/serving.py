@@ -31,5 +31,5 @@ class Served:
         return f"{self.url}/v1"
 
     def close(self) -> None:
-        self.server.should_exit = True
+        self.server.should_exit = self.server.force_exit = True  # a browser's open stream would hold it for long
         self.thread.join(10)

@@ -100,6 +100,20 @@ def test_a_database_that_is_written_to_is_told_and_left_whole(tmp_path: Path, mo
     assert StoreBusyError("x").args == ("x",)
 
 
+def test_searching_lays_nothing_beside_a_database(tmp_path: Path) -> None:
+    """A log left behind by a reader would break the seal of a backup; one that stands there is read along."""
+    path = tmp_path / "runs.db"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE runs (body TEXT)")
+        writer.commit()
+    assert search.find(tmp_path, [EXCERPT.encode()]) == [] and list(tmp_path.iterdir()) == [path]
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("INSERT INTO runs VALUES (?)", (SECRET,))
+        writer.commit()
+        assert path in search.find(tmp_path, [EXCERPT.encode()]), "as yet it stands in the log alone"
+
+
 @pytest.mark.parametrize(
     ("value", "blotted"),
     [

@@ -85,6 +85,15 @@ def test_the_gate_closes_again() -> None:
         assert get().status_code == 200
 
 
+def test_the_gate_may_stand_in_a_script_alone() -> None:
+    content = Content({"Hate": [ptt_item(1)]}, {}, {})
+    rules = Scenario([Rule("over18_script", times=None)])
+    with serve(content, Clock(), rules) as replica, httpx.Client() as client:
+        answer = client.get(replica.url(PTT + "/bbs/Hate/index.html"))
+        assert answer.status_code == 200 and "r-ent" in answer.text
+        assert "/ask/over18?from=" in answer.text
+
+
 def test_pages_shift_between_two_requests() -> None:
     with with_fault(Rule("shift", nth=2)) as (_, get):
         before, after = get(f"{PTT}/bbs/Boy-Girl/index2.html"), get(f"{PTT}/bbs/Boy-Girl/index2.html")

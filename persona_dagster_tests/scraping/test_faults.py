@@ -8,8 +8,9 @@ import pytest
 
 from persona_dagster.config.sources import Sources
 from persona_dagster.records import Outcome
-from persona_dagster.sample.faults import Rule
-from persona_dagster.sample.replica import Replica
+from persona_dagster.sample.content import tiny as tiny_content
+from persona_dagster.sample.faults import Rule, Scenario
+from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.scraping import ptt_markup
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.crawl import crawl_board
@@ -29,7 +30,7 @@ ARTICLE = r"ptt/bbs/Boy-Girl/M\."
         (Rule("500", ARTICLE, times=3), Outcome.SERVER_BUSY),
         (Rule("503", ARTICLE, times=3), Outcome.SERVER_BUSY),
         (Rule("429", ARTICLE, times=3), Outcome.RATE_LIMITED),
-        (Rule("challenge", ARTICLE), Outcome.CHALLENGE),
+        (Rule("challenge", ARTICLE, times=None), Outcome.CHALLENGE),
         (Rule("private", ARTICLE), Outcome.BLOCKED),
         (Rule("gzip_bomb", ARTICLE), Outcome.TOO_LARGE),
         (Rule("large", ARTICLE), Outcome.TOO_LARGE),
@@ -77,7 +78,21 @@ def test_a_challenge_closes_the_host(crawl_with: Crawl) -> None:
     report, _, running = crawl_with("ptt", "Boy-Girl", Rule("challenge", "ptt/bbs", times=None))
     assert report.refused
     assert not report.retryable
-    assert len([asked for asked in running.asked if asked.site == "ptt" and "robots" not in asked.target]) == 1
+    asked = [one for one in running.asked if one.site == "ptt" and "robots" not in one.target]
+    assert [one.from_browser for one in asked] == [False, True], "once over HTTP, once by a browser, and no more"
+
+
+@pytest.mark.browser
+def test_a_browser_takes_over_where_http_is_challenged(crawl_with: Crawl, scraped: Archive) -> None:
+    report, archive, running = crawl_with(
+        "ptt", "Boy-Girl", Rule("challenge", r"ptt/bbs/Boy-Girl/M\.", nth=4, times=None, spares_browsers=True)
+    )
+    assert report.complete, report.why
+    assert report.outcomes[Outcome.CHALLENGE.value] == 1
+    assert archive.digest("ptt", "Boy-Girl") == scraped.digest("ptt", "Boy-Girl")
+    articles = [one.from_browser for one in running.asked if "/M." in one.target]
+    assert articles[:4] == [False] * 4
+    assert all(articles[4:]), "for good"
 
 
 def test_a_slow_drip_is_cut_off(crawl_with: Crawl, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,6 +197,23 @@ def test_the_over18_gate_is_passed_once_by_a_browser(crawl_with: Crawl) -> None:
     by_browser = [asked for asked in running.asked if asked.from_browser and asked.site == "ptt"]
     assert len([asked for asked in by_browser if "/M." in asked.target]) == 0  # the bulk goes over plain HTTP
     assert any(asked.method == "POST" for asked in by_browser)
+
+
+@pytest.mark.browser
+def test_the_gate_in_a_script_is_passed_too(tiny: Sources, tmp_path: Path) -> None:
+    """The site of today serves the list and lets a script ask: plain HTTP never meets it, a browser does."""
+    rules = Scenario([Rule("over18_script", "ptt/bbs/Hate", times=None)])
+    with serve(tiny_content(), scenario=rules) as running:
+        for route in ("browser", "http"):
+            sources = tiny.model_copy(update={"ptt": tiny.ptt.model_copy(update={"route": route})})
+            archive = Archive(tmp_path / route)
+            report = crawl_board("ptt", "Hate", sources, archive, transport=Transport(running.rewrites), log=print)
+            assert report.complete, report.why
+            assert report.new > 0
+        digests = {Archive(tmp_path / route).digest("ptt", "Hate") for route in ("browser", "http")}
+    assert len(digests) == 1, "the same bytes by either way"
+    questions = [one for one in running.asked if "/ask/over18" in one.target]
+    assert {one.from_browser for one in questions} == {True}
 
 
 @pytest.mark.browser

@@ -80,7 +80,8 @@ def test_damage_is_seen(source: str, scraped: Archive, request: pytest.FixtureRe
     assert sum(parsed.complete for parsed in whole) >= 2
 
     rng, called_complete, seen = random.Random(20261121), 0, 0
-    for _ in range(SOAK_ROUNDS if soak else ROUNDS):
+    rounds = SOAK_ROUNDS if soak else ROUNDS
+    for _ in range(rounds):
         number = rng.randrange(len(pages))
         mutate = rng.choice(MUTATIONS)
         damaged = mutate(pages[number].body, rng)
@@ -93,6 +94,7 @@ def test_damage_is_seen(source: str, scraped: Archive, request: pytest.FixtureRe
             before = [(post.kind, post.floor) for post in whole[number].posts]
             after = [(post.kind, post.floor) for post in parsed.posts]
             assert len(after) >= len(before), f"{mutate.__name__} of {pages[number].name}: {len(before)} → {len(after)}"
+    print(f"{source}: {rounds} mutations of {len(pages)} pages, {seen} typed, {called_complete} whole all the same")
     assert seen > 100, "most damage is typed"
 
 

@@ -90,6 +90,9 @@ def test_a_dead_browser_is_an_outcome_and_comes_back(replica: Replica) -> None:
         assert browser.goto(url).outcome is Outcome.TIMEOUT
         assert browser.deaths == 1
         assert browser.goto(url).ok
+        browser._browser.close()
+        assert browser.fetch(url).outcome is Outcome.TIMEOUT
+        assert browser.fetch(url).ok, "in-page fetches go on from the page that was open"
 
 
 @pytest.mark.browser

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections import Counter
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from persona_dagster.records import Outcome, Post
+from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.inspecting import parse_file
 from persona_dagster.scraping.parsed import Parsed
 from persona_dagster.scraping.parsing import link_replies
@@ -253,3 +255,11 @@ def test_the_length_that_the_page_states() -> None:
     pasted = states(f"\n{push()}\n{STATION}", length - 60)
     assert pasted.usable
     assert "length_unproven" in pasted.flags
+
+
+def test_a_title_that_cloudflare_took_for_an_address(scraped: Archive) -> None:
+    page = next(one.body for one in scraped.latest("ptt", "Boy-Girl") if one.kind == "listing").decode()
+    hidden = '<span class="__cf_email__" data-cfemail="30467052">[email&#160;protected]</span>'
+    title = next(row.title for row in parse_listing(page.encode()).articles if row.title.isprintable())
+    again = parse_listing(page.replace(html.escape(title), f"@{hidden} 早", 1).encode())
+    assert "@v@b 早" in [row.title for row in again.rows]
