@@ -90,8 +90,8 @@ class DedupIndex:
     def load(cls, folder: Path) -> DedupIndex:
         """The index kept in `folder`; an empty one where there is none that can be read."""
         try:
-            texts, pairs, postings, ranks = (pl.read_ipc(folder / version() / f"{name}.arrow") for name in PARTS)
-            return cls(texts, pairs, postings, ranks)
+            parts = {name: pl.read_ipc(folder / version() / f"{name}.arrow") for name in PARTS}
+            return cls(parts["texts"], parts["pairs"], parts["postings"], parts["ranks"])
         except (OSError, pl.exceptions.PolarsError):
             return cls()
 

@@ -1,4 +1,4 @@
-"""All pairs of short texts with Jaccard similarity of character 3-grams >= t: exact, in numpy.
+"""All pairs of texts with Jaccard similarity of character 3-grams >= t: exact, in numpy.
 
 Prefix filter with the rarest grams first, length and positional filters, a bitmap bound, and an exact count on
 what is left (AllPairs, PPJoin: Bayardo 2007, Xiao 2008). Recall and precision are 1 by construction, and for
