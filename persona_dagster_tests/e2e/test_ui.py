@@ -145,7 +145,6 @@ def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
     look(ui, "materialised")
 
 
-@pytest.mark.soak
 def test_a_schedule_is_switched_off_and_on(ui: Ui) -> None:
     ui.open("automation")
     switch = ui.page.locator("[class*=VirtualizedTable_row]", has_text="nightly_ptt").locator(
