@@ -23,7 +23,7 @@ PAGES, SOAK_PAGES = 300, 20_000
 NEWEST, GAP = 1_788_235_200, 50  # seconds between two articles: 20,000 lie within 12 days
 LISTED = 20
 MOST_GROWTH = 8 << 20  # bytes between a tenth of the walk and its end; 20,000 bodies would be 300 MB
-INDEX_A_PAGE, SLACK = 1024, 16 << 20  # at the end the index of the whole board is read, without bodies
+INDEX_A_PAGE, SLACK = 2048, 16 << 20  # at the end the index of the whole board is read, from 1,000 small parts
 
 
 def name(number: int, pages: int) -> str:
