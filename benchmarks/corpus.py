@@ -44,7 +44,7 @@ def peer(task: str, name: str, *paths: Path) -> dict[str, Any] | None:
         why = reason.read_text(encoding="utf-8").strip() if reason.exists() else "run benchmarks/peers.sh"
         print(f"  {name:<15} skipped: {why}")
         return None
-    command = [PEERS / name / "bin" / "python", HERE / "corpus_peers.py", task, name, *paths]
+    command: list[str | Path] = [PEERS / name / "bin" / "python", HERE / "corpus_peers.py", task, name, *paths]
     # Its own home: data-juicer makes folders there when it is imported.
     with tempfile.TemporaryDirectory() as home:
         quiet = {"HOME": home, "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
@@ -97,8 +97,8 @@ def cleaning(texts: list[str], folder: Path) -> None:
     ]))  # fmt: skip
     for name in ("datatrove", "data-juicer"):
         if result := peer("clean", name, source, folder / name, rules):
-            out = pl.read_ndjson(folder / name / "out.jsonl")
-            theirs = dict(out.select("id", "text").iter_rows())  # datatrove leaves rows without text out
+            written = pl.read_ndjson(folder / name / "out.jsonl")
+            theirs = dict(written.select("id", "text").iter_rows())  # datatrove leaves rows without text out
             differ = sum(theirs.get(str(n)) not in (text, None) for n, text in enumerate(wanted))
             seconds = result["seconds"]
             report = f"{megabytes / seconds:6.1f} MB/CPU-s  ours is {seconds / ours:.1f}x  rows that differ: {differ}"

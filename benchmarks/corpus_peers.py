@@ -13,6 +13,8 @@ import os
 import resource
 import sys
 import tempfile
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,8 @@ def grams(text: str) -> set[str]:
 def datasketch(texts: list[str]) -> Pairs:
     from datasketch import MinHash, MinHashLSH
 
-    lsh, pairs = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS), set()
+    lsh = MinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS)
+    pairs: Pairs = set()
     for number, text in enumerate(texts):
         sketch = MinHash(num_perm=PERMUTATIONS)
         sketch.update_batch([gram.encode() for gram in grams(text)])
@@ -46,7 +49,8 @@ def datasketch(texts: list[str]) -> Pairs:
 def rensa(texts: list[str]) -> Pairs:
     from rensa import RMinHash, RMinHashLSH
 
-    lsh, pairs = RMinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS, num_bands=32), set()
+    lsh = RMinHashLSH(threshold=THRESHOLD, num_perm=PERMUTATIONS, num_bands=32)
+    pairs: Pairs = set()
     sketches: list[Any] = []
     for start in range(0, len(texts), 10_000):
         some = [list(grams(text)) for text in texts[start : start + 10_000]]
@@ -71,6 +75,10 @@ def _rules(path: str) -> list[dict[str, Any]]:
     return json.loads(Path(path).read_text(encoding="utf-8"))
 
 
+def _fold(table: dict[int, str], text: str) -> str:
+    return text.translate(table)
+
+
 def datatrove(source: str, target: str, rules_path: str) -> float:
     import re
 
@@ -79,18 +87,20 @@ def datatrove(source: str, target: str, rules_path: str) -> float:
     from datatrove.pipeline.readers import JsonlReader
     from datatrove.pipeline.writers import JsonlWriter
 
-    rules = [
-        (str.maketrans(rule["table"]), None, "") if rule["table"] else
-        (None, re.compile(rule["pattern"], re.MULTILINE if rule["multiline"] else 0), rule["replace"])
-        for rule in _rules(rules_path)
-    ]  # fmt: skip
+    steps: list[Callable[[str], str]] = []
+    for rule in _rules(rules_path):
+        if rule["table"]:
+            steps.append(partial(_fold, str.maketrans(rule["table"])))
+        else:
+            pattern = re.compile(rule["pattern"], re.MULTILINE if rule["multiline"] else 0)
+            steps.append(partial(pattern.sub, rule["replace"]))
 
     class Rules(BaseFormatter):
         name = "rules"
 
         def format(self, text: str) -> str:
-            for table, pattern, replace in rules:
-                text = pattern.sub(replace, text) if pattern else text.translate(table)
+            for step in steps:
+                text = step(text)
             return text
 
     with tempfile.TemporaryDirectory() as logs:

@@ -145,9 +145,10 @@ def main() -> None:
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     with tempfile.TemporaryDirectory() as folder:
         make_input(rows, Path(folder))
-        results = {side: measure(side, rows, Path(folder)) for side in ("ours", "theirs")}
-    for side, result in results.items():
-        print(side, result)
+        results = {}
+        for side in ("ours", "theirs"):
+            results[side] = measure(side, rows, Path(folder))
+            print(side, results[side], flush=True)
     for unit in ("seconds", "cpu_seconds", "peak_mb"):
         print(f"theirs / ours, {unit}: {results['theirs'][unit] / results['ours'][unit]:.2f}")
 

@@ -49,12 +49,13 @@ def json_digest(value: Any) -> str:
 
 def text_digest(*parts: str) -> str:
     """32 hex digits over the parts and the borders between them."""
-    digest = xxhash.xxh3_128()
-    for part in parts:
-        data = part.encode()
-        digest.update(len(data).to_bytes(8, "little"))
-        digest.update(data)
-    return digest.hexdigest()
+    return xxhash.xxh3_128_hexdigest(b"".join(map(framed, parts)))
+
+
+def framed(part: str) -> bytes:
+    """A part as `text_digest` takes it in: its length in bytes, then its bytes."""
+    data = part.encode()
+    return len(data).to_bytes(8, "little") + data
 
 
 def combine(digests: Iterable[str]) -> str:
@@ -76,7 +77,13 @@ def file_digest(path: Path) -> str:
 
 def keyed_hash(key: str, *parts: str) -> int:
     """A 64-bit number that orders rows without any RNG state: the same on every machine, nested by size."""
-    return int(text_digest(key, *parts)[:16], 16)
+    return xxhash.xxh3_128_intdigest(b"".join(map(framed, (key, *parts)))) >> 64
+
+
+def keyed_hashes(key: str, names: Iterable[str]) -> list[int]:
+    """`keyed_hash(key, name)` of every name: a million in about a second."""
+    head = framed(key)
+    return [xxhash.xxh3_128_intdigest(head + framed(name)) >> 64 for name in names]
 
 
 def author_key(secret: bytes, source: str, author: str) -> str:

@@ -32,6 +32,8 @@ CORPUS_RULES = (
 
 _USER = r"(?:<USER>|[A-Za-z][A-Za-z0-9]{1,11})"
 _STAMP = r"(?:(?:<IP>|(?:[0-9]{1,3}\.){3}[0-9]{1,3}) *)?(?:[0-9]{4}/)?[0-9]{2}/[0-9]{2} [0-9]{2}:[0-9]{2}"
+# Alone in a line: PTT's has no year, unless an address stands before it; after a colon it is what was asked for.
+_LONE_STAMP = r"(?<![:：]\n) *(?:(?:<IP>|(?:[0-9]{1,3}\.){3}[0-9]{1,3}) *(?:[0-9]{4}/)?)?[0-9]{2}/[0-9]{2} [0-9]{2}:[0-9]{2} *(?:\n|\Z)"
 _FLOOR = r"[Bb][0-9]{1,4}"
 _FORUM_HOSTS = (
     r"(?:[a-z0-9\-]+\.)?"
@@ -51,8 +53,8 @@ OWN_RULES = (
 FORUM_RULES = (
     ("push", rf"^ *(?:推|噓|→) ?{_USER} *: ?(?P<keep>[^\n]{{0,200}}?) *{_STAMP} *$", r"\g<keep>"),
     ("push", rf"^ *[推噓] ?(?:<USER> *[:：]|{_USER} *:) ?|^ *→ ?<USER> *[:：] ?|\A[推噓→] ?[:：] ?", ""),
-    ("stamp", rf"^ *{_STAMP} *(?:\n|\Z)|(?: {{2,40}}|(?<= )<IP> *){_STAMP} *$", ""),
-    ("stamp", r"^ *(?:[0-9]{4} ?年 ?)?[0-9]{1,2} ?月 ?[0-9]{1,2} ?日 [0-9]{2}:[0-9]{2} *(?:\n|\Z)", ""),
+    ("stamp", rf"^{_LONE_STAMP}|(?: {{2,40}}|(?<= )<IP> *){_STAMP} *$", ""),
+    ("stamp", r"^(?<![:：]\n) *(?:[0-9]{4} ?年 ?)?[0-9]{1,2} ?月 ?[0-9]{1,2} ?日 [0-9]{2}:[0-9]{2} *(?:\n|\Z)", ""),
     # A vitamin, a graphics card or a basement opens a line too: a floor is called, repeated, or stands alone.
     (
         "floor",

@@ -71,7 +71,7 @@ def _lay_out(chat: Chat, parts: SimpleNamespace) -> None:
     with gr.Row(elem_id="chats", equal_height=True):
         # Plain text: what a model or a user says never becomes markup, and loads nothing from elsewhere.
         options: dict[str, Any] = {"render_markdown": False, "feedback_options": None, "allow_tags": False}
-        options |= {"buttons": ["copy", "copy_all"], "layout": "bubble", "height": "56vh"}
+        options |= {"buttons": ["copy", "copy_all"], "layout": "bubble", "height": "50vh"}
         parts.box = gr.Chatbot(label=say("with_adapter", "zh"), elem_id="chat", **options)
         parts.base_box = gr.Chatbot(label=say("base_only", "zh"), elem_id="base-chat", visible=False, **options)
     parts.who = gr.Radio(render.voices(chat.personas, "zh"), value=AUTO, label=say("persona", "zh"), elem_id="who")

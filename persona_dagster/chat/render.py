@@ -13,7 +13,7 @@ from persona_dagster.config.personas import Personas
 
 CSS = """
 .gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#page-top { gap: 2px; }
+#page-top { gap: 2px; flex: 0 0 auto; }
 #head h1 { font-size: 1.35rem; font-weight: 700; margin: 0; }
 #head p { margin: 0; opacity: .72; font-size: .9rem; }
 #status { font-size: .82rem; padding: 0; }
@@ -27,17 +27,20 @@ CSS = """
 /* Gradio keeps line breaks of the whole bubble, its own markup's too: only what is said needs them. */
 #chats .message-markdown-disabled { white-space: normal !important; }
 #chats .message-content .md { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.65; }
-#chats .thought-group { white-space: pre-line; font-size: .85rem; opacity: .85; }
+#chats .thought-group { white-space: pre-line; font-size: .85rem; opacity: .8; border: 0; padding: 0;
+  background: none; box-shadow: none; }
+#adapter input { text-overflow: ellipsis; padding-right: 1.6em; }
 #chats button[aria-label="Clear"] { display: none; }
 #examples td, #examples button { white-space: nowrap; }
 @media (max-width: 640px) {
-  .gradio-container main { padding: 8px !important; gap: 8px !important; }
   #head h1 { font-size: 1.1rem; }
   #head p { display: none; }
   #chat, #base-chat { height: 46vh !important; }
   #who label { padding: 4px 8px; font-size: .82rem; }
   #asking button { min-width: 58px !important; padding: 0 6px; font-size: .9rem; }
+  /* In a column a chat would shrink to nothing while empty, and grow past the screen when not. */
   #chats { flex-direction: column; }
+  #chats > * { flex: 0 0 auto !important; width: 100%; }
 }
 """
 

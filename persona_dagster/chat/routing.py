@@ -164,7 +164,8 @@ def questions_of_pool(dialogues: pl.DataFrame, split: pl.DataFrame, personas: Pe
 
 
 def first_sentence(text: str) -> str:
-    return _SENTENCE.match(text.strip())[0][:60]  # type: ignore[index]  (the pattern matches anything)
+    found = _SENTENCE.match(text.strip())
+    return found[0][:60] if found else ""
 
 
 def _question(messages: Sequence[Mapping[str, str]]) -> str:

@@ -53,7 +53,7 @@ class Training(Config):
     max_grad_norm: float = Field(1.0, gt=0)
     optimizer: Literal["adamw_torch", "adamw_8bit"] = "adamw_torch"
     max_length: int = Field(2048, ge=16)
-    packing: bool = False
+    padding_free: bool = False  # a batch laid end to end, each row apart: no padding, same loss; needs no shortcut
     gradient_checkpointing: bool = True
     chunked_loss: bool = False  # logits a chunk at a time: small cards
     seed: int = 3407

@@ -18,6 +18,7 @@ import zstandard
 from persona_dagster.config.sources import Sources
 from persona_dagster.corpus.clean import Simplified, clean_posts
 from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.labels import standardise_source
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import KINDS, SOURCES
 from persona_dagster.records import POST_SCHEMA
@@ -101,6 +102,8 @@ def _rows(block: bytes, path: Path, number: int) -> pl.DataFrame:
         raise DumpFormatError(
             f"{path}: block {number} ({BATCH_BYTES >> 20} MB each) is not one JSON object a line: {error}"
         ) from error
+    spelt = {name: standardise_source(name) or name for name in frame["source"].drop_nulls().unique()}
+    frame = frame.with_columns(pl.col("source").replace(spelt))
     strange = frame.filter(
         ~pl.col("source").is_in(SOURCES) | ~pl.col("kind").is_in(list(KINDS)) | pl.col("source").is_null()
     )

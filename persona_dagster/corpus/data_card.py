@@ -18,6 +18,7 @@ import polars as pl
 
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.quality import usable
+from persona_dagster.corpus.warehouse import run_sql
 
 Bars = list[tuple[str, float]]
 # Qwen and Llama 3 spend about 0.8 tokens on a Han character and 1.3 on an English word (4.5 letters).
@@ -34,28 +35,15 @@ def _numbers(frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None) 
         usable().alias("usable"),
         pl.col("dup_of").is_not_null().alias("copy"),
     )  # fmt: skip
-    boards = (
-        shape.group_by("source", "board")
-        .agg(
-            pl.len().alias("rows"),
-            pl.sum("usable"),
-            pl.sum("copy").alias("copies"),
-            pl.col("tokens").sum().round().cast(pl.Int64),
-        )
-        .sort("rows", descending=True)
-    )
-    used = shape.filter("usable")
-    lengths = [0, 5, 10, 20, 40, 80, 160, 320, 640, 1280, 2560]
-    bins = used.select(pl.col("chars").cut(lengths, labels=None).alias("bin")).group_by("bin").len().sort("bin")
-    months = shape.drop_nulls("created_at").group_by(pl.col("created_at").dt.strftime("%Y")).len().sort("created_at")
+    boards, lengths, years = (run_sql(f"card_{name}", shape=shape) for name in ("boards", "lengths", "years"))
     return {
         "funnel": funnel.to_dict(),
         "rows": len(frame),
         "usable": int(shape["usable"].sum()),
-        "tokens_usable_estimate": int(used["tokens"].sum() or 0),
+        "tokens_usable_estimate": round(shape.filter("usable")["tokens"].sum() or 0),
         "boards": boards.to_dicts(),
-        "lengths": [(str(row["bin"]), row["len"]) for row in bins.to_dicts()],
-        "years": [(row["created_at"], row["len"]) for row in months.to_dicts()],
+        "lengths": [(f"{least}-{most or ''}", rows) for least, most, rows in lengths.iter_rows()],
+        "years": list(years.iter_rows()),
         "duplicates": []
         if matches is None
         else [tuple(r.values()) for r in matches.group_by("cause").len().sort("cause").to_dicts()],

@@ -61,19 +61,19 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
     With a folder `index` only texts that were not there the last time are compared; the outcome is the same.
     """
     texts = frame["text"].fill_null("")
-    rows = frame.with_columns(texts).select(
-        *hashes(pl.col("text")),
+    rows = texts.to_frame().select(*hashes(pl.col("text")))
+    seen = DedupIndex.load(index) if index else DedupIndex(once=True)
+    numbered = seen.take_in(rows, texts)
+    if index:
+        seen.save(index)
+    shared = pl.concat([numbered["node"].filter(numbered["node"].is_duplicated()), seen.pairs["a"], seen.pairs["b"]])
+    numbered = numbered.join(shared.unique().to_frame(), on="node", how="semi")
+    compared = numbered.hstack(frame[numbered["row"]].select(
         "source", "board", "post_id", "created_at",
         (pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0).alias("blocked"),
         pl.col("kind").is_in(["comment", "reply"]).alias("comment"),
-    )  # fmt: skip
-    seen = DedupIndex.load(index) if index else DedupIndex()
-    compared = seen.take_in(rows, texts).filter(
-        (pl.col("letters") >= SHORTEST) | (~pl.col("comment") & (pl.col("letters") > 0))
-    )
-    if index:
-        seen.save(index)
-    survivors = run_sql("survivors", compared=compared, pairs=seen.pairs)
+    ))  # fmt: skip
+    survivors = run_sql("survivors", {"shortest": SHORTEST}, compared=compared)
     copies = run_sql("copies", survivors=survivors, stars=_near(survivors, seen.pairs))
     dup_of = pl.Series([None], dtype=pl.String).new_from_index(0, len(frame)).scatter(copies["row"], copies["kept"])
     return Deduplicated(frame.with_columns(dup_of.alias("dup_of")), copies.select(MATCHES))

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 import xxhash
+from numpy.typing import NDArray
 
 from persona_dagster.corpus import setjoin
 from persona_dagster.digest import sha256, text_digest
@@ -32,7 +33,7 @@ TEXTS = pl.Schema({
 })  # fmt: skip
 PAIRS = pl.Schema({"a": pl.UInt32, "b": pl.UInt32, "jaccard": pl.Float64})
 RANKS = pl.Schema({"rank": pl.UInt32})  # of the buckets of grams, see setjoin
-POSTINGS = pl.Schema({"token": pl.UInt32, "row": pl.UInt32, "place": pl.UInt16})
+POSTINGS = pl.Schema({"key": pl.UInt64, "row": pl.UInt32, "place": pl.UInt16})
 
 
 def normalised(column: pl.Expr) -> pl.Expr:
@@ -72,6 +73,9 @@ def differ_beyond_digits(left: pl.Series, right: pl.Series) -> np.ndarray:
     return (shapes[0] != shapes[1]).to_numpy()
 
 
+PARTS = ("texts", "pairs", "postings", "ranks")
+
+
 @dataclass
 class DedupIndex:
     """Texts compared so far. `take_in` makes it that of a corpus, `save` keeps it."""
@@ -80,12 +84,14 @@ class DedupIndex:
     pairs: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAIRS))
     postings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POSTINGS))
     ranks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RANKS))
+    once: bool = False  # nothing will be looked up later, so no postings are made
 
     @classmethod
     def load(cls, folder: Path) -> DedupIndex:
         """The index kept in `folder`; an empty one where there is none that can be read."""
         try:
-            return cls(*(pl.read_parquet(folder / version() / f"{name}.parquet") for name in cls.__dataclass_fields__))
+            parts = {name: pl.read_ipc(folder / version() / f"{name}.arrow") for name in PARTS}
+            return cls(parts["texts"], parts["pairs"], parts["postings"], parts["ranks"])
         except (OSError, pl.exceptions.PolarsError):
             return cls()
 
@@ -94,9 +100,9 @@ class DedupIndex:
         target, fresh = folder / version(), folder / f".{os.getpid()}.tmp"
         shutil.rmtree(fresh, ignore_errors=True)
         fresh.mkdir(parents=True)
-        for name in self.__dataclass_fields__:
-            with (fresh / f"{name}.parquet").open("wb") as file:
-                getattr(self, name).write_parquet(file, compression="uncompressed")
+        for name in PARTS:
+            with (fresh / f"{name}.arrow").open("wb") as file:
+                getattr(self, name).write_ipc(file)  # Parquet would take as long as the comparison
                 file.flush()
                 os.fsync(file.fileno())
         for old in folder.iterdir():
@@ -107,27 +113,29 @@ class DedupIndex:
     def take_in(self, rows: pl.DataFrame, texts: pl.Series) -> pl.DataFrame:
         """Rows (`one`, `two` and more, in the order of `texts`) with `node` and `letters`; all pairs of nodes compared.
 
-        Texts that no row has any more are forgotten, with all that was known of them.
+        Nodes that no row has any more are forgotten, with all that was known of them.
         """
         rows = rows.with_row_index("row")
-        known = self.texts.join(rows, on=["one", "two"], how="semi")
-        new = rows.join(known, on=["one", "two"], how="anti")
+        found = rows.join(self.texts.select("one", "two", "node", "letters"), on=["one", "two"], how="left")
+        new = found.filter(pl.col("node").is_null())
         if len(new) > FRESH_SHARE * len(rows):
-            known, new, self.ranks = known.clear(), rows, self.ranks.clear()
-        self._forget(known)
-        if len(new):
-            new = new.unique(["one", "two"], keep="first", maintain_order=True).select("one", "two", "row")
-            self._compare(new, rows, texts)
-        return rows.join(self.texts.select("one", "two", "node", "letters"), on=["one", "two"])
+            new, self.ranks = found, self.ranks.clear()
+        found = found.filter(pl.col("node").is_not_null()) if len(new) < len(rows) else found.clear()
+        self._forget(found["node"].to_numpy())
+        if not len(new):
+            return found
+        new = new.drop("node", "letters")
+        self._compare(new.unique(["one", "two"], keep="first", maintain_order=True), found, texts)
+        return pl.concat([found, new.join(self.texts.select("one", "two", "node", "letters"), on=["one", "two"])])
 
-    def _forget(self, known: pl.DataFrame) -> None:
-        if len(known) == len(self.texts):
-            return
+    def _forget(self, living: NDArray[np.uint32]) -> None:
         live = np.zeros(len(self._sizes()), np.bool_)
-        live[known["node"].to_numpy()] = True
-        self.texts = known
-        self.pairs = self.pairs.filter(live[self.pairs["a"].to_numpy()] & live[self.pairs["b"].to_numpy()])
-        self.postings = self.postings.filter(live[self.postings["row"].to_numpy()])
+        live[living] = True
+        stays = live[self.texts["node"].to_numpy()]
+        if not stays.all():
+            self.texts = self.texts.filter(stays)
+            self.pairs = self.pairs.filter(live[self.pairs["a"].to_numpy()] & live[self.pairs["b"].to_numpy()])
+            self.postings = self.postings.filter(live[self.postings["row"].to_numpy()])
 
     def _sizes(self) -> setjoin.I64:
         """Distinct grams by node."""
@@ -136,15 +144,16 @@ class DedupIndex:
         sizes[node] = self.texts["grams"].to_numpy()
         return sizes
 
-    def _compare(self, new: pl.DataFrame, rows: pl.DataFrame, texts: pl.Series) -> None:
-        """Texts never seen become known, and what they are like among themselves and among the known becomes pairs."""
+    def _compare(self, new: pl.DataFrame, known: pl.DataFrame, texts: pl.Series) -> None:
+        """Texts never seen become known; who among them is alike, or like a known one, becomes a pair."""
         norms = texts.gather(new["row"]).to_frame("text").select(normalised(pl.col("text")).alias("norm"))["norm"]
         new = new.with_columns(norms, pl.Series("key", [text_key(norm) for norm in norms], dtype=pl.Binary))
-        stored = self.texts.unique("key").select("key", "node", "letters", "grams")
+        first = len(self._sizes())
+        stored = self.texts.join(new, on="key", how="semi").unique("key").select("key", "node", "letters", "grams")
         fresh = (
             new.unique("key", keep="first", maintain_order=True)
             .join(stored, on="key", how="anti", maintain_order="left")
-            .with_row_index("node", offset=len(self._sizes()))
+            .with_row_index("node", offset=first)
             .with_columns(pl.col("norm").str.len_chars().alias("letters"))
         )
         joined = fresh["norm"].set(fresh["letters"] < SHORTEST, "")
@@ -157,24 +166,24 @@ class DedupIndex:
 
         left, right, jaccard = setjoin.similar_pairs(sets, THRESHOLD)
         named = fresh["node"]
-        before = setjoin.Postings(*(self.postings[name].to_numpy() for name in POSTINGS))
-        added = setjoin.Postings.of(sets, named.to_numpy(), THRESHOLD)
-        if len(before.tokens):
-            theirs, ours = before.partners(added, self._sizes(), THRESHOLD)
+        if not self.once:
+            before = setjoin.Postings(*(self.postings[name].to_numpy() for name in POSTINGS))
+            added = setjoin.Postings.of(sets, named.to_numpy(), THRESHOLD)
+            merged = before.merged(added)
+            self.postings = pl.DataFrame([merged.keys, merged.rows, merged.places], schema=POSTINGS)
+            theirs, ours = before.partners(added, THRESHOLD)
             partners, which = np.unique(theirs, return_inverse=True)
-            norms = self._norms(partners, rows, texts)
-            across = setjoin.confirmed(
-                sets.followed_by(_sets(norms, self.ranks)), ours - named[0], len(fresh) + which, THRESHOLD
-            )
-            left, right, jaccard = (np.concatenate(both) for both in zip((left, right, jaccard), across, strict=True))
+            norms = self._norms(partners, known, texts)
+            both = sets.followed_by(_sets(norms, self.ranks))
+            across = setjoin.confirmed(both, ours - first, len(fresh) + which, THRESHOLD)
+            left, right, jaccard = (np.concatenate(pair) for pair in zip((left, right, jaccard), across, strict=True))
             joined, named = joined.append(norms), named.append(pl.Series(partners, dtype=pl.UInt32))
         pairs = pl.DataFrame({"a": named.gather(left), "b": named.gather(right), "jaccard": jaccard}, schema=PAIRS)
         self.pairs = self.pairs.extend(pairs.filter(differ_beyond_digits(joined.gather(left), joined.gather(right))))
-        merged = before.merged(added)
-        self.postings = pl.DataFrame([merged.tokens, merged.rows, merged.places], schema=POSTINGS)
 
-    def _norms(self, nodes: setjoin.I64, rows: pl.DataFrame, texts: pl.Series) -> pl.Series:
+    def _norms(self, nodes: setjoin.I64, known: pl.DataFrame, texts: pl.Series) -> pl.Series:
         """The normalised texts of nodes that stand in the corpus, in the order of the nodes."""
-        wanted = self.texts.filter(pl.col("node").is_in(pl.Series(nodes, dtype=pl.UInt32).implode()))
-        first = rows.join(wanted, on=["one", "two"]).unique("node", keep="any").sort("node")
+        wanted = np.zeros(len(self._sizes()), np.bool_)
+        wanted[nodes] = True
+        first = known.filter(wanted[known["node"].to_numpy()]).unique("node").sort("node")
         return texts.gather(first["row"]).to_frame("text").select(normalised(pl.col("text")).alias("norm"))["norm"]

@@ -86,9 +86,10 @@ def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
         ) & forum & ~comment,
         "flood": pl.col("flood"),
         "copypasta": pl.col("copypasta"),
-        # What is not Chinese; XD, QQ and a word of English are how Taiwan writes.
+        # Other languages; in Latin letters from four words on, since XDDDDD, QQ and a word of English are Taiwan's own.
         "foreign": (
-            pl.col("lang").is_in(["ja", "ko", "other"]) | ((pl.col("lang") == "latin") & (pl.col("words") >= 20))
+            pl.col("lang").is_in(["ja", "ko", "other"])
+            | ((pl.col("lang") == "latin") & (text.str.count_matches("[A-Za-z]{2,}") >= 4))
         ) & forum,
         "bot": text.str.contains(BOT) & forum,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""All pairs of short texts with Jaccard similarity of character 3-grams >= t: exact, in numpy.
+"""All pairs of texts with Jaccard similarity of character 3-grams >= t: exact, in numpy.
 
 Prefix filter with the rarest grams first, length and positional filters, a bitmap bound, and an exact count on
 what is left (AllPairs, PPJoin: Bayardo 2007, Xiao 2008). Recall and precision are 1 by construction, and for
@@ -251,9 +251,9 @@ def similar_pairs(
 
 @dataclass
 class Postings:
-    """Under which grams rows can be found later: the prefix of every row, sorted by gram. 10 bytes an entry."""
+    """Under which grams rows can be found later: the prefix of every row, by gram and size. 14 bytes an entry."""
 
-    tokens: NDArray[np.uint32]  # a gram shortened by a hash: a false friend is a candidate that the count rejects
+    keys: U64  # 32 bits of gram, 32 of size. Grams shortened to one only add candidates, which the count rejects
     rows: NDArray[np.uint32]
     places: NDArray[np.uint16]  # how many of the row's grams stand before; cut off above 65,535, which only looks more
 
@@ -263,31 +263,42 @@ class Postings:
         sizes = sets.sizes
         prefix = np.where(sizes > 0, sizes - _least(sizes, threshold) + 1, 0)
         grams = sets.grams[_ranges(sets.offsets[:-1], prefix)]
-        tokens = ((grams * np.uint64(0xC2B2AE3D27D4EB4F)) >> np.uint64(32)).astype(np.uint32)
+        tokens = (grams * np.uint64(0xC2B2AE3D27D4EB4F)) >> np.uint64(32)
+        keys = (tokens << np.uint64(32)) | np.repeat(sizes.astype(np.uint64), prefix)
         places = np.minimum(_ranges(np.zeros(len(sets), np.int64), prefix), 0xFFFF).astype(np.uint16)
-        order = np.argsort(tokens, kind="stable")
-        return cls(tokens[order], np.repeat(rows.astype(np.uint32), prefix)[order], places[order])
+        order = np.argsort(keys, kind="stable")
+        return cls(keys[order], np.repeat(rows.astype(np.uint32), prefix)[order], places[order])
 
     def merged(self, other: Postings) -> Postings:
-        at = np.searchsorted(self.tokens, other.tokens)
+        at = np.searchsorted(self.keys, other.keys)
         return Postings(
-            np.insert(self.tokens, at, other.tokens),
+            np.insert(self.keys, at, other.keys),
             np.insert(self.rows, at, other.rows),
             np.insert(self.places, at, other.places),
         )
 
-    def partners(self, other: Postings, sizes: I64, threshold: float) -> tuple[I64, I64]:
-        """Pairs `(row of self, row of other)` that may be alike; `sizes` is of all rows, by row."""
-        first = np.searchsorted(self.tokens, other.tokens)
-        counts = np.searchsorted(self.tokens, other.tokens, side="right") - first
+    @property
+    def sizes(self) -> I64:
+        return (self.keys & np.uint64(0xFFFFFFFF)).astype(np.int64)
+
+    def partners(self, other: Postings, threshold: float) -> tuple[I64, I64]:
+        """Pairs `(row of self, row of other)` that share a gram of their prefixes and fit by size and place."""
+        size = other.sizes
+        token = (other.keys >> np.uint64(32)) << np.uint64(32)
+        longest = np.floor(size / threshold + 1e-9).astype(np.uint64)
+        first = np.searchsorted(self.keys, token | _least(size, threshold).astype(np.uint64))
+        counts = np.searchsorted(self.keys, token | longest, side="right") - first
         found = [np.empty(0, np.uint64)]
         for some in _slices(counts, len(counts)):
             entry = np.repeat(np.arange(some.start, some.stop), counts[some])
             partner = _ranges(first[some], counts[some])
-            x, y = other.rows[entry].astype(np.int64), self.rows[partner].astype(np.int64)
-            need = _least(sizes[x] + sizes[y], threshold / (1 + threshold))
-            left = np.minimum(sizes[x] - other.places[entry], sizes[y] - self.places[partner])
-            possible = left >= need  # the length filter too: who is too short has too few grams
-            found.append(np.unique((y[possible].astype(np.uint64) << np.uint64(32)) | x[possible].astype(np.uint64)))
+            x, y = size[entry], (self.keys[partner] & np.uint64(0xFFFFFFFF)).astype(np.int64)
+            at_x, at_y = other.places[entry], self.places[partner]
+            possible = np.minimum(x - at_x, y - at_y) >= _least(x + y, threshold / (1 + threshold))
+            # The shorter one is found by fewer of its grams: see `_BySize.index`.
+            short, at = np.minimum(x, y), np.where(y <= x, at_y, at_x)
+            possible &= at <= short - _least(short, 2 * threshold / (1 + threshold))
+            ours, theirs = self.rows[partner[possible]], other.rows[entry[possible]]
+            found.append(np.unique((ours.astype(np.uint64) << np.uint64(32)) | theirs))
         pairs = np.unique(np.concatenate(found))
         return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)

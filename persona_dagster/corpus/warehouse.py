@@ -41,6 +41,7 @@ def sql(name: str) -> str:
 def run_sql(name: str, parameters: dict[str, Any] | None = None, **frames: pl.DataFrame) -> pl.DataFrame:
     """`sql/<name>.sql` over frames, in memory: Arrow in, Arrow out, no file."""
     with duckdb.connect() as connection:
+        connection.execute("SET TimeZone = 'UTC'")
         for table, frame in frames.items():
             connection.register(table, frame.to_arrow())
         return _frame(connection.sql(sql(name), params=parameters or {}))

@@ -32,9 +32,10 @@ def only_if_data_changed(*, join: bool = False, follow: tuple[str, ...] = ()) ->
     asked_twice = (asked & ~asked_once.newly_true()).since(changed)
     once_more = Condition.execution_failed() & ~asked_twice
     something_changed = changed.since(answered | Condition.initial_evaluation()) | once_more
-    # What is upstream comes first, also what this very tick requests: a mix would be made of the old split, and again.
-    settled = ~Condition.any_deps_in_progress() & ~Condition.any_deps_match(Condition.will_be_requested())
-    # A red check holds what is behind it, and what else would be made without that: a mix of new prompts beside the
+    # What is upstream comes first, also what is about to be requested for the same news: a mix would be made of the new
+    # dialogues and the old split, and again of both. (`will_be_requested()` sees only what can run in the same run.)
+    settled = ~Condition.any_deps_in_progress() & ~Condition.any_deps_match(news)
+    # A red check holds what is behind it, and what would be made without that: a mix of new prompts beside the
     # dialogues that had to wait.
     green = Condition.all_deps_blocking_checks_passed()
     ready = settled & ~Condition.in_progress() & green & ~Condition.any_deps_match(~green)

@@ -112,7 +112,8 @@ def _posts(house: House) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(join=True),
     )
     def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
-        deduplicated = mark_duplicates(pl.concat([ptt_posts, dcard_posts, threads_posts]))
+        everything = pl.concat([ptt_posts, dcard_posts, threads_posts])
+        deduplicated = mark_duplicates(everything, house.settings.warehouse.with_name("dedup"))
         card = write_data_card(
             deduplicated.frame,
             funnel_of(deduplicated.frame),

@@ -1,7 +1,6 @@
 """Sensors: what changes outside the graph (files, configuration, time), and what to tell a person."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import dagster as dg
@@ -78,11 +77,6 @@ class Stored:
 
     version: str | None = None
     event: int = 0  # grows with every event of the instance
-    tags: Mapping[str, str] = field(default_factory=dict)
-
-    def made_of(self, upstream: str) -> str | None:
-        """The data version of an upstream asset that this was made of."""
-        return self.tags.get(f"dagster/input_data_version/{upstream}")
 
 
 def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> Stored:
@@ -95,7 +89,14 @@ def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None 
     if not records or not (materialization := records[0].asset_materialization):
         return Stored()
     tags = materialization.tags or {}
-    return Stored(tags.get("dagster/data_version"), records[0].storage_id, tags)
+    return Stored(tags.get("dagster/data_version"), records[0].storage_id)
+
+
+def mixed_by_present_recipe(house: House, instance: dg.DagsterInstance, name: str) -> bool:
+    """Whether the mix was made after the recipe as it stands became known. (The version of a partitioned upstream in
+    Dagster's tags is a hash of versions, so it cannot be compared.)"""
+    config = last_stored(instance, "recipe_config", name)
+    return config.version == recipe_version(house, name) and config.event < last_stored(instance, "mix", name).event
 
 
 def _new_files(house: House, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
@@ -152,8 +153,7 @@ def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
         requests, reasons = [], []
         for name in RECIPES:
             decision = decide(house, name)
-            mixed = last_stored(context.instance, "mix", name)
-            if decision.train and mixed.made_of("recipe_config") != recipe_version(house, name):
+            if decision.train and not mixed_by_present_recipe(house, context.instance, name):
                 decision = Decision(False, f"{decision.reason}; waits for the mix of the present recipe")
             if decision.train and (red := red_checks(context.instance, name)):
                 decision = Decision(False, f"{decision.reason}; held by {', '.join(red)}")

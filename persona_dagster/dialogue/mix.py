@@ -18,6 +18,7 @@ from typing import Any
 
 import orjson
 import polars as pl
+import xxhash
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
@@ -26,7 +27,7 @@ from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
 from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
-from persona_dagster.digest import combine, json_digest, text_digest
+from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
 
 MIX_VERSION = "1"
@@ -202,10 +203,7 @@ def _write_rows(
         number.mkdir()
     for serial, lines in enumerate(_lines(texts, places, personas)):
         chars += int(lines["chars"].sum())
-        digests.extend(
-            text_digest(row, persona, split, messages)
-            for row, persona, messages in lines.select("row_id", "persona", "messages").iter_rows()
-        )
+        digests += row_digests(split, lines)
         for (number,), part in lines.partition_by("bucket", as_dict=True).items():
             part.select("place", "row_id", "line").write_ipc(buckets[int(number)] / f"{serial}.arrow")
     sha, size = hashlib.sha256(), 0
@@ -222,6 +220,15 @@ def _write_rows(
     return {"sha256": sha.hexdigest(), "bytes": size, "rows": rows.height}, chars
 
 
+def row_digests(split: str, rows: pl.DataFrame) -> list[str]:
+    """`text_digest(row_id, persona, split, messages)` of every row; personas and split are framed once."""
+    middle = {persona: framed(persona) + framed(split) for persona in rows["persona"].unique()}
+    return [
+        xxhash.xxh3_128_hexdigest(framed(row) + middle[persona] + framed(messages))
+        for row, persona, messages in rows.select("row_id", "persona", "messages").iter_rows()
+    ]
+
+
 def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
     """Chunks of `places` with `messages` (JSON), `line` and `chars`."""
     heads = pl.DataFrame(
@@ -235,17 +242,24 @@ def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Ite
     )
     head = pl.when("tagged").then(pl.col("head").fill_null("")).otherwise(pl.lit(""))
     turns = pl.struct("messages").struct.json_encode().str.strip_prefix(_OPEN).str.strip_suffix("]}")
-    wanted = places.select("pair_id").unique()
+    # Where each row's text stands, so that a chunk meets its own rows alone: joined with all of them, time would grow
+    # with the square of the mix.
+    where = texts.select("pair_id").collect().with_row_index("at")
+    places = places.join(where, on="pair_id", how="inner").sort("at")
+    end = 0
     for batch in texts.collect_batches(chunk_size=CHUNK, maintain_order=True):
-        chunk = batch.join(wanted, on="pair_id", how="semi")
-        if chunk.is_empty():
+        start, end = end, end + batch.height
+        first, last = places["at"].search_sorted(pl.Series([start, end], dtype=pl.UInt32))
+        here = places.slice(first, last - first)
+        if here.is_empty():
             continue
+        chunk = batch[here["at"].unique() - start]
         chunk = _neutral(chunk).select(
             "pair_id",
             turns=turns,
             chars=pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum(),
         )
-        lines = chunk.join(places, on="pair_id", how="inner").join(heads, on="persona", how="left")
+        lines = chunk.join(here, on="pair_id", how="inner").join(heads, on="persona", how="left")
         lines = lines.with_columns(messages=pl.concat_str(pl.lit("["), head, "turns", pl.lit("]")))
         row_id, persona, closing = pl.lit('{"row_id":"'), pl.lit('","persona":"'), pl.lit('","messages":')
         yield lines.with_columns(

@@ -18,7 +18,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Mix, Recipe
 from persona_dagster.dialogue.capybara import PERSONA as GENERAL
 from persona_dagster.dialogue.weights import Weight, weigh
-from persona_dagster.digest import keyed_hash
+from persona_dagster.digest import keyed_hashes
 
 TEST_KEY = "test"  # every recipe draws and tags its test rows by this key
 TEST_TAGGED = 0.5
@@ -94,7 +94,7 @@ def apportion(sizes: Mapping[str, int], total: int) -> dict[str, int]:
 
 def by_hash(names: list[str], key: str) -> list[str]:
     """The names in an order that any machine finds, and that stays when names come or go."""
-    return sorted(names, key=lambda name: (keyed_hash(key, name), name))
+    return [name for _, name in sorted(zip(keyed_hashes(key, names), names, strict=True))]
 
 
 def _copies(
@@ -187,7 +187,7 @@ def _test_rows(test: pl.DataFrame, mix: Mix) -> pl.DataFrame:
 
 def _unit_hashes(key: str, names: pl.Series) -> pl.Series:
     """For each name a number in [0, 1), from the 53 leading bits of its keyed hash."""
-    return pl.Series([(keyed_hash(key, name) >> 11) / (1 << 53) for name in names], dtype=pl.Float64)
+    return pl.Series([(found >> 11) / (1 << 53) for found in keyed_hashes(key, names)], dtype=pl.Float64)
 
 
 def _reached(

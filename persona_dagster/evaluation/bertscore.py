@@ -131,10 +131,11 @@ def checked(scorer: Scorer, candidates: Sequence[str], references: Sequence[str]
     if not pairs:
         return "no pairs to check"
     try:
-        theirs = with_evaluate(scorer.encoder, *zip(*pairs, strict=True), metric=metric)
+        ours, human = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        theirs = with_evaluate(scorer.encoder, ours, human, metric)
     except (OSError, ImportError, ValueError) as error:
         return f"not checked against evaluate: {str(error).splitlines()[0]}"
-    apart = float(np.abs(scorer.score(*zip(*pairs, strict=True)) - theirs).max())
+    apart = float(np.abs(scorer.score(ours, human) - theirs).max())
     return f"{len(pairs)} pairs checked against evaluate: at most {apart:.0e} apart"
 
 

@@ -100,7 +100,12 @@ def read_material(job: EvaluateJob, generations: Path) -> Material:
         train=train,
         test=test,
         personas=job.personas,
-        judge=train_judge(judge_rows(job.judge_rows, train), list(job.personas.personas)),
+        judge=train_judge(
+            judge_rows(job.judge_rows, train),
+            list(job.personas.personas),
+            # A Han character takes up to two tokens.
+            hears=job.recipe.evaluation.max_new_tokens // 2,
+        ),
         max_new_tokens=job.recipe.evaluation.max_new_tokens,
         clean=lambda text: filter_text(text, job.personas).text,
     )

@@ -2,8 +2,9 @@
 
 A judge (character 1-3-grams, logistic regression) learns the voices from train answers that all recipes share,
 and is trusted only as far as its accuracy on human test answers, which is reported first. It hears form, not
-topic: Latin words and digits are masked, and so is what the answer repeats of its question. Beside it stand
-markers that anyone can count.
+topic: Latin words and digits are masked, and so is what the answer repeats of its question. It learns from as much
+of a human answer as the models may write, or it would wait for the list at the end of an answer that is cut before
+it. Beside it stand markers that anyone can count.
 """
 
 from __future__ import annotations
@@ -41,16 +42,21 @@ def mask_topic(answer: str, question: str) -> str:
 
 @dataclass(frozen=True)
 class Judge:
-    """A trained voice classifier. `digest` names what it learnt from: two reports compare only under one judge."""
+    """A trained voice classifier. `digest` names what it learnt from: two reports compare only under one judge.
+
+    Of an answer it hears the first `hears` characters.
+    """
 
     voices: tuple[str, ...]
+    hears: int
     digest: str
     learnt_from: int
     model: Any
 
     def probabilities(self, answers: Sequence[str], questions: Sequence[str]) -> np.ndarray:
         """(n, voices), each row summing to 1."""
-        texts = [mask_topic(answer, question) for answer, question in zip(answers, questions, strict=True)]
+        pairs = zip(answers, questions, strict=True)
+        texts = [mask_topic(answer[: self.hears], question) for answer, question in pairs]
         return np.asarray(self.model.predict_proba(texts)) if texts else np.zeros((0, len(self.voices)))
 
     def hear(self, answers: Sequence[str], questions: Sequence[str]) -> list[str]:
@@ -65,13 +71,14 @@ def speaks(text: str) -> bool:
     return han >= 4 and han / (han + len(_LATIN.findall(text))) >= LEAST_HAN
 
 
-def train_judge(rows: Sequence[tuple[str, str, str]], voices: Sequence[str]) -> Judge | None:
-    """A judge from (voice, question, answer) rows; None when fewer than two voices have LEAST_ANSWERS answers."""
+def train_judge(rows: Sequence[tuple[str, str, str]], voices: Sequence[str], hears: int = 1000) -> Judge | None:
+    """A judge from (voice, question, answer) rows, of whose answers it reads the first `hears` characters; None when
+    fewer than two voices have LEAST_ANSWERS answers."""
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
 
-    kept = sorted({row for row in rows if row[0] in voices and row[2].strip()})
+    kept = sorted({(voice, asked, said[:hears]) for voice, asked, said in rows if voice in voices and said.strip()})
     counts = {voice: sum(row[0] == voice for row in kept) for voice in voices}
     learnt = [voice for voice in voices if counts[voice] >= LEAST_ANSWERS]
     if len(learnt) < 2:
@@ -82,7 +89,7 @@ def train_judge(rows: Sequence[tuple[str, str, str]], voices: Sequence[str]) -> 
         LogisticRegression(C=10, class_weight="balanced", max_iter=1000),
     )
     model.fit([mask_topic(answer, question) for _, question, answer in kept], [voice for voice, _, _ in kept])
-    return Judge(tuple(str(voice) for voice in model.classes_), json_digest(["1", kept]), len(kept), model)
+    return Judge(tuple(str(voice) for voice in model.classes_), hears, json_digest(["1", kept]), len(kept), model)
 
 
 def confusion(asked: Sequence[str], heard: Sequence[str], voices: Sequence[str]) -> dict[str, dict[str, int]]:

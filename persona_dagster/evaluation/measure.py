@@ -357,7 +357,8 @@ def _similarity(
     intervals["bertscore_f1_gain"] = paired_interval(*_values(tested, "bertscore", "adapter", "base"))
     encoder = scorer.encoder
     ours = tested.filter((pl.col("model") == "adapter") & pl.col("reference").is_not_null())
-    check = "offline encoder" if encoder.name == BUNDLED else checked(scorer, ours["answer"], ours["reference"])
+    said, human = ours["answer"].to_list(), ours["reference"].to_list()
+    check = "offline encoder" if encoder.name == BUNDLED else checked(scorer, said, human)
     detail["bertscore"] = {
         "check": check,
         "models": table,

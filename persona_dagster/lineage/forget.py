@@ -27,7 +27,7 @@ BOILERPLATE = 5
 SAID = pl.concat_str(pl.col("text_raw", "text", "quoted", "title").fill_null(""), separator="\n")
 
 
-class UnknownTargetError(LookupError):
+class UnknownTargetError(ValueError):
     """Nothing stored goes by that name; the message says which forms there are."""
 
 

@@ -39,7 +39,7 @@ PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".
 Key = tuple[Source, str, str]  # source, board, key of a capture
 
 
-class StoreBusyError(RuntimeError):
+class StoreBusyError(ValueError):
     """Another program writes to a store; the message says which, and that nothing of it was touched."""
 
 
@@ -114,6 +114,8 @@ def forget_rows(home: Home, docs: list[str], pairs: list[str]) -> dict[str, int]
             removed[table] = removed.get(table, 0) + frame.height - kept.height
             write_parquet(kept, path)
     _forget_in_warehouse(home.settings.warehouse, docs, pairs)
+    # The index of compared texts holds hashes alone, and is made anew by the next run of `posts`.
+    shutil.rmtree(home.settings.warehouse.with_name("dedup"), ignore_errors=True)
     return removed
 
 

@@ -95,7 +95,9 @@ def occurring(data: bytes, needles: Iterable[bytes]) -> set[bytes]:
 
 def stored_values(path: Path) -> Iterator[bytes]:
     """The values of every table of a SQLite file: long ones lie in pieces over its pages, packed ones are unpacked."""
-    with closing(sqlite3.connect(f"file:{path}?mode=ro", uri=True, timeout=30)) as connection:
+    # Where no log stands beside the file nothing may be laid beside it either: a sealed backup stays as it is.
+    mode = "mode=ro" if path.with_name(f"{path.name}-wal").exists() else "immutable=1"
+    with closing(sqlite3.connect(f"file:{quote(str(path))}?{mode}", uri=True, timeout=30)) as connection:
         connection.text_factory = bytes
         for (table,) in connection.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             for row in connection.execute(f'SELECT * FROM "{table.decode()}"'):

@@ -1,7 +1,7 @@
 """GGUF for llama.cpp and Ollama, by llama.cpp's own converter, and the Modelfiles that give it the personas.
 
 The converter is the one that the operator points to ($PERSONA_GGUF_CONVERTER), or that of the source package of
-llama-cpp-python, fetched from PyPI once and checked by its sha256. Nothing of it is compiled.
+llama-cpp-python, fetched from PyPI once, by its sha256. Nothing of it is compiled.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any
 from persona_dagster.chat.engine import Sampling
 from persona_dagster.config.personas import Persona, Personas
 from persona_dagster.dialogue.chat_format import system_message
-from persona_dagster.digest import file_digest
 from persona_dagster.publishing.comparing import Reader, Said
 from persona_dagster.training.adapter import replacing
 
@@ -162,10 +161,12 @@ def _read_with_llama_cpp(gguf: Path, window: int, asked: list[tuple[str, list[in
 
 
 def _fetch(folder: Path) -> None:
-    """The converter's files out of the source package: pip only downloads it, and nothing in it is run or built."""
+    """The converter's files out of the source package, whose hash pip checks first. Nothing of it is compiled."""
     with tempfile.TemporaryDirectory() as scratch:
-        wanted = [f"{PACKAGE}=={VERSION}", "--no-deps", "--no-binary", PACKAGE, "--dest", scratch]
-        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", *wanted]
+        wanted = Path(scratch, "wanted.txt")
+        wanted.write_text(f"{PACKAGE}=={VERSION} --hash=sha256:{SHA256}\n", encoding="utf-8")
+        command = [sys.executable, "-m", "pip", "--disable-pip-version-check", "download", "--no-deps", "-q"]
+        command += ["--require-hashes", "--no-binary", PACKAGE, "-r", str(wanted), "--dest", scratch]
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         source = Path(scratch) / f"llama_cpp_python-{VERSION}.tar.gz"
         if done.returncode != 0 or not source.is_file():
@@ -174,8 +175,6 @@ def _fetch(folder: Path) -> None:
                 f"no converter to GGUF: pip could not get the source of {PACKAGE} {VERSION} ({words[-1]}). "
                 f"Set {CONVERTER_VARIABLE} to a checkout of llama.cpp."
             )
-        if file_digest(source) != SHA256:
-            raise NoConverter(f"the source of {PACKAGE} {VERSION} is not the one that was looked at; it is not used")
         with tarfile.open(source) as archive:
             for member in archive:
                 path = PurePosixPath(member.name)

@@ -22,6 +22,7 @@ from filelock import FileLock, Timeout
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.2
+_DYING_SECONDS = 10
 
 
 class ProgramError(RuntimeError):
@@ -90,6 +91,10 @@ def _end_group(process: subprocess.Popen[bytes], grace_s: float) -> None:
     finally:
         _signal_group(process.pid, signal.SIGKILL)
         process.wait()
+        # Its children die by the same signal, a moment later: whoever starts the next training wants the card free.
+        ends = time.monotonic() + _DYING_SECONDS
+        while time.monotonic() < ends and _alive(process):
+            time.sleep(_POLL_SECONDS / 10)
 
 
 def _alive(process: subprocess.Popen[bytes]) -> bool:

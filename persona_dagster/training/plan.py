@@ -69,7 +69,7 @@ def make_plan(recipe: Recipe, lengths: Sequence[int], pair_ids: Sequence[str] | 
         rule_of_thumb=math.ceil(rows * training.epochs / effective),
         warmup_steps=training.warmup_steps,
         tokens=round(sum(lengths) * steps / per_epoch),
-        padding_share=1 - sum(lengths) / positions if positions else 0.0,
+        padding_share=1 - sum(lengths) / positions if positions and not training.padding_free else 0.0,
         longest=max(lengths, default=0),
     )
 

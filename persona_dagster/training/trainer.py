@@ -55,8 +55,9 @@ def _config(recipe: Recipe, folder: Path, extra: dict[str, Any]) -> Any:
         max_grad_norm=training.max_grad_norm,
         optim=training.optimizer,
         seed=training.seed,
-        max_length=training.max_length,
-        packing=training.packing,
+        # rows.py has cut them already; TRL wants that said where nothing is padded.
+        max_length=None if training.padding_free else training.max_length,
+        padding_free=training.padding_free,
         gradient_checkpointing=training.gradient_checkpointing,
         # TRL's default is bf16 autocast: right on a card, 2x slower on a CPU whose weights are bf16 already.
         bf16=cuda and half == "bfloat16",

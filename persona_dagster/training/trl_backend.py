@@ -52,6 +52,11 @@ def arguments(recipe: Recipe) -> dict[str, Any]:
 def shortcut(recipe: Recipe, model: PeftModel, pad_token_id: int) -> AbstractContextManager[None]:
     """What makes this backend faster while it trains, and changes no result: on a CPU, the remembered prefix."""
     adapted = recipe.lora.last_layers
-    if adapted is None or model.device.type != "cpu" or model.config.model_type != "llama":
+    if (
+        adapted is None
+        or recipe.training.padding_free
+        or model.device.type != "cpu"
+        or model.config.model_type != "llama"
+    ):
         return nullcontext()
     return remembered_prefix(model, model.config.num_hidden_layers - adapted, pad_token_id)

@@ -15,7 +15,7 @@ class Served:
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
-        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="error"))
+        self.server = uvicorn.Server(uvicorn.Config(app, host="127.0.0.1", port=self.port, log_level="critical"))
         self.thread = threading.Thread(target=self.server.run, daemon=True)
         self.thread.start()
         deadline = time.monotonic() + 30
@@ -31,5 +31,5 @@ class Served:
         return f"{self.url}/v1"
 
     def close(self) -> None:
-        self.server.should_exit = True
+        self.server.should_exit = self.server.force_exit = True  # a browser's open stream would hold it for long
         self.thread.join(10)

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from persona_dagster.chat.app import serve
@@ -112,7 +113,9 @@ def test_a_conversation_from_routing_to_export_and_back(chromium: Any, served: S
     assert row["messages"][0]["content"] == "我好像失戀了"
     assert len(list(read_dialogues(path))) == 1  # as a raw source
 
-    page.set_input_files("#import input[type=file], input[data-testid=file-upload]", str(path))
+    with page.expect_file_chooser() as chooser:
+        page.click("#import")
+    chooser.value.set_files(path)
     page.wait_for_selector("text=輪對話")
     assert page.problems == []
 
@@ -170,6 +173,23 @@ def test_english_and_a_phone(chromium: Any, served: Served) -> None:
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     look(page, "phone")
     assert page.problems == []
+
+
+def test_beyond_loopback_the_page_and_the_api_ask_for_the_key(settings: Settings, engine: Engine) -> None:
+    chat = Chat.open(settings)
+    chat.engine.close()
+    chat.engine = engine
+    served = Served(serve(chat, "sesame"))
+    try:
+        with httpx.Client(base_url=served.url) as browser:
+            assert browser.get("/config").status_code == 401
+            assert browser.post("/login", data={"username": "persona", "password": "guess"}).status_code == 400
+            assert browser.get("/v1/models").status_code == 401
+            assert browser.get("/v1/models", headers={"Authorization": "Bearer sesame"}).status_code == 200
+            assert browser.post("/login", data={"username": "persona", "password": "sesame"}).status_code == 200
+            assert browser.get("/config").status_code == 200
+    finally:
+        served.close()
 
 
 @pytest.mark.parametrize(

@@ -138,9 +138,9 @@ def test_what_is_not_chinese_is_foreign_and_a_word_of_english_is_not(frame_of, s
         "This is a whole sentence in English",
         "Это по русски",
     ]
-    taiwanese = ["XD", "QQ 真的", "LOL ok", "我也覺得這個 deadline 很趕", "好の"]
+    taiwanese = ["XD", "QQ 真的", "LOL ok", "XDDDDDDDDDDDDDDDDDDDDDDDDD", "我也覺得這個 deadline 很趕", "好の"]
     cleaned = clean_posts(frame_of([*foreign, *taiwanese], kind="comment"), "ptt", sources)
-    assert ["foreign" in flags for flags in cleaned.frame["flags"]] == [True] * 4 + [False] * 5
+    assert ["foreign" in flags for flags in cleaned.frame["flags"]] == [True] * 4 + [False] * 6
     assert cleaned.funnel.flags["foreign"] == 4
 
 

@@ -50,6 +50,12 @@ def test_a_dump_is_cleaned_in_order(tmp_path, sources, suffix):
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
 
 
+def test_sources_in_other_spellings_are_known(tmp_path, sources):
+    rows = [{"source": name, "kind": "comment", "text": "好喔"} for name in ("PTT", "批踢踢", "Ｄcard", "脆")]
+    clean_file(packed(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", sources)
+    assert [row["source"] for row in read(tmp_path / "out.jsonl")] == ["ptt", "ptt", "dcard", "threads"]
+
+
 def test_batches_cut_between_lines(tmp_path):
     rows = [{"source": "ptt", "kind": "comment", "text": "字" * n} for n in range(1, 60)]
     path = packed(tmp_path / "in.jsonl", rows)

@@ -80,6 +80,42 @@ def test_planted_leaks_are_caught(seed: int) -> None:
     assert result.report.quarantined == 0 and result.report.largest_jaccard < 0.8
 
 
+def tied(kind: str) -> pl.DataFrame:
+    """Thirty pairs of dialogues that have one thing in common, and sixty that have nothing."""
+    rows = [dialogue(f"{i}") for i in range(60)]
+    for i in range(30):
+        left = dialogue(f"{i}-left")
+        right = dialogue(f"{i}-right")
+        said = left["messages"][1]["content"]
+        match kind:
+            case "thread":
+                right["thread_id"] = left["thread_id"]
+            case "post":
+                right["doc_ids"] = [left["doc_ids"][0], right["doc_ids"][1]]
+            case "exact":
+                right["messages"] = left["messages"]
+            case "near":
+                right["messages"] = [left["messages"][0], {"role": "assistant", "content": f"{said[:-1]}！嗯"}]
+        rows += [left, right]
+    return dialogues(rows)
+
+
+@pytest.mark.parametrize(
+    ("kind", "leak"), [("thread", "thread"), ("post", "post"), ("exact", "text"), ("near", "text")]
+)
+def test_a_planted_leak_of_each_kind_is_caught(kind: str, leak: str) -> None:
+    frame = tied(kind)
+    drawn = {pair: "test" if random.Random(pair).random() < 0.3 else "train" for pair in frame["pair_id"]}
+    assert leaks(frame, drawn) == {leak}, "the plants must leak under a random split"
+    if leak == "text":
+        train, test = (frame.filter(pl.col("pair_id").replace_strict(drawn) == side) for side in ("train", "test"))
+        caught = largest_jaccard(spoken(train), spoken(test), SPEC.min_chars)  # what the manifest and the check look at
+        assert caught == 1.0 if kind == "exact" else 0.8 <= caught < 1.0
+    result = split_dialogues(frame, None, SPEC)
+    assert leaks(frame, sides(result)) == set() and result.report.largest_jaccard < 0.8
+    assert result.report.components == 90 and set(sides(result).values()) == {"train", "test"}
+
+
 @pytest.mark.parametrize("seed", range(8))
 def test_growth_moves_nothing_and_leaks_nothing(seed: int) -> None:
     """Rows arrive in four batches; what a ledger holds never changes side, and no tie crosses."""

@@ -32,6 +32,11 @@ def wait(what: str, holds: Callable[[], bool], seconds: float = PATIENCE) -> Non
         time.sleep(0.5)
 
 
+def partition_of(run: dg.DagsterRun) -> str | None:
+    """A backfill's run over one partition carries it as a range of one."""
+    return run.tags.get("dagster/partition") or run.tags.get("dagster/asset_partition_range_start")
+
+
 @dataclass
 class Dev:
     """Webserver, daemon and code server of one home, as `make ui` starts them."""
@@ -131,7 +136,7 @@ class Dev:
         """Runs of one asset, newest first."""
         with self.instance() as instance:
             return [
-                {"id": run.run_id, "status": run.status.value, "partition": run.tags.get("dagster/partition")}
+                {"id": run.run_id, "status": run.status.value, "partition": partition_of(run)}
                 for run in instance.get_runs()
                 if dg.AssetKey(asset) in (run.asset_selection or ())
             ]

@@ -114,13 +114,15 @@ class Month:
         return self.settle()
 
     def settle(self) -> list[str]:
-        """Evaluates and runs until a round requests nothing; what ran since the day began."""
+        """Evaluates and runs until two rounds request nothing; what ran since the day began."""
+        quiet = 0  # rounds in a row: one may hold something back for the next
         for _ in range(MOST_ROUNDS):
             before = len(self.ran)
             for name in SENSORS:
                 self._start(name, self._sense(name))
             self._evaluate()
-            if len(self.ran) == before:
+            quiet = quiet + 1 if len(self.ran) == before else 0
+            if quiet == 2:
                 self.table[-1] = (self.table[-1][0], list(self.ran))
                 return self.ran
         raise AssertionError(f"still at work after {MOST_ROUNDS} rounds: {self.ran[-20:]}")

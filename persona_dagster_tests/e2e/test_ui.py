@@ -1,4 +1,4 @@
-"""The Dagster UI in a real browser: what an operator does on a first day. Slow, since each click starts a process."""
+"""The Dagster UI in a real browser: what an operator does on a first day."""
 
 from __future__ import annotations
 
@@ -64,23 +64,22 @@ def trainers(home: Path) -> list[psutil.Process]:
     return found
 
 
-def prepare(settings: Settings) -> None:
-    """Two materialisations of the notes (a plot needs two points), and a mix for a training that does not end."""
+def make(settings: Settings, *wanted: tuple[tuple[str, ...], str | None]) -> None:
+    job = build_defs(settings).resolve_implicit_global_asset_job_def()
+    with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
+        for assets, partition in wanted:
+            keys = [dg.AssetKey(name) for name in assets]
+            assert job.execute_in_process(instance=instance, partition_key=partition, asset_selection=keys).success
+
+
+def mix_for_a_training_without_end(settings: Settings) -> None:
     recipe = read_yaml(find(f"recipes/{RECIPE}.yaml", settings.config_dir))
     recipe["profiles"]["tiny"]["training"] |= {"epochs": 1e6, "on_trouble": "warn", "log_every": 100}
     recipe["profiles"]["tiny"]["training"] |= {"eval_every": 10_000, "save_every": 10_000}
     folder = settings.config_dir / "recipes"
     folder.mkdir(parents=True)
     (folder / f"{RECIPE}.yaml").write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
-    job = build_defs(settings).resolve_implicit_global_asset_job_def()
-    with dg.DagsterInstance.from_config(str(settings.home / "dagster")) as instance:
-        for assets, partition in (
-            (("notes_raw", "capybara_raw", "capybara_dialogues", "split"), None),
-            (("recipe_config", "mix"), RECIPE),
-            (("notes_raw",), None),
-        ):
-            keys = [dg.AssetKey(name) for name in assets]
-            assert job.execute_in_process(instance=instance, partition_key=partition, asset_selection=keys).success
+    make(settings, (("capybara_raw", "capybara_dialogues", "split"), None), (("recipe_config", "mix"), RECIPE))
 
 
 @pytest.fixture(scope="module")
@@ -89,7 +88,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
 
     dev = Dev(Settings(home=tmp_path_factory.mktemp("home"), profile="tiny", hardware="cpu"))
     dev.prepare()
-    prepare(dev.settings)
+    make(dev.settings, (("notes_raw",), None), (("notes_raw",), None))  # a plot needs two points
     try:
         dev.start()
         with sync_playwright() as playwright:
@@ -148,9 +147,11 @@ def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
 
 def test_a_schedule_is_switched_off_and_on(ui: Ui) -> None:
     ui.open("automation")
-    switch = ui.page.locator("[class*=VirtualizedTable_row]", has_text="nightly_ptt").locator("[class*=formatSwitch]")
+    switch = ui.page.locator("[class*=VirtualizedTable_row]", has_text="nightly_ptt").locator(
+        "label[class*=formatSwitch]"
+    )
     for status in ("STOPPED", "RUNNING"):
-        ui.page.wait_for_function("e => !e.className.includes('disabled')", arg=switch.element_handle())
+        wait("the switch is live", lambda: "disabled" not in (switch.get_attribute("class") or "disabled"))
         switch.click()
         wait(f"the schedule is {status}", lambda status=status: ui.schedule("nightly_ptt") == status, 30)
     look(ui, "automation")
@@ -170,6 +171,7 @@ def test_a_backfill_over_boards(ui: Ui) -> None:
 
 @pytest.mark.soak
 def test_a_cancelled_training_leaves_no_process(ui: Ui) -> None:
+    mix_for_a_training_without_end(ui.dev.settings)
     ui.open("assets/lora_adapter")
     ui.page.get_by_text("retrain_policy").first.wait_for()
     materialize(ui)

@@ -46,6 +46,15 @@ def test_no_voice_is_unclear(judge: fidelity.Judge, text: str) -> None:
     assert judge.hear([text], ["我好像失戀了"]) == [fidelity.UNCLEAR]
 
 
+def test_it_hears_no_more_of_people_than_models_may_say(mix: Path) -> None:
+    rows = [(row.persona, row.question, row.answer) for row in read_rows(mix / "train.jsonl")]
+    short = fidelity.train_judge(rows, NAMES, hears=8)
+    assert short is not None and short.hears == 8
+    told = short.probabilities(["抱抱你，慢慢來，笑死傻眼！", "抱抱你，慢慢來，1. 定義"], ["問", "問"])
+    assert told[0] == pytest.approx(told[1])
+    assert short.digest != fidelity.train_judge(rows, NAMES).digest  # type: ignore[union-attr]
+
+
 def test_the_question_repeated_is_no_voice() -> None:
     masked = fidelity.mask_topic("主管把錯推給我，LoRA 16", "主管把錯推給我")
     assert masked == "＿＿＿＿＿＿＿，A 0"

@@ -44,6 +44,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     dagster = home.home / "dagster" / "history"
     dagster.mkdir(parents=True)
     with sqlite3.connect(dagster / "runs.db") as runs:
+        runs.execute("PRAGMA journal_mode = WAL")  # as Dagster's event logs
         runs.execute("CREATE TABLE runs (id INTEGER)")
         runs.execute("INSERT INTO runs VALUES (1)")
     runs.close()

@@ -100,6 +100,20 @@ def test_a_database_that_is_written_to_is_told_and_left_whole(tmp_path: Path, mo
     assert StoreBusyError("x").args == ("x",)
 
 
+def test_searching_lays_nothing_beside_a_database(tmp_path: Path) -> None:
+    """A log left behind by a reader would break the seal of a backup; one that stands there is read along."""
+    path = tmp_path / "runs.db"
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("PRAGMA journal_mode = WAL")
+        writer.execute("CREATE TABLE runs (body TEXT)")
+        writer.commit()
+    assert search.find(tmp_path, [EXCERPT.encode()]) == [] and list(tmp_path.iterdir()) == [path]
+    with closing(sqlite3.connect(path)) as writer:
+        writer.execute("INSERT INTO runs VALUES (?)", (SECRET,))
+        writer.commit()
+        assert path in search.find(tmp_path, [EXCERPT.encode()]), "as yet it stands in the log alone"
+
+
 @pytest.mark.parametrize(
     ("value", "blotted"),
     [
@@ -138,8 +152,12 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
         stored = {"raw", "exports", "warehouse", "mix", "dagster"}
         assert {part for _, part in places} >= stored and {root for root, _ in places} == {"home", "backup"}
 
+        index = settings.warehouse.with_name("dedup")  # what near duplicates are found by
+        assert index.is_dir()
+
         report = forget(post["url"], settings)
 
+        assert not index.exists()
         assert report.left == [] and report.copies == ["backup"]
         assert search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
         assert {f"persona_v2/{trained.folder.name}", f"backup/persona_v2/{trained.folder.name}"} == set(report.adapters)

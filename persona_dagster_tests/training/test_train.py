@@ -108,6 +108,16 @@ def test_two_trainings_of_one_job_give_the_same_weights(make_job: Callable[..., 
     assert weights(first) == weights(second)
 
 
+def test_batches_without_padding_teach_the_same(make_job: Callable[..., TrainJob]) -> None:
+    """Rows laid end to end do not see each other, or the losses would part at the first step."""
+    losses = []
+    for home, free in (("padded", False), ("free", True)):
+        folder = train(make_job(home=home, epochs=1, padding_free=free), QUIET)
+        lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
+        losses.append([line["loss"] for line in map(json.loads, lines) if line["kind"] == "train"])
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=2e-4)
+
+
 def test_the_remembered_prefix_changes_no_loss_and_no_gradient(make_job: Callable[..., TrainJob]) -> None:
     """Two layers, the upper one adapted: loss and gradients with the shortcut equal those without, to the bit."""
     import torch

@@ -1,13 +1,9 @@
--- Rows whose text occurs twice or has a near twin, best first: trainable before flagged, older before newer.
--- `place` 1 within a node (a distinct normalised text) is the row that stands for it.
-WITH shared AS (
-    SELECT node FROM compared GROUP BY node HAVING count(*) > 1
-    UNION
-    SELECT unnest([a, b]) FROM pairs
-),
-named AS (
-    SELECT compared.*, source || ':' || board || ':' || post_id AS doc_id
-    FROM compared SEMI JOIN shared USING (node)
+-- Rows that may be copies, best first: trainable before flagged, older before newer, then by doc_id.
+-- `place` 1 within a node (a distinct normalised text) is the row that stands for it. Short comments are nobody's copy.
+WITH named AS (
+    SELECT *, source || ':' || board || ':' || post_id AS doc_id
+    FROM compared
+    WHERE letters >= $shortest OR (letters > 0 AND NOT comment)
 )
 SELECT
     row, node, doc_id, one, two,

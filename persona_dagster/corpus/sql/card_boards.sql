@@ -1,0 +1,10 @@
+-- Rows, usable rows, copies and tokens of each board.
+SELECT
+    source, board,
+    count(*) AS rows,
+    count(*) FILTER (usable) AS usable,
+    count(*) FILTER (copy) AS copies,
+    CAST(round(sum(tokens)) AS BIGINT) AS tokens
+FROM shape
+GROUP BY source, board
+ORDER BY rows DESC, source, board
