@@ -134,12 +134,13 @@ def _ends_well(when: str) -> bool:
 def _twice(article: Article) -> bool:
     """Where the time goes back, a run of pushes begins that stood there before; one alone may be somebody's flood."""
     pushes = [item for item in article.items if isinstance(item, PushLine)]
-    names = [(push.user, push.tag, push.content, push.when) for push in pushes]
     times = [tuple(int(part or 0) for part in m.groups()[1:]) if (m := PUSH_WHEN.match(p.when)) else () for p in pushes]
-    runs = {pair: n for n, pair in reversed([*enumerate(pairwise(names))])}
-    return any(
-        times[n] < times[n - 1] and runs[names[n], names[n + 1]] < n for n in range(1, len(names) - 1) if times[n]
-    )
+    back = [n for n in range(1, len(times) - 1) if times[n] and times[n] < times[n - 1]]
+    if not back:
+        return False
+    names = [(push.user, push.tag, push.content, push.when) for push in pushes]
+    first = {pair: n for n, pair in reversed([*enumerate(pairwise(names))])}
+    return any(first[names[n], names[n + 1]] < n for n in back)
 
 
 def lines_of(article: Article) -> list[Line]:
@@ -190,9 +191,7 @@ def _posts(
     users = {line.push.user for line in lines if line.push} | {head.author or ""}
     mask = _masker(users)
     flags = list(head.flags)
-    if any(line.push and not PUSH_WHEN.match(line.push.when) for line in lines):
-        flags.append("odd_push")
-    if any(REMOVED.match(line.text) for line in lines):
+    if any(line.text.startswith("(") and REMOVED.match(line.text) for line in lines):
         flags.append("removed_pushes")
     if any(isinstance(item, Cut) for item in article.items):
         flags.append("truncated_by_site")
@@ -221,7 +220,10 @@ def _posts(
         score=score,
         flags=flags,
     )
-    return [root, *_answers(after, root, author_key, mask, fetched_at)], flags
+    answers = list(_answers(after, root, author_key, mask, fetched_at))
+    if root.created_at and any("no_time" in answer.flags for answer in answers):
+        flags.append("odd_push")
+    return [root, *answers], flags
 
 
 def thread_of(article_id: str, title: str | None) -> str:
