@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from html import escape
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from persona_dagster.config.personas import Personas
-
-if TYPE_CHECKING:
-    from persona_dagster.dialogue.mix import MixManifest
+from persona_dagster.dialogue.manifest import MixManifest
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 

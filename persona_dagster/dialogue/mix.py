@@ -12,7 +12,7 @@ import os
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from persona_dagster.config.split import SplitSpec
 from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
+from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
 from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
@@ -39,39 +40,6 @@ ROW_GROUP = 100_000  # of provenance.parquet: part of its bytes
 CountTokens = Callable[[list[str]], list[int]]
 
 _OPEN = '{"messages":['
-
-
-@dataclass(frozen=True, slots=True)
-class MixManifest:
-    """What a mix holds: manifest.json without its folder. `weights`: a row a persona."""
-
-    digest: str
-    recipe: str
-    train_rows: int
-    test_rows: int
-    train_by_persona: dict[str, int]
-    test_by_persona: dict[str, int]
-    tagged: dict[str, int]  # rows by split
-    by_source: dict[str, int]  # train rows
-    by_builder: dict[str, int]  # train rows
-    weights: list[dict[str, Any]]
-    warnings: list[str]
-    largest_jaccard: float  # between any train row and any test row, prompt and answer
-    chars: dict[str, int]  # by split
-    files: dict[str, dict[str, Any]]
-    config: dict[str, Any]  # the recipe's mix and a digest of the personas
-    folder: Path
-
-    def weights_markdown(self) -> str:
-        unit = self.config["mix"].get("unit", "rows")
-        head = ["persona", "dialogues", "asked", "feasible", "reached", "copies", "effective epochs", ""]
-        top = [f"Shares of {unit}.", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
-        lines = [
-            f"| {w['persona']} | {w['dialogues']} | {w['asked']:.1%} | {w['feasible']:.1%} | {w['reached']:.1%} "
-            f"| {w['rows'] / w['dialogues']:.2f} | {w['effective_epochs']:.1f} | {w['note']} |"
-            for w in self.weights
-        ]
-        return "\n".join([*top, *lines])
 
 
 def write_mix(
@@ -100,16 +68,6 @@ def write_mix(
         return _publish(manifest, fresh, folder)
     finally:
         shutil.rmtree(fresh, ignore_errors=True)
-
-
-def latest_mix(folder: Path) -> Path:
-    """The newest mix under `folder`; FileNotFoundError where none was written."""
-    return folder / (folder / "latest").read_text(encoding="utf-8").strip()
-
-
-def read_manifest(mix: Path) -> MixManifest:
-    """The manifest of the mix in the directory `mix`."""
-    return MixManifest(**orjson.loads((mix / "manifest.json").read_bytes()), folder=mix)
 
 
 def _check(dialogues: pl.LazyFrame) -> None:

@@ -17,7 +17,8 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.dialogue import mix as mixing
 from persona_dagster.dialogue.chat_format import system_message
-from persona_dagster.dialogue.mix import MixManifest, latest_mix, read_manifest, write_mix
+from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.dialogue.mix import write_mix
 from persona_dagster.dialogue.plan import MixError, apportion, plan_mix
 from persona_dagster.dialogue.split import split_dialogues
 from persona_dagster.dialogue.weights import WeightError

@@ -16,7 +16,8 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
 from persona_dagster.dialogue.builders import build_dialogues
-from persona_dagster.dialogue.mix import MixManifest, write_mix
+from persona_dagster.dialogue.manifest import MixManifest
+from persona_dagster.dialogue.mix import write_mix
 from persona_dagster.dialogue.split import split_dialogues, write_ledger
 from persona_dagster.digest import author_key, sha256
 from persona_dagster.records import Capture, Outcome, Post, posts_frame

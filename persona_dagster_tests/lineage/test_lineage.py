@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.corpus.warehouse import Warehouse
-from persona_dagster.dialogue.mix import MixManifest, latest_mix, read_manifest
+from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
 from persona_dagster.lineage import search, tombstones
 from persona_dagster.lineage.forget import UnknownTargetError, forget
 from persona_dagster.lineage.trace import trace
