@@ -91,8 +91,8 @@ class Archive:
         known = self._known(source, board)
         rows = []
         for capture in batch:
-            if capture.key in forgotten:
-                continue
+            if capture.key in forgotten or (capture.kind in LISTS and _lists(capture.body, forgotten)):
+                continue  # a page that still lists a forgotten post shows its title or excerpt
             if sha256(capture.body) != capture.sha256:
                 raise ValueError(f"{capture.url}: the body is not what its sha256 says; nothing was stored")
             rows.append(_row(capture, capture.sha256 in known))
@@ -413,6 +413,11 @@ def without_secrets(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str
     """The address and the headers as they may be written down."""
     kept = {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
     return SECRETS.sub(r"\1REDACTED", url), kept
+
+
+def _lists(body: bytes, keys: Iterable[str]) -> bool:
+    """Whether a listing names one of `keys` (`M.1600000000.A.ABC`, `230000001`, `230000001@0` for its comments)."""
+    return any(key.split("@")[0].encode() in body for key in keys)
 
 
 def _row(capture: Capture, known: bool) -> dict[str, Any]:

@@ -99,6 +99,15 @@ def test_forgotten_stays_forgotten(archive: Archive) -> None:
     assert all(b"SECRET" not in one.body for one in archive.every("ptt", "Hate"))
 
 
+def test_a_listing_that_still_shows_a_forgotten_post_is_not_kept(archive: Archive) -> None:
+    archive.append([capture("M.1.A", "SECRET words"), capture("M.2.A", "two")])
+    archive.forget("ptt", "Hate", ["M.1.A"], "asked for")
+    shows = capture("index", '<a href="/bbs/Hate/M.1.A.html">SECRET words</a>', 5, kind="listing")
+    other = capture("index1", '<a href="/bbs/Hate/M.2.A.html">two</a>', 5, kind="listing")
+    assert archive.append([shows, other]) == 1
+    assert all(b"SECRET" not in one.body for one in archive.every("ptt", "Hate"))
+
+
 def test_rewriting_keeps_references_whole(archive: Archive) -> None:
     archive.append([capture("a", "shared")])
     archive.append([capture("b", "shared", 1)])  # a reference to the body of a
