@@ -104,7 +104,7 @@ def big_board(pages: int) -> Iterator[str]:
     try:
         yield f"http://127.0.0.1:{ports.get(timeout=60)}"
     finally:
-        process.terminate()
+        process.kill()  # Dagster may have made SIGTERM be ignored here and below
         process.join()
 
 
