@@ -21,6 +21,7 @@ from persona_dagster.training.job import TrainJob, find_adapter, mix_digest
 from persona_dagster.training.reporting import Reporter
 from persona_dagster.training.rows import read_rows
 from persona_dagster.training.train import TrainingFailedError, adapter_metadata, main, train
+from persona_dagster.training.trainer import answer_loss
 
 QUIET = Reporter(None, quiet=True)
 pytestmark = pytest.mark.train
@@ -106,6 +107,29 @@ def test_what_changes_the_weights_changes_the_name(make_job: Callable[..., Train
 def test_two_trainings_of_one_job_give_the_same_weights(make_job: Callable[..., TrainJob]) -> None:
     first, second = (train(make_job(home=home, epochs=2), QUIET) for home in ("one", "two"))
     assert weights(first) == weights(second)
+
+
+def test_the_loss_over_answers_alone_is_the_models_own(make_job: Callable[..., TrainJob]) -> None:
+    import torch
+
+    job = make_job()
+    model, tokenizer = trl_backend.load(job.recipe, job.models_dir)
+    rows = read_rows(job.mix_dir, "train", tokenizer, 512).rows[:2]
+    width = max(len(row.input_ids) for row in rows)
+
+    def padded(values: list[int], filler: int) -> list[int]:
+        return values + [filler] * (width - len(values))
+
+    batch = {
+        "input_ids": torch.tensor([padded(row.input_ids, 0) for row in rows]),
+        "attention_mask": torch.tensor([padded([1] * len(row.input_ids), 0) for row in rows]),
+        "labels": torch.tensor([padded(row.labels, -100) for row in rows]),
+    }
+    ours, theirs = answer_loss(model, batch), model(**batch).loss
+    assert ours.item() == pytest.approx(theirs.item(), rel=1e-6)
+    wanted = [p for p in model.parameters() if p.requires_grad]
+    pairs = zip(*(torch.autograd.grad(loss, wanted) for loss in (ours, theirs)), strict=True)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in pairs)
 
 
 def test_batches_without_padding_teach_the_same(make_job: Callable[..., TrainJob]) -> None:
