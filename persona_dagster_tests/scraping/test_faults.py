@@ -235,7 +235,8 @@ def test_the_budget_ends_a_pass_and_the_next_goes_on(crawl_with: Crawl, scraped:
 
 
 def test_a_deletion_takes_two_looks(crawl_with: Crawl) -> None:
-    _, archive, _ = crawl_with("ptt", "Boy-Girl")
+    report, archive, _ = crawl_with("ptt", "Boy-Girl")
+    assert report.complete, report.why
     before = archive.digest("ptt", "Boy-Girl")
     gone = r"ptt/bbs/Boy-Girl/M\.1788770906"
     report, archive, _ = crawl_with("ptt", "Boy-Girl", Rule("404", gone), archive=archive)
