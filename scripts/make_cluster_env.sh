@@ -6,14 +6,10 @@
 set -euo pipefail
 here="$(cd "$(dirname "$0")/.." && pwd)"
 target="${1:-$here/.venv-cluster}"
-python="${PYTHON:-$here/.venv/bin/python}"
-base="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+PYTHON="${PYTHON:-$here/.venv/bin/python}"
+source "$here/scripts/venv_beside.sh"
 
-[ -x "$target/bin/python" ] || "$python" -m venv "$target"
-"$target/bin/python" - "$base" <<'PY'
-import pathlib, sys, sysconfig
-pathlib.Path(sysconfig.get_paths()["purelib"], "project.pth").write_text(sys.argv[1] + "\n")
-PY
+venv_beside "$target"
 # dagster-postgres must be of the same release as dagster; the rest is what was run.
 "$target/bin/python" -m pip install --quiet -c "$here/constraints.txt" \
   "dagster-postgres" "dagster-ray" "ray[default]" "moto[server]" "s3fs" "check-jsonschema"

@@ -6,14 +6,10 @@
 set -euo pipefail
 here="$(cd "$(dirname "$0")/.." && pwd)"
 target="${1:-$here/.venv-unsloth}"
-python="${PYTHON:-python}"
-base="$("$python" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+PYTHON="${PYTHON:-$here/.venv/bin/python}"
+source "$here/scripts/venv_beside.sh"
 
-[ -x "$target/bin/python" ] || "$python" -m venv "$target"
-"$target/bin/python" - "$base" <<'PY'
-import pathlib, sys, sysconfig
-pathlib.Path(sysconfig.get_paths()["purelib"], "project.pth").write_text(sys.argv[1] + "\n")
-PY
+venv_beside "$target"
 "$target/bin/python" -m pip install --quiet --no-deps \
   "unsloth==2026.10.9" "unsloth_zoo==2026.10.9" tyro msgspec hf_transfer cut_cross_entropy shtab typeguard sentencepiece
 UNSLOTH_FORCE_CPU=1 "$target/bin/python" -c "import unsloth; print('unsloth', unsloth.__version__)"

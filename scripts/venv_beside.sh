@@ -1,0 +1,11 @@
+# Sourced: `venv_beside FOLDER` makes an environment that sees the project's own through a .pth file, so that only what
+# it alone needs is installed into it. PYTHON: the project's interpreter.
+venv_beside() {
+  local target="$1" base
+  base="$("$PYTHON" -c 'import sysconfig; print(sysconfig.get_paths()["purelib"])')"
+  [ -x "$target/bin/python" ] || "$PYTHON" -m venv "$target"
+  "$target/bin/python" - "$base" <<'PY'
+import pathlib, sys, sysconfig
+pathlib.Path(sysconfig.get_paths()["purelib"], "project.pth").write_text(sys.argv[1] + "\n")
+PY
+}
