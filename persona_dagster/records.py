@@ -179,6 +179,9 @@ _GENERATION: Columns = {
 GENERATION_SCHEMA = pl.Schema(_GENERATION)
 
 
+FORGOTTEN = "forgotten.json"  # stands in an adapter that saw rows which were forgotten since
+
+
 def doc_id(source: str, board: str, post_id: str) -> str:
     """The name of a post everywhere in the lineage: `source:board:post_id`."""
     return f"{source}:{board}:{post_id}"

@@ -55,8 +55,7 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
         description="What mix and adapter of a recipe are made by, with the overlays of hardware and profile laid on. "
-        "Editing one "
-        f"makes that one partition stale. Recipes: {', '.join(RECIPES)}.",
+        f"Editing one makes that one partition stale. Recipes: {', '.join(RECIPES)}.",
         partitions_def=RECIPE_PARTITIONS,
         backfill_policy=ONE_RUN_A_PARTITION,
         kinds={"yaml"},

@@ -9,9 +9,8 @@ import polars as pl
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.defs.resources import House
+from persona_dagster.records import FORGOTTEN
 from persona_dagster.training.job import recipe_digest
-
-FORGOTTEN = "forgotten.json"  # lineage writes it into an adapter that saw what was forgotten
 
 
 @dataclass(frozen=True)

@@ -26,11 +26,10 @@ from persona_dagster.dialogue.mix import drop_rows
 from persona_dagster.lineage import search, stores, tombstones
 from persona_dagster.lineage.copies import MANIFEST, REGISTER
 from persona_dagster.lineage.sqlite import blot_database
-from persona_dagster.records import Source
+from persona_dagster.records import FORGOTTEN, Source
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
 
-FORGOTTEN = "forgotten.json"
 SOURCES: tuple[Source, ...] = get_args(Source)
 LINES = {".jsonl", ".ndjson", ".csv", ".txt", ".md", ".log", ".out", ".err"}  # lose lines, not their life
 # Names of rows and posts stand here on purpose; a seal is written anew.

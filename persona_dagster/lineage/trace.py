@@ -15,6 +15,7 @@ import orjson
 import polars as pl
 
 from persona_dagster.lineage import stores
+from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
 
 ROW_ID = re.compile(r"^([0-9a-f]{32})(?:-(\d+))?$")
@@ -152,7 +153,7 @@ def _judged(found: Trace, adapters: list[stores.StoredAdapter], settings: Settin
                 "recipe": adapter.recipe,
                 "adapter": adapter.folder.name,
                 "mix": adapter.mix_digest,
-                "state": "stale: rows forgotten" if (adapter.folder / "forgotten.json").exists() else "current",
+                "state": "stale: rows forgotten" if (adapter.folder / FORGOTTEN).exists() else "current",
             }
             for adapter in adapters
         ]

@@ -22,6 +22,7 @@ from persona_dagster.corpus import privacy
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.publishing.exports import Export, find_export
 from persona_dagster.publishing.model_card import write_data_card, write_model_card
+from persona_dagster.records import FORGOTTEN
 from persona_dagster.training.adapter import replacing, write_json
 
 MANIFEST = "release.json"
@@ -104,8 +105,11 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
     `exports` are folders of `persona export` whose files go along under their folder's name (merged weights, GGUF).
 
     Raises:
-        ReleaseError: something is missing, was made from another mix, or holds personal data or a local path.
+        ReleaseError: something is missing, was made from another mix, saw what was forgotten since, or holds personal
+            data or a local path.
     """
+    if (adapter_dir / FORGOTTEN).exists():
+        raise ReleaseError(f"{adapter_dir.name}: saw rows that were forgotten since; materialise mix and lora_adapter")
     run, report, manifest = (
         _json(adapter_dir / "run_card.json"),
         _json(report_dir / "metrics.json"),

@@ -16,6 +16,7 @@ from persona_dagster.config.recipes import load_recipe
 from persona_dagster.digest import file_digest
 from persona_dagster.publishing.exports import merge
 from persona_dagster.publishing.hub import ReleaseError, ReleasePlan, plan_release, pull, release, verify
+from persona_dagster.records import FORGOTTEN
 from persona_dagster_tests.chat.conftest import make_adapter
 from persona_dagster_tests.chat.serving import Served
 from persona_dagster_tests.publishing.hub_stand_in import READER, TOKEN, Hub, build
@@ -225,6 +226,15 @@ def test_an_adapter_of_another_mix_or_personal_data_stops_the_plan(made: Path, t
     with pytest.raises(ReleaseError, match="trained on mix 9999"):
         plan(made, tmp_path / "out", other)
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_an_adapter_that_saw_what_was_forgotten_is_not_released(made: Path, tmp_path: Path) -> None:
+    other = tmp_path / "adapter"
+    shutil.copytree(made / "adapters" / "persona_v2" / ("a" * 32), other)
+    plan(made, tmp_path / "before", other)
+    (other / FORGOTTEN).write_text("{}", encoding="utf-8")
+    with pytest.raises(ReleaseError, match="forgotten since"):
+        plan(made, tmp_path / "out", other)
 
 
 def test_digests_are_nobodys_handle_or_number(made: Path, tmp_path: Path) -> None:
