@@ -107,10 +107,8 @@ def load_models(job: GenerateJob) -> tuple[PeftModel, PreTrainedTokenizerBase, s
     holds every bfloat16 weight exactly.
     """
     import torch
-    import transformers
     from peft import PeftModel
 
-    transformers.utils.logging.disable_progress_bar()
     cuda = torch.cuda.is_available()
     base = job.recipe.base if cuda else job.recipe.base.model_copy(update={"dtype": "float32"})
     model, tokenizer = load_base(base, job.models_dir, job.recipe.quantisation if cuda else None)

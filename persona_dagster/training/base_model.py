@@ -94,7 +94,9 @@ def load_base(
     """
     import torch
     from transformers import AutoModelForCausalLM
+    from transformers.utils import logging
 
+    logging.disable_progress_bar()  # in a log, every tick of a bar is a line
     tokenizer = load_tokenizer(base, models_dir)
     cuda = torch.cuda.is_available()
     arguments: dict[str, Any] = {
