@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 
 import polars as pl
 
+from persona_dagster.corpus.common_words import NOT_A_NAME
+
 Span = tuple[int, int]
 Detector = Callable[[str], Iterator[Span]]
 
@@ -246,6 +248,8 @@ def _handles(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
         handle = found.group(group)
         bare = handle.lstrip("@").rstrip(".-")
         if len(bare) < 3 or NOT_A_HANDLE.match(bare) or (group == "other" and VERSION.fullmatch(bare)):
+            continue
+        if bare.lower() in NOT_A_NAME and "@" not in handle:
             continue
         start = found.start(group)
         yield start, start + len(handle.rstrip(".-"))
