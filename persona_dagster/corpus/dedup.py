@@ -69,7 +69,7 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
     if store:
         seen.save(store)
     shared = np.bincount(node, minlength=len(seen.letters)) > 1
-    shared[seen.pairs["a"]] = shared[seen.pairs["b"]] = True
+    shared[seen.pairs["a"].to_numpy()] = shared[seen.pairs["b"].to_numpy()] = True
     rows = np.flatnonzero(shared[node])
     compared = frame.select(
         "source", "board", "post_id", "created_at",
