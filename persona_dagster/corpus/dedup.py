@@ -73,7 +73,7 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
     comment = frame["kind"].is_in(["comment", "reply"]).to_numpy()
     letters = seen.letters[node]  # short comments are nobody's copy
     rows = np.flatnonzero(shared[node] & ((letters >= SHORTEST) | ((letters > 0) & ~comment)))
-    compared = frame.select("source", "board", "post_id", "created_at", "flags")[rows].with_columns(
+    compared = frame.select(pl.col("source", "board", "post_id", "created_at", "flags").gather(rows)).with_columns(
         (pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0).alias("blocked"),
         row=rows, node=node[rows], one=hashes.one[rows], two=hashes.two[rows],
     ).drop("flags")  # fmt: skip
