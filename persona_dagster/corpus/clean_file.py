@@ -23,7 +23,7 @@ from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import KINDS, SOURCES
 from persona_dagster.records import POST_SCHEMA
 
-BATCH_BYTES = 16 << 20  # about 40,000 posts: under 500 MB with all columns of a batch in memory
+BATCH_BYTES = 12 << 20  # about 30,000 posts: under 500 MB with all columns of a batch in memory (16: 529 MB)
 # The import schema; what a row has besides is not written again.
 ROW_SCHEMA = pl.Schema(
     dict.fromkeys(
@@ -167,7 +167,7 @@ def clean_file(
 ) -> Funnel:
     """`src` cleaned into `dst` (JSON lines, put in place whole); returns what the rules did.
 
-    Floods and copypasta are judged within a batch of 16 MB. Raises DumpFormatError naming the file and block.
+    Floods and copypasta are judged within a batch of 12 MB. Raises DumpFormatError naming the file and block.
     """
     funnel = Funnel()
     dst.parent.mkdir(parents=True, exist_ok=True)
