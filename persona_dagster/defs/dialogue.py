@@ -14,6 +14,7 @@ from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
 from persona_dagster.dialogue.chat_format import count_tokens
 from persona_dagster.dialogue.mix import MIX_VERSION, CountTokens, write_mix
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
 
@@ -198,6 +199,8 @@ def _mix(house: House) -> dg.AssetsDefinition:
         everything = pl.concat([dialogues, capybara_dialogues])
         folder = house.settings.mix_dir / recipe.name
         manifest = write_mix(everything, split, recipe, house.personas(), folder, count=_counter(house, recipe))
+        if house.settings.mix_url:
+            MixStore(house.settings.mix_url).publish(manifest.folder)
         for warning in manifest.warnings:
             context.log.warning("%s", warning)
         return dg.MaterializeResult(

@@ -59,7 +59,7 @@ def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
         settings, recipe = house.settings, house.recipe(context.partition_key)
         job = TrainJob(
             recipe=recipe,
-            mix_dir=latest(settings.mix_dir / recipe.name),
+            mix_dir=latest(house.mixes(recipe.name)),
             out_dir=settings.adapters_dir / recipe.name,
             models_dir=settings.models_dir,
             checkpoints_dir=settings.home / "checkpoints" / recipe.name,
@@ -88,7 +88,7 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         job = GenerateJob(
             recipe=recipe,
             personas=house.personas(),
-            mix_dir=latest(settings.mix_dir / recipe.name),
+            mix_dir=latest(house.mixes(recipe.name)),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             models_dir=settings.models_dir,
             out_dir=settings.generations_dir / recipe.name,
@@ -121,7 +121,7 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         job = EvaluateJob(
             recipe=recipe,
             personas=house.personas(),
-            mix_dir=latest(settings.mix_dir / recipe.name),
+            mix_dir=latest(house.mixes(recipe.name)),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             generations_dir=latest(settings.generations_dir / recipe.name),
             models_dir=settings.models_dir,

@@ -51,7 +51,7 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
             recipe,
             house.personas(),
             adapter,
-            latest(settings.mix_dir / recipe.name),
+            latest(house.mixes(recipe.name)),
             report,
             config.repo_id,
             settings.home / "releases" / recipe.name,
