@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
+from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import combine
 from persona_dagster.records import FORUMS, Capture, Outcome, Source
@@ -46,7 +46,6 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
         + f"\n\nThe partition `{IMPORT_BOARD}` takes in the dumps found under `$PERSONA_HOME/imports` (JSONL, also "
         ".gz and .zst, in the import schema). The archive is immutable but for forgetting.",
         partitions_def=board_partitions(house.sources, source),
-        backfill_policy=ONE_RUN_A_PARTITION,
         kinds={"parquet", "playwright"},
         owners=["team:data"],
         pool=f"host_{source}",

@@ -5,7 +5,7 @@ import orjson
 from pydantic import Field
 
 from persona_dagster.defs.model import latest
-from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
 
 
@@ -29,7 +29,6 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
         "[Hub](https://huggingface.co/docs/hub/models-uploading). A dry run unless `publish` is set; never sent while "
         "a gate of this recipe's report is red or amber.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         deps=["lora_adapter", "eval_report"],
         kinds={"huggingface"},
         owners=["team:ml"],

@@ -9,6 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
+from dagster._core.definitions.events import AssetKeyPartitionKey
 
 from persona_dagster.definitions import build_defs
 from persona_dagster.settings import Settings
@@ -65,6 +67,17 @@ def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
     assert upstream["eval_report"] >= {"generations", "evaluation_config"}
     assert "recipe_config" not in upstream["generations"] | upstream["eval_report"]  # follows the adapter made by it
     assert upstream["iteration_report"] == {"eval_report"}
+
+
+def test_a_backfill_is_a_run_a_partition_with_its_key(defs: dg.Definitions) -> None:
+    """By a range instead, its checks would be stored without a partition, and what waits for them waits for good."""
+    graph = defs.resolve_asset_graph()
+    for name in ("ptt_raw", "ptt_posts", "mix", "lora_adapter", "eval_report"):
+        keys = graph.get(dg.AssetKey(name)).partitions_def.get_partition_keys()
+        wanted = [AssetKeyPartitionKey(dg.AssetKey(name), key) for key in keys]
+        with dg.DagsterInstance.ephemeral() as instance:
+            runs = build_run_requests_with_backfill_policies(wanted, graph, instance)
+        assert sorted(run.partition_key or "" for run in runs) == sorted(keys)
 
 
 def test_partitions_are_boards_and_recipes(defs: dg.Definitions) -> None:
