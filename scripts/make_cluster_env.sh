@@ -15,6 +15,6 @@ venv_beside "$target"
 "$target/bin/python" -m pip install --quiet -c "$here/constraints.txt" \
   "dagster-postgres" "dagster-k8s" "dagster-ray" "ray[default]" "moto[server]" "s3fs" "check-jsonschema"
 # A Ray job calls `dagster` by name, and must get this environment's.
-printf '#!/bin/sh\nexec "%s/bin/python" -m dagster "$@"\n' "$target" > "$target/bin/dagster"
+printf '#!/bin/sh\nexec "$(dirname "$0")/python" -m dagster "$@"\n' > "$target/bin/dagster"
 chmod +x "$target/bin/dagster"
 "$target/bin/python" -c "import ray, dagster_postgres, moto, s3fs; print('ray', ray.__version__)"
