@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.partitions import board_partitions
@@ -31,7 +32,9 @@ RETRY_SECONDS = 30
 class CrawlConfig(dg.Config):
     """How deep one pass goes. The default walks from the board's watermark to now, and revisits what is due."""
 
-    since_days: int | None = None  # also walk back to posts of this many days ago, though they were seen before
+    since_days: int | None = Field(
+        default=None, ge=1, description="Also walk back to posts of this many days ago, though they were seen before."
+    )
 
 
 def build_raw_assets(house: House) -> list[dg.AssetsDefinition]:

@@ -12,10 +12,14 @@ from persona_dagster.defs.resources import House
 class ReleaseConfig(dg.Config):
     """What is sent where. The default sends nothing, and shows exactly what would be sent."""
 
-    repo_id: str = "your-name/persona-lora"
-    publish: bool = False  # true sends; needs HF_TOKEN, and every gate of the recipe's report green
-    private: bool = True
-    exports: list[str] = Field(default=[])  # "merged", "gguf": go along; `persona export` makes them first
+    repo_id: str = Field(default="your-name/persona-lora", description="The repository on the Hub: owner/name.")
+    publish: bool = Field(
+        default=False, description="True sends; needs HF_TOKEN, and every gate of the recipe's report green."
+    )
+    private: bool = Field(default=True, description="Make the repository private where it is new.")
+    exports: list[str] = Field(
+        default=[], description='"merged" and "gguf" go along; `persona export` makes them first.'
+    )
 
 
 def build_release_assets(house: House) -> list[dg.AssetsDefinition]:

@@ -105,3 +105,16 @@ def test_automation_is_on_in_the_sample_and_off_in_live(tmp_path: Path) -> None:
         defs = build_defs(Settings(home=tmp_path, profile=profile))
         sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or []}
         assert {sensors[name] for name in ("automation", "new_files", "config_changes", "retrain_policy")} == {status}
+
+
+def test_every_setting_of_a_run_has_help(defs: dg.Definitions) -> None:
+    """What the launchpad shows beside a field, and what the asset does without any."""
+    jobs = [defs.resolve_job_def(name) for name in ("rescrape_ptt", "release", "trace", "forget")]
+    told = {}
+    for job in jobs:
+        for name, field in job.run_config_schema.config_type.fields["ops"].config_type.fields.items():
+            own = field.config_type.fields.get("config")
+            settings = getattr(own.config_type, "fields", {}) if own else {}
+            told |= {f"{name}.{key}": one.description for key, one in settings.items()}
+    assert {"ptt_raw.since_days", "hub_release.publish", "follow.query", "remove.sure"} <= set(told)
+    assert not [name for name, text in told.items() if not text]
