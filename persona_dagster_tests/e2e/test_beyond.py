@@ -154,10 +154,10 @@ def ray_cluster(dev: Dev) -> Iterator[str]:
 
     try:
         start([*head, f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"])
-        wait("the head answers", lambda: _alive(dashboard) == 1)
+        wait("the head answers", lambda: _alive(dashboard) == 1, 2 * PATIENCE)
         for nodes in (2, 3):  # one by one: each start takes 10 CPU-s
             start(worker)
-            wait("a worker comes", lambda nodes=nodes: _alive(dashboard) == nodes)
+            wait("a worker comes", lambda nodes=nodes: _alive(dashboard) == nodes, 2 * PATIENCE)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
         for process in reversed(started):  # by their own sessions: `ray stop` ends every Ray of the machine

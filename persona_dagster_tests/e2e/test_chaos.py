@@ -89,8 +89,11 @@ def state(settings: Settings) -> dict[str, object]:
             found[table] = [frame.height, frame_digest(frame, POST_MEANING if "text_raw" in schema else columns)]
             (stored,) = warehouse.execute(f'select count(*) from "{table}"').fetchone()  # type: ignore[misc]
             assert stored == frame.height, f"{table}: {stored} rows in the database, {frame.height} exported"
-    for name in ("mix", "adapters", "generations", "reports"):
+    for name in ("mix", "adapters", "generations"):
         found[name] = latest(settings.home / name / V2).name
+    # A report also tells the seconds of its training, so its name is its own; what it measured is not.
+    metrics = orjson.loads((latest(settings.reports_dir / V2) / "metrics.json").read_bytes())
+    found |= {f"report {part}": metrics[part] for part in ("verdict", "gates", "key", "intervals", "test")}
     found["weights"] = file_digest(latest(settings.adapters_dir / V2) / "adapter_model.safetensors")
     return found
 
