@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     hardware: Hardware | None = None  # None: found by itself
     engine: Engine = "local"
     archive_url: str | None = None  # any fsspec URL; None: `home/raw`
+    mix_url: str | None = None  # any fsspec URL, where mixes also go and come from; None: `home/mix` alone
     chromium: Path | None = None  # a Chromium to use instead of the one found
     cdp_url: str | None = None  # the operator's own browser, for Dcard
     headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more

@@ -26,7 +26,7 @@ from persona_dagster.config.split import SplitSpec
 from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
-from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.dialogue.manifest import MixManifest, latest_mix, point_latest, read_manifest
 from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
@@ -278,12 +278,7 @@ def _publish(manifest: MixManifest, fresh: Path, folder: Path, point: bool = Tru
         fresh.rename(home)
     if not point:
         return read_manifest(home)
-    pointer = folder / f".latest.{os.getpid()}"
-    with pointer.open("w", encoding="utf-8") as file:
-        file.write(f"{manifest.digest}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    pointer.replace(folder / "latest")
+    point_latest(folder, manifest.digest)
     return read_manifest(home)
 
 

@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from persona_dagster.config.personas import load_personas
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.digest import author_key
 from persona_dagster.lineage import copies, purge, search, stores, tombstones
 from persona_dagster.lineage.purge import Home, Key
@@ -100,6 +101,9 @@ def forget(target: str, settings: Settings) -> ForgetReport:
         UnknownTargetError: nothing stored goes by that name; nothing was touched.
         StoreBusyError: a run is writing; what was done stays done, and the rest is done by forgetting again.
     """
+    store = MixStore(settings.mix_url) if settings.mix_url else None
+    if store:  # what other machines made is gone through here, and sent back
+        store.fetch_all(settings.mix_dir)
     asked, homes = Target.of(target, settings), _homes(settings)
     chosen = [_choose(asked, home) for home in homes]
     if all(found.rows.is_empty() and not found.keys for found in chosen):
@@ -110,6 +114,8 @@ def forget(target: str, settings: Settings) -> ForgetReport:
     needles = _needles(chosen, settings)
     for home, found in zip(homes, chosen, strict=True):
         _forget_in(home, found, asked, needles, report)
+    if store:
+        store.mirror(settings.mix_dir)
     for home in homes:
         report.left += [home.name(path) for path in home.holding(needles)] + _left_in_archive(home, needles)
     report.left += [

@@ -15,12 +15,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import httpx
 import pytest
 import yaml
 
 from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.settings import PROJECT_ROOT, Settings
-from persona_dagster_tests.e2e.dev import Dev, wait
+from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 
 pytestmark = [pytest.mark.browser, pytest.mark.train, pytest.mark.soak]
 BIN = Path(sys.executable).parent
@@ -133,6 +134,7 @@ def ray_cluster(dev: Dev) -> Iterator[str]:
     """A head without a CPU to give and two workers of one each, as processes of this machine."""
     port, dashboard = free_port(), free_port()
     env = {**dev.environment(), "RAY_DISABLE_USAGE_STATS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    env["RAY_raylet_start_wait_time_s"] = str(PATIENCE)
     common = ["--block", "--object-store-memory=100000000", "--disable-usage-stats"]
     head = ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
     worker = [f"--address=127.0.0.1:{port}", "--num-cpus=1"]
@@ -152,10 +154,10 @@ def ray_cluster(dev: Dev) -> Iterator[str]:
 
     try:
         start([*head, f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"])
-        wait("the head answers", lambda: _is_open(dashboard))
-        start(worker)
-        start(worker)
-        wait("two workers came", lambda: _cpus(f"127.0.0.1:{port}", env) == 2)
+        wait("the head answers", lambda: _alive(dashboard) == 1, 2 * PATIENCE)
+        for nodes in (2, 3):  # one by one: each start takes 10 CPU-s
+            start(worker)
+            wait("a worker comes", lambda nodes=nodes: _alive(dashboard) == nodes, 2 * PATIENCE)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
         for process in reversed(started):  # by their own sessions: `ray stop` ends every Ray of the machine
@@ -167,15 +169,13 @@ def ray_cluster(dev: Dev) -> Iterator[str]:
         log.close()
 
 
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _cpus(address: str, env: dict[str, str]) -> float:
-    code = f"import ray; ray.init({address!r}, logging_level=50); print(ray.cluster_resources().get('CPU', 0))"
-    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-    return float((told.stdout.split() or ["0"])[-1])
+def _alive(dashboard: int) -> int:
+    """Nodes of the cluster, the head counted."""
+    try:
+        told = httpx.get(f"http://127.0.0.1:{dashboard}/nodes?view=summary", timeout=30, trust_env=False).json()
+    except httpx.HTTPError:
+        return 0
+    return sum(node["raylet"].get("state") == "ALIVE" for node in told["data"]["summary"])
 
 
 def test_corpus_steps_and_a_training_on_a_ray_cluster(tmp_path: Path) -> None:

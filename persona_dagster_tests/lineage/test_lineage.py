@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import orjson
@@ -10,6 +11,7 @@ import pytest
 
 from persona_dagster.corpus.warehouse import Warehouse
 from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.lineage import search, tombstones
 from persona_dagster.lineage.forget import UnknownTargetError, forget
 from persona_dagster.lineage.trace import trace
@@ -64,6 +66,20 @@ def test_the_mix_is_whole_without_the_rows(home: tuple[Settings, MixManifest]) -
     rows = pl.read_parquet(now.folder / "provenance.parquet")
     assert sorted(rows["row_id"]) == sorted(orjson.loads(line)["row_id"] for side in lines for line in side)
     assert now.digest == now.folder.name and "forgotten" in now.warnings[-1]
+
+
+def test_mixes_on_a_store_forget_too(home: tuple[Settings, MixManifest]) -> None:
+    """Also one that this machine no longer has, or never had."""
+    settings, mix = home
+    away = settings.model_copy(update={"mix_url": f"memory://{settings.home.parent.name}/mixes"})
+    store = MixStore(str(away.mix_url))
+    store.publish(mix.folder)
+    shutil.rmtree(settings.mix_dir)
+    report = forget(URL, away)
+    assert report.mixes == [f"persona_v2/{mix.digest}"]
+    stored = {path: store.fs.cat_file(path) for path in store.fs.find(store.root)}
+    assert stored and not [path for path, data in stored.items() if SECRET.encode() in data or mix.digest in path]
+    assert any(KEPT.encode() in data for data in stored.values())
 
 
 def test_what_was_forgotten_does_not_come_back(home: tuple[Settings, MixManifest]) -> None:
