@@ -6,7 +6,7 @@ from persona_dagster.defs.resources import House
 
 
 class TraceConfig(dg.Config):
-    """`query`: row_id, pair_id, doc_id, URL, a sentence, or the digest of an adapter, report or mix."""
+    """`query`: row_id, pair_id, doc_id, URL, a sentence, or the digest of an adapter, report, mix or release."""
 
     query: str
 
