@@ -151,7 +151,7 @@ class DedupIndex:
         if not parts:
             return cls()
         segments = [name for name in parts if name.endswith(".keys")]
-        prefix = ("keys", "rows", "sizes", "bitmaps")
+        prefix = ("keys", "rows", "sizes", "bitmaps", "wide")
         return cls(
             Names(*(parts[f"texts.{half}"] for half in ("one", "two", "node"))),
             Names(*(parts[f"norms.{half}"] for half in ("one", "two", "node"))),
@@ -171,7 +171,7 @@ class DedupIndex:
         parts |= {f"pairs.{name}": self.pairs[name].to_numpy() for name in PAIRS}
         for n, part in enumerate(self.segments):
             parts |= {f"{n}.keys": part.keys, f"{n}.rows": part.rows, f"{n}.sizes": part.sizes}
-            parts[f"{n}.bitmaps"] = part.bitmaps
+            parts |= {f"{n}.bitmaps": part.bitmaps, f"{n}.wide": part.wide}
         store.save(parts, version())
 
     def take_in(self, texts: pl.Series) -> tuple[Hashes, I64]:

@@ -20,6 +20,7 @@ from persona_dagster.corpus.grams import AT_ONCE, I64, U32, U64, GramSets, block
 ROW_BITS, PLACE_BITS = 24, 12
 LAST_PLACE = (1 << PLACE_BITS) - 1
 ROW, PLACE, TOKEN = np.uint64(PLACE_BITS), np.uint64(LAST_PLACE), np.uint64(ROW_BITS + PLACE_BITS)
+WIDE = 64  # distinct grams; 15 rows in 100 have more
 HASH = np.uint64(0xC2B2AE3D27D4EB4F)
 Rows = tuple[I64, I64]
 
@@ -31,6 +32,17 @@ class TooManyTextsError(ValueError):
 def least(sizes: I64, share: float) -> I64:
     """ceil(share * size), safe against floating point: 0.7 * 10 is 7.000000000000001 for some factors."""
     return np.ceil(sizes * share - 1e-9).astype(np.int64)
+
+
+def _wide_bitmaps(sets: GramSets) -> U64:
+    """1,024 bits for each row of more than WIDE grams, whose 128 bits are all set and tell nothing."""
+    long = np.flatnonzero(sets.sizes > WIDE)
+    sizes = sets.sizes[long]
+    bit = (sets.grams[ranges(sets.offsets[long], sizes)] * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(54)
+    bitmaps = np.zeros((len(long), 16), np.uint64)
+    at = (np.repeat(np.arange(len(long)), sizes), (bit >> np.uint64(6)).astype(np.int64))
+    np.bitwise_or.at(bitmaps, at, np.uint64(1) << (bit & np.uint64(63)))
+    return bitmaps
 
 
 def _bitmaps(sets: GramSets) -> U64:
@@ -55,21 +67,25 @@ class Prefixes:
     rows: U32  # the owner's number of every row here
     sizes: U32  # distinct grams, ascending
     bitmaps: U64  # (rows, 2)
+    wide: U64  # (rows of more than WIDE grams, 16): those of the last rows
     threshold: float
 
     @classmethod
     def of(cls, texts: pl.Series, numbers: U32, ranks: U32, threshold: float) -> Prefixes:
         """Of texts that are called `numbers`; those of less than three letters have no grams, and are left out."""
         tokens, sizes, bitmaps = [np.empty(0, np.uint32)], [np.empty(0, np.int64)], [np.empty((0, 2), np.uint64)]
+        wide = [np.empty((0, 16), np.uint64)]
         for some in text_blocks(texts):
             sets = gram_sets(some, ranks)
             grams = sets.grams[ranges(sets.offsets[:-1], _probe(sets.sizes, threshold))]
             tokens.append(((grams * HASH) >> TOKEN).astype(np.uint32))
             sizes.append(sets.sizes)
             bitmaps.append(_bitmaps(sets))
+            wide.append(_wide_bitmaps(sets))
         size = np.concatenate(sizes)
         order = np.argsort(size, kind="stable")
         order = order[np.count_nonzero(size == 0) :]
+        among_wide = (np.cumsum(size > WIDE) - 1)[order[size[order] > WIDE]]
         if len(order) >= 1 << ROW_BITS:
             raise TooManyTextsError(f"{len(order):,} distinct texts: at most {1 << ROW_BITS:,} are compared at once")
         place = np.zeros(len(size), np.uint64)
@@ -87,7 +103,7 @@ class Prefixes:
         keys.sort()
         return cls(
             keys, numbers[order].astype(np.uint32), size[order].astype(np.uint32), np.concatenate(bitmaps)[order],
-            threshold,
+            np.concatenate(wide)[among_wide], threshold,
         )  # fmt: skip
 
     @classmethod
@@ -109,7 +125,8 @@ class Prefixes:
         every = np.concatenate(keys)
         every.sort()
         bitmaps = np.concatenate([part.bitmaps for part in parts])[order]
-        return cls(every, rows[order], sizes[order], bitmaps, parts[0].threshold)
+        wide = np.concatenate([part.wide for part in parts])[(np.cumsum(sizes > WIDE) - 1)[order[sizes[order] > WIDE]]]
+        return cls(every, rows[order], sizes[order], bitmaps, wide, parts[0].threshold)
 
     @staticmethod
     def _row(keys: U64) -> I64:
@@ -168,8 +185,7 @@ class Prefixes:
         return self._named(other, found)
 
     def _named(self, other: Prefixes, found: Iterable[U64]) -> Rows:
-        pairs = np.unique(np.concatenate(list(found)))
-        ours, theirs = (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)
+        ours, theirs = _unpacked(np.unique(np.concatenate(list(found))))
         return self.rows[ours].astype(np.int64), other.rows[theirs].astype(np.int64)
 
     def _blocks(self) -> Iterable[U64]:
@@ -201,7 +217,23 @@ def _in_place(size_x: I64, size_y: I64, at_x: I64, at_y: I64, threshold: float) 
 def _alike(left: Prefixes, x: I64, right: Prefixes, y: I64) -> U64:
     """Distinct pairs that the bitmaps do not rule out, packed."""
     packed = np.unique((x.astype(np.uint64) << np.uint64(32)) | y.astype(np.uint64))
-    x, y = (packed >> np.uint64(32)).astype(np.int64), (packed & np.uint64(0xFFFFFFFF)).astype(np.int64)
+    x, y = _unpacked(packed)
     total = left.sizes[x].astype(np.int64) + right.sizes[y]
-    apart = np.bitwise_count(left.bitmaps[x] ^ right.bitmaps[y]).sum(axis=1, dtype=np.int64)
-    return packed[apart <= total - 2 * least(total, left.threshold / (1 + left.threshold))]
+    most = total - 2 * least(total, left.threshold / (1 + left.threshold))  # grams in which they may differ
+    near = _bits_apart(left.bitmaps[x], right.bitmaps[y]) <= most
+    packed, x, y, most = packed[near], x[near], y[near], most[near]
+    x, y = x - (len(left.rows) - len(left.wide)), y - (len(right.rows) - len(right.wide))
+    near = (x < 0) | (y < 0)
+    long = np.flatnonzero(~near)
+    for some in blocks(np.full(len(long), 32)):
+        pair = long[some]
+        near[pair] = _bits_apart(left.wide[x[pair]], right.wide[y[pair]]) <= most[pair]
+    return packed[near]
+
+
+def _bits_apart(left: U64, right: U64) -> I64:
+    return np.bitwise_count(left ^ right).sum(axis=1, dtype=np.int64)
+
+
+def _unpacked(pairs: U64) -> Rows:
+    return (pairs >> np.uint64(32)).astype(np.int64), (pairs & np.uint64(0xFFFFFFFF)).astype(np.int64)

@@ -8,7 +8,7 @@ import numpy as np
 import polars as pl
 import pytest
 
-from persona_dagster.corpus import setjoin
+from persona_dagster.corpus import dedup_index, setjoin
 from persona_dagster.corpus.dedup import mark_duplicates, normalised, stars
 
 
@@ -134,8 +134,11 @@ def corpus(frame_of, chance: random.Random, size: int) -> pl.DataFrame:
     return posts(frame_of, texts).with_columns(post_id=pl.Series([str(chance.random()) for _ in texts]))
 
 
-@pytest.mark.parametrize("seed", range(2))
-def test_an_index_gives_what_a_full_run_gives_however_the_corpus_changes(frame_of, tmp_path, seed):
+@pytest.mark.parametrize(("seed", "segments"), [(0, 8), (1, 1)])
+def test_an_index_gives_what_a_full_run_gives_however_the_corpus_changes(
+    frame_of, tmp_path, monkeypatch, seed, segments
+):
+    monkeypatch.setattr(dedup_index, "SEGMENTS", segments)
     chance = random.Random(seed)
     frame = corpus(frame_of, chance, 300)
     known = len(frame)
@@ -153,6 +156,23 @@ def test_an_index_gives_what_a_full_run_gives_however_the_corpus_changes(frame_o
             [frame.with_columns(text=pl.Series(text)).sample(fraction=0.98, seed=step, shuffle=True), few]
         )
     assert len(frame) > known
+
+
+def test_texts_that_share_half_their_hash_keep_their_nodes():
+    names = dedup_index.Names()
+    hashes = dedup_index.Hashes(np.array([5, 5, 7, 5], np.uint64), np.array([3, 1, 1, 2], np.uint64))
+    names.add(hashes, np.arange(4))
+    assert names.find(hashes).tolist() == [0, 1, 2, 3]
+    unknown = dedup_index.Hashes(np.array([5, 8], np.uint64), np.array([9, 1], np.uint64))
+    assert names.find(unknown).tolist() == [-1, -1]
+
+
+def test_long_texts_that_are_alike_are_found(frame_of):
+    chance = random.Random(4)
+    texts = ["".join(chance.choices([chr(0x4E00 + n) for n in range(400)], k=600)) for _ in range(30)]
+    texts += [edited(text, chance) for text in texts[:20]]
+    assert joined(texts) == pytest.approx(brute_force(texts))
+    assert len(joined(texts)) > 5
 
 
 def test_an_index_that_cannot_be_read_is_made_anew_and_holds_no_text(frame_of, tmp_path):
