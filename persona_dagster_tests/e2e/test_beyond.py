@@ -14,12 +14,15 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 import yaml
 
 from persona_dagster.config.loading import find, read_yaml
+from persona_dagster.dialogue.manifest import latest_mix
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.settings import PROJECT_ROOT, Settings
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 
@@ -27,6 +30,7 @@ pytestmark = [pytest.mark.browser, pytest.mark.train, pytest.mark.soak]
 BIN = Path(sys.executable).parent
 V2 = "persona_v2"
 PASSWORD = "only-for-this-test"
+MATERIALIZE = ("-m", "dagster", "asset", "materialize", "-m", "persona_dagster.definitions", "--select")
 
 
 def free_port() -> int:
@@ -185,14 +189,13 @@ def test_corpus_steps_and_a_training_on_a_ray_cluster(tmp_path: Path) -> None:
 
     dev = tiny_home(tmp_path / "home")
     dev.extra["PERSONA_ENGINE"] = "ray"
-    materialize = ("-m", "dagster", "asset", "materialize", "-m", "persona_dagster.definitions", "--select")
     recipe = "capybara_qlora"
     with ray_cluster(dev) as address:
         dev.extra["PERSONA_RAY_ADDRESS"] = address
         started = time.monotonic()
-        python(dev, *materialize, "capybara_raw,capybara_dialogues,split")
+        python(dev, *MATERIALIZE, "capybara_raw,capybara_dialogues,split")
         corpus = time.monotonic() - started
-        python(dev, *materialize, "recipe_config,mix,lora_adapter", "--partition", recipe)
+        python(dev, *MATERIALIZE, "recipe_config,mix,lora_adapter", "--partition", recipe)
         jobs = JobSubmissionClient(address).list_jobs()
     print(f"corpus {corpus:.0f} s, all {time.monotonic() - started:.0f} s, {len(jobs)} Ray jobs")
     assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
@@ -207,8 +210,9 @@ def test_corpus_steps_and_a_training_on_a_ray_cluster(tmp_path: Path) -> None:
 # S3
 
 
-def test_the_archive_on_an_s3_server(tmp_path: Path) -> None:
-    """PERSONA_ARCHIVE_URL=s3://…: scraped, read, cleaned and digested as on a disk."""
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The file system of an S3 server of this test's own, with the bucket `persona`; the environment leads to it."""
     pytest.importorskip("s3fs", reason="no s3fs: scripts/make_cluster_env.sh")
     moto = pytest.importorskip("moto.server", reason="no moto: scripts/make_cluster_env.sh")
     import s3fs
@@ -216,24 +220,49 @@ def test_the_archive_on_an_s3_server(tmp_path: Path) -> None:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    access = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": endpoint}
     try:
-        store = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=endpoint)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        store = s3fs.S3FileSystem(endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
         store.mkdir("persona")
-        dev = tiny_home(tmp_path / "home")
-        dev.extra |= {**access, "AWS_DEFAULT_REGION": "us-east-1", "PERSONA_ARCHIVE_URL": "s3://persona/raw"}
-        materialize = ("-m", "dagster", "asset", "materialize", "-m", "persona_dagster.definitions", "--select")
-        python(dev, *materialize, "ptt_raw,ptt_posts", "--partition", "Hate")
-        python(dev, *materialize, "notes_raw,notes")
-        parts = [path for path in store.find("persona/raw/ptt/Hate") if path.endswith(".parquet")]
-        assert parts and not dev.settings.raw_dir.exists()
-        local = tiny_home(tmp_path / "local")
-        shutil.copy(dev.settings.home / "author.key", local.settings.home)
-        python(local, *materialize, "ptt_raw,ptt_posts", "--partition", "Hate")
-        assert _posts(dev) == _posts(local) > 0
+        yield store
     finally:
         server.stop()
+
+
+def test_the_archive_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
+    """PERSONA_ARCHIVE_URL=s3://…: scraped, read, cleaned and digested as on a disk."""
+    dev = tiny_home(tmp_path / "home")
+    dev.extra["PERSONA_ARCHIVE_URL"] = "s3://persona/raw"
+    python(dev, *MATERIALIZE, "ptt_raw,ptt_posts", "--partition", "Hate")
+    python(dev, *MATERIALIZE, "notes_raw,notes")
+    parts = [path for path in bucket.find("persona/raw/ptt/Hate") if path.endswith(".parquet")]
+    assert parts and not dev.settings.raw_dir.exists()
+    local = tiny_home(tmp_path / "local")
+    shutil.copy(dev.settings.home / "author.key", local.settings.home)
+    python(local, *MATERIALIZE, "ptt_raw,ptt_posts", "--partition", "Hate")
+    assert _posts(dev) == _posts(local) > 0
+
+
+def test_mixes_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
+    """PERSONA_MIX_URL=s3://…: the graph sends its mix there, and a machine that has none gets the same bytes."""
+    recipe = "capybara_qlora"
+    dev = tiny_home(tmp_path / "home")
+    dev.extra["PERSONA_MIX_URL"] = "s3://persona/mix"
+    python(dev, *MATERIALIZE, "capybara_raw,capybara_dialogues,split")
+    python(dev, *MATERIALIZE, "recipe_config,mix", "--partition", recipe)
+    made, there = latest_mix(dev.settings.mix_dir / recipe), tmp_path / "there" / recipe
+    MixStore("s3://persona/mix").fetch(there)
+    assert latest_mix(there).name == made.name
+    assert {f.name: f.read_bytes() for f in latest_mix(there).iterdir()} == {
+        f.name: f.read_bytes() for f in made.iterdir()
+    }
+    shutil.rmtree(made)
+    (made.parent / "latest").unlink()
+    MixStore("s3://persona/mix").mirror(dev.settings.mix_dir)
+    assert not bucket.find("persona/mix", refresh=True)  # what is forgotten here is gone there
 
 
 def _posts(dev: Dev) -> int:
