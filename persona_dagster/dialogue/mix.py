@@ -40,6 +40,7 @@ ROW_GROUP = 100_000  # of provenance.parquet: part of its bytes
 CountTokens = Callable[[list[str]], list[int]]
 
 _OPEN = '{"messages":['
+_MESSAGES = b'"messages":'
 
 
 def write_mix(
@@ -193,7 +194,8 @@ def row_digests(split: str, rows: pl.DataFrame) -> list[str]:
     """`text_digest(row_id, persona, split, messages)` of every row; personas and split are framed once."""
     hashed = xxhash.xxh3_128_hexdigest
     middle = {persona: framed(persona) + framed(split) for persona in rows["persona"].unique()}
-    named, said = (rows[column].cast(pl.Binary).to_list() for column in ("row_id", "messages"))
+    named, lines = (rows[column].cast(pl.Binary).to_list() for column in ("row_id", "line"))
+    said = (line[line.index(_MESSAGES) + len(_MESSAGES) : -2] for line in lines)  # without the line's "}\n"
     return [
         hashed(len(row).to_bytes(8, "little") + row + middle[persona] + len(text).to_bytes(8, "little") + text)
         for row, persona, text in zip(named, rows["persona"].to_list(), said, strict=True)
@@ -201,7 +203,7 @@ def row_digests(split: str, rows: pl.DataFrame) -> list[str]:
 
 
 def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
-    """Chunks of `places` with `messages` (JSON), `line` and `chars`."""
+    """Chunks of `places` with `line` (JSON, its newline included) and `chars`."""
     heads = pl.DataFrame(
         {
             "persona": list(personas.personas),
@@ -212,7 +214,7 @@ def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Ite
         }
     )
     head = pl.when("tagged").then(pl.col("head").fill_null("")).otherwise(pl.lit(""))
-    turns = pl.struct("messages").struct.json_encode().str.strip_prefix(_OPEN).str.strip_suffix("]}")
+    turns = pl.struct("messages").struct.json_encode().str.slice(len(_OPEN))  # to the end of the line: "...]}"
     # Where each row's text stands, so that a chunk meets its own rows alone: joined with all of them, time would grow
     # with the square of the mix.
     where = texts.select("pair_id").collect().with_row_index("at")
@@ -224,18 +226,17 @@ def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Ite
         here = places.slice(first, last - first)
         if here.is_empty():
             continue
-        chunk = _neutral(batch[here["at"].unique(maintain_order=True) - start])
+        wanted = here["at"].unique(maintain_order=True) - start
+        chunk = _neutral(batch[wanted] if len(wanted) < batch.height else batch)
         chunk = chunk.select(
             turns=turns,
             chars=pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum(),
         )
         copies = chunk[here["at"].rle_id()]  # `here` is sorted: the n-th value is the n-th of the chunk
         lines = pl.concat([here, copies], how="horizontal").join(heads, on="persona", how="left", maintain_order="left")
-        lines = lines.with_columns(messages=pl.concat_str(pl.lit("["), head, "turns", pl.lit("]")))
-        row_id, persona, closing = pl.lit('{"row_id":"'), pl.lit('","persona":"'), pl.lit('","messages":')
-        yield lines.with_columns(
-            line=pl.concat_str(row_id, "row_id", persona, "persona", closing, "messages", pl.lit("}\n"))
-        )
+        row_id, persona, closing = pl.lit('{"row_id":"'), pl.lit('","persona":"'), pl.lit('","messages":[')
+        line = pl.concat_str(row_id, "row_id", persona, "persona", closing, head, "turns", pl.lit("\n"))
+        yield lines.select("row_id", "persona", "place", "bucket", "chars", line=line)
 
 
 def _neutral(chunk: pl.DataFrame) -> pl.DataFrame:
@@ -325,7 +326,7 @@ def _filtered(old: MixManifest, rows: pl.DataFrame, row_ids: set[str], personas:
             if (row := orjson.loads(line))["row_id"] not in row_ids
         ]
         for line, row in kept:
-            messages = line[line.index(b'"messages":') + len(b'"messages":') : -2].decode()
+            messages = line[line.index(_MESSAGES) + len(_MESSAGES) : -2].decode()
             digests.append(text_digest(row["row_id"], row["persona"], split, messages))
         data = b"".join(line for line, _ in kept)
         (fresh / f"{split}.jsonl").write_bytes(data)
