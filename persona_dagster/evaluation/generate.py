@@ -262,7 +262,7 @@ def score_all(
     tokenizer.padding_side = "right"
     frames = [pl.DataFrame(schema=LIKELIHOOD_SCHEMA)]
     # On a CPU, the layers that base and adapter share are computed once a row for both.
-    with shortcut(recipe, model, tokenizer.pad_token_id):
+    with shortcut(recipe, model, tokenizer):
         for name in ("base", "adapter"):
             started = time.perf_counter()
             with as_model(model, name):
