@@ -58,9 +58,7 @@ def test_sources_in_other_spellings_are_known(tmp_path, sources):
 
 
 def test_persona_labels_of_a_dump_become_tags(tmp_path, sources):
-    rows = [
-        {"source": "threads", "kind": "post", "text": text} for text in ("[人格:NLP助教] 梯度是什麼", "[人格:x] 好")
-    ]
+    rows = [{"source": "threads", "kind": "post", "text": text} for text in ("[人格:NLP助教] 梯度", "[人格:x] 好")]
     personas = load_personas(tmp_path).personas
     funnel = clean_file(packed(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", sources, personas=personas)
     assert [row["text"] for row in read(tmp_path / "out.jsonl")] == ["[NLP 技術助教] 梯度", "[人格:x] 好"]
