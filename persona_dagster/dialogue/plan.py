@@ -24,7 +24,6 @@ TEST_TAGGED = 0.5
 
 PLAN_COLUMNS = ("pair_id", "persona", "builder", "source")
 _ROW_COLUMNS = ("row_id", "repeat", "place", "tagged", *PLAN_COLUMNS, "split")
-_COPIES = {"pair_id": pl.String, "copies": pl.Int32}
 
 
 class MixError(ValueError):
@@ -154,7 +153,7 @@ def _fill(order: pl.DataFrame, target: int, repeats: float) -> pl.DataFrame:
         more -= 1  # stopping before the border dialogue comes nearer
     more = max(more, 0 if each else 1)  # nobody goes empty
     copies = (pl.int_range(pl.len()) < more).cast(pl.Int32) + each
-    return order.head(taken).select("pair_id", copies=copies).filter(pl.col("copies") > 0).cast(_COPIES)
+    return order.head(taken).select("pair_id", copies=copies.cast(pl.Int32)).filter(pl.col("copies") > 0)
 
 
 def _replay(train: pl.DataFrame, persona_rows: int, mix: Mix) -> pl.DataFrame:
