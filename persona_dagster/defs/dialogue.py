@@ -17,6 +17,7 @@ from persona_dagster.dialogue.mix import MIX_VERSION, CountTokens, write_mix
 from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
+from persona_dagster.training.base_model import check_chat_template
 
 DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
 SPLIT_MEANING = ("pair_id", "component", "split")
@@ -193,6 +194,7 @@ def _mix(house: House) -> dg.AssetsDefinition:
         split: pl.DataFrame,
     ) -> dg.MaterializeResult:
         recipe = house.recipe(context.partition_key)
+        check_chat_template(recipe.base)  # before anything is written
         everything = pl.concat([dialogues, capybara_dialogues])
         folder = house.settings.mix_dir / recipe.name
         manifest = write_mix(everything, split, recipe, house.personas(), folder, count=_counter(house, recipe))
