@@ -69,16 +69,15 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
     if store:
         seen.save(store)
     shared = np.bincount(node, minlength=len(seen.letters)) > 1
-    shared[seen.pairs["a"]] = shared[seen.pairs["b"]] = True
-    rows = np.flatnonzero(shared[node])
-    compared = frame.select(
-        "source", "board", "post_id", "created_at",
+    shared[seen.pairs["a"].to_numpy()] = shared[seen.pairs["b"].to_numpy()] = True
+    comment = frame["kind"].is_in(["comment", "reply"]).to_numpy()
+    letters = seen.letters[node]  # short comments are nobody's copy
+    rows = np.flatnonzero(shared[node] & ((letters >= SHORTEST) | ((letters > 0) & ~comment)))
+    compared = frame.select(pl.col("source", "board", "post_id", "created_at", "flags").gather(rows)).with_columns(
         (pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0).alias("blocked"),
-        pl.col("kind").is_in(["comment", "reply"]).alias("comment"),
-    )[rows].with_columns(
-        row=rows, node=node[rows], letters=seen.letters[node[rows]], one=hashes.one[rows], two=hashes.two[rows]
-    )  # fmt: skip
-    survivors = run_sql("survivors", {"shortest": SHORTEST}, compared=compared)
+        row=rows, node=node[rows], one=hashes.one[rows], two=hashes.two[rows],
+    ).drop("flags")  # fmt: skip
+    survivors = run_sql("survivors", compared=compared)
     copies = run_sql("copies", survivors=survivors, stars=_near(survivors, seen.pairs))
     dup_of = pl.Series([None], dtype=pl.String).new_from_index(0, len(frame)).scatter(copies["row"], copies["kept"])
     return Deduplicated(frame.with_columns(dup_of.alias("dup_of")), copies.select(MATCHES))

@@ -129,6 +129,7 @@ def differ_beyond_digits(left: pl.Series, right: pl.Series) -> NDArray[np.bool_]
     return (shapes[0] != shapes[1]).to_numpy()
 
 
+POSTINGS = ("keys", "rows", "sizes", "bitmaps", "wide")
 PAIRS = pl.Schema({"a": pl.UInt32, "b": pl.UInt32, "jaccard": pl.Float64})
 
 
@@ -150,18 +151,14 @@ class DedupIndex:
         parts = store.load(version())
         if not parts:
             return cls()
-        segments = [name for name in parts if name.endswith(".keys")]
-        prefix = ("keys", "rows", "sizes", "bitmaps", "wide")
+        segments = [name.removesuffix("keys") for name in parts if name.endswith(".keys")]
         return cls(
             Names(*(parts[f"texts.{half}"] for half in ("one", "two", "node"))),
             Names(*(parts[f"norms.{half}"] for half in ("one", "two", "node"))),
             parts["letters"],
             pl.DataFrame({name: parts[f"pairs.{name}"] for name in PAIRS}, schema=PAIRS),
             parts["ranks"],
-            [
-                Prefixes(*(parts[name.replace("keys", array)] for array in prefix), threshold=THRESHOLD)
-                for name in segments
-            ],
+            [Prefixes(THRESHOLD, **{part: parts[segment + part] for part in POSTINGS}) for segment in segments],
         )
 
     def save(self, store: ArrayStore) -> None:
@@ -170,8 +167,7 @@ class DedupIndex:
             parts |= {f"{kind}.one": names.one, f"{kind}.two": names.two, f"{kind}.node": names.node}
         parts |= {f"pairs.{name}": self.pairs[name].to_numpy() for name in PAIRS}
         for n, part in enumerate(self.segments):
-            parts |= {f"{n}.keys": part.keys, f"{n}.rows": part.rows, f"{n}.sizes": part.sizes}
-            parts |= {f"{n}.bitmaps": part.bitmaps, f"{n}.wide": part.wide}
+            parts |= {f"{n}.{name}": getattr(part, name) for name in POSTINGS}
         store.save(parts, version())
 
     def take_in(self, texts: pl.Series) -> tuple[Hashes, I64]:
@@ -188,7 +184,7 @@ class DedupIndex:
         elif not alive.all():
             self.texts.keep(alive)
             self.norms.keep(alive)
-            self.pairs = self.pairs.filter(alive[self.pairs["a"]] & alive[self.pairs["b"]])
+            self.pairs = self.pairs.filter(alive[self.pairs["a"].to_numpy()] & alive[self.pairs["b"].to_numpy()])
         new = np.flatnonzero(node < 0)
         if len(new):
             first = new[hashes[new].firsts()]
@@ -233,6 +229,6 @@ class DedupIndex:
         nodes, place = np.unique(np.concatenate((left, right)), return_inverse=True)
         norms = _normalised(texts.gather(row_of[nodes]))
         x, y, jaccard = setjoin.confirmed(norms, place[: len(left)], place[len(left) :], THRESHOLD)
-        pairs = pl.DataFrame({"a": nodes[x], "b": nodes[y], "jaccard": jaccard}).cast(PAIRS)  # type: ignore[arg-type]
+        pairs = pl.DataFrame({"a": nodes[x], "b": nodes[y], "jaccard": jaccard}).cast(PAIRS)
         pairs = pairs.filter(differ_beyond_digits(norms.gather(x), norms.gather(y)))
         self.pairs = pl.concat([self.pairs, pairs])

@@ -63,12 +63,12 @@ def _bitmaps(sets: GramSets) -> U64:
 class Prefixes:
     """The postings of texts, and what the filters need of each: rows by size, whatever their owner calls them."""
 
+    threshold: float
     keys: U64  # postings, ascending
     rows: U32  # the owner's number of every row here
     sizes: U32  # distinct grams, ascending
     bitmaps: U64  # (rows, 2)
     wide: U64  # (rows of more than WIDE grams, 16): those of the last rows
-    threshold: float
 
     @classmethod
     def of(cls, texts: pl.Series, numbers: U32, ranks: U32, threshold: float) -> Prefixes:
@@ -94,17 +94,15 @@ class Prefixes:
         keys = np.empty(int(probe.sum()), np.uint64)
         row = posting = 0
         for token, part in zip(tokens, sizes, strict=True):
-            some = slice(row, row + len(part))
-            at = np.minimum(ranges(np.zeros(len(part), np.int64), probe[some]), LAST_PLACE).astype(np.uint64)
+            here = slice(row, row + len(part))
+            at = np.minimum(ranges(np.zeros(len(part), np.int64), probe[here]), LAST_PLACE).astype(np.uint64)
             keys[posting : posting + len(token)] = (
-                (token.astype(np.uint64) << TOKEN) | np.repeat(place[some] << ROW, probe[some]) | at
+                (token.astype(np.uint64) << TOKEN) | np.repeat(place[here] << ROW, probe[here]) | at
             )
             row, posting = row + len(part), posting + len(token)
         keys.sort()
-        return cls(
-            keys, numbers[order].astype(np.uint32), size[order].astype(np.uint32), np.concatenate(bitmaps)[order],
-            np.concatenate(wide)[among_wide], threshold,
-        )  # fmt: skip
+        rows, sizes = numbers[order].astype(np.uint32), size[order].astype(np.uint32)
+        return cls(threshold, keys, rows, sizes, np.concatenate(bitmaps)[order], np.concatenate(wide)[among_wide])
 
     @classmethod
     def merged(cls, parts: list[Prefixes], alive: NDArray[np.bool_]) -> Prefixes:
@@ -126,7 +124,7 @@ class Prefixes:
         every.sort()
         bitmaps = np.concatenate([part.bitmaps for part in parts])[order]
         wide = np.concatenate([part.wide for part in parts])[(np.cumsum(sizes > WIDE) - 1)[order[sizes[order] > WIDE]]]
-        return cls(every, rows[order], sizes[order], bitmaps, wide, parts[0].threshold)
+        return cls(parts[0].threshold, every, rows[order], sizes[order], bitmaps, wide)
 
     @staticmethod
     def _row(keys: U64) -> I64:
