@@ -68,7 +68,7 @@ def one_size(source: Path, times: int) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
         stored, _ = measured(frame.filter(pl.int_range(pl.len()) % FRESH != 0), Path(folder))
         more, again = measured(frame, Path(folder))
-        size = sum(path.stat().st_size for path in Path(folder).rglob("*.arrow")) / 1e6
+        size = sum(path.stat().st_size for path in Path(folder).rglob("*.npy")) / 1e6
     return {
         "rows": len(frame), "copies": found, "whole": whole, "stored": stored, "more": more, "peak_gb": peak,
         "index_mb": size, "equal": again.equals(marked),

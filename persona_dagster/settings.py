@@ -77,6 +77,16 @@ class Settings(BaseSettings):
         return self.home / "adapters"
 
     @property
+    def weights_dir(self) -> Path:
+        """Exports of adapters for other programs: made again at will."""
+        return self.home / "weights"
+
+    @property
+    def releases_dir(self) -> Path:
+        """Releases as they go to the Hub."""
+        return self.home / "releases"
+
+    @property
     def generations_dir(self) -> Path:
         return self.home / "generations"
 

@@ -7,8 +7,9 @@ came to light -> flags. Rows are flagged, never dropped; only denied boards leav
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -16,7 +17,7 @@ from persona_dagster.config.sources import Sources
 from persona_dagster.corpus import language, privacy, structure
 from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
-from persona_dagster.corpus.labels import standardise_board
+from persona_dagster.corpus.labels import standardise_board, standardise_tags
 from persona_dagster.corpus.pushes import join_pushes
 from persona_dagster.corpus.quality import quality_flags, usable
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
@@ -127,11 +128,19 @@ def _languages(frame: pl.DataFrame, simplified: Simplified) -> pl.DataFrame:
     return _flag(frame.with_columns(frame["text"].clone().scatter(rows, converted)), rows, "converted")
 
 
-def clean_posts(frame: pl.DataFrame, source: str, sources: Sources, *, simplified: Simplified = "convert") -> Cleaned:
+def clean_posts(
+    frame: pl.DataFrame,
+    source: str,
+    sources: Sources,
+    *,
+    personas: Mapping[str, Any] | None = None,
+    simplified: Simplified = "convert",
+) -> Cleaned:
     """Posts of one source as parsed (`records.POST_SCHEMA`) with `text` at the clean level.
 
     `text_raw`, `text`, `title` and `quoted` come out with personal data masked; `lang` and `flags` are set;
-    `dup_of` is left to `mark_duplicates`. Rows keep their order.
+    `dup_of` is left to `mark_duplicates`. With `personas` (config.personas) a label that a text begins with becomes
+    the persona's tag. Rows keep their order.
     """
     funnel = Funnel(rows_in=len(frame))
     frame = frame.select(list(POST_SCHEMA)).cast(POST_SCHEMA)
@@ -154,6 +163,10 @@ def clean_posts(frame: pl.DataFrame, source: str, sources: Sources, *, simplifie
         frame = quality_flags(frame)
     else:
         frame = frame.with_columns(language.language(pl.col("text")).alias("lang"))
+    if personas:
+        tagged, unknown = standardise_tags(frame["text"], personas)
+        frame = frame.with_columns(tagged.alias("text"))
+        funnel.unknown_labels.update(unknown)
     funnel.rows_out = len(frame)
     funnel.usable = frame.select(usable().sum()).item()
     funnel.flags.update(frame["flags"].explode().drop_nulls().to_list())

@@ -8,9 +8,9 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, cast
+from typing import IO, Any, cast
 
 import polars as pl
 import zstandard
@@ -129,7 +129,11 @@ def as_posts(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def clean_batch(
-    rows: pl.DataFrame, sources: Sources, funnel: Funnel, simplified: Simplified = "convert"
+    rows: pl.DataFrame,
+    sources: Sources,
+    funnel: Funnel,
+    simplified: Simplified = "convert",
+    personas: Mapping[str, Any] | None = None,
 ) -> pl.DataFrame:
     """One batch cleaned: the import schema again, with `text` clean and `lang`, `quoted`, `flags`, `usable` added."""
     posts = as_posts(rows).with_row_index("place")
@@ -137,7 +141,7 @@ def clean_batch(
     for (source,), part in posts.group_by("source", maintain_order=True):
         denied = [board.casefold() for board in sources.denied_boards]
         kept = part.filter(~pl.col("board").str.to_lowercase().is_in(denied))
-        result = clean_posts(part.drop("place"), str(source), sources, simplified=simplified)
+        result = clean_posts(part.drop("place"), str(source), sources, simplified=simplified, personas=personas)
         funnel.add(result.funnel)
         cleaned.append(result.frame.with_columns(kept["place"], usable().alias("usable")))
     out = pl.concat(cleaned).sort("place")
@@ -153,7 +157,14 @@ def clean_batch(
     )
 
 
-def clean_file(src: Path, dst: Path, sources: Sources, *, simplified: Simplified = "convert") -> Funnel:
+def clean_file(
+    src: Path,
+    dst: Path,
+    sources: Sources,
+    *,
+    simplified: Simplified = "convert",
+    personas: Mapping[str, Any] | None = None,
+) -> Funnel:
     """`src` cleaned into `dst` (JSON lines, put in place whole); returns what the rules did.
 
     Floods and copypasta are judged within a batch of 16 MB. Raises DumpFormatError naming the file and block.
@@ -165,7 +176,7 @@ def clean_file(src: Path, dst: Path, sources: Sources, *, simplified: Simplified
         with temporary.open("wb") as file:
             with _writer(file, dst.suffix) as target:
                 for rows in batches(src):
-                    clean_batch(rows, sources, funnel, simplified).write_ndjson(target)
+                    clean_batch(rows, sources, funnel, simplified, personas).write_ndjson(target)
                 target.flush()
             if not file.closed:
                 file.flush()

@@ -139,7 +139,7 @@ def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], titl
             ("Flags", funnel.flags),
             ("Languages", funnel.languages),
             ("Personal data masked", funnel.personal_data),
-            ("Boards that sources.yaml does not name", funnel.unknown_labels),
+            ("Labels that no configuration names", funnel.unknown_labels),
         )
         if values
     )

@@ -12,7 +12,8 @@ from pathlib import Path
 import numpy as np
 import polars as pl
 
-from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, hashes, normalised
+from persona_dagster.corpus.array_store import ArrayStore
+from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, normalised
 from persona_dagster.corpus.quality import BLOCKING
 from persona_dagster.corpus.warehouse import run_sql
 
@@ -45,6 +46,7 @@ def stars(left: np.ndarray, right: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def _near(survivors: pl.DataFrame, pairs: pl.DataFrame) -> pl.DataFrame:
     """Nodes that repeat another node (`node`, `kept`, `jaccard`), the most preferred of a star being kept."""
     best = survivors.filter(pl.col("place") == 1).select("node", "preference")
+    best = best.cast({"node": pl.UInt32})
     pairs = pairs.join(best, left_on="a", right_on="node").join(best, left_on="b", right_on="node", suffix="_b")
     gone, by = stars(pairs["preference"].to_numpy(), pairs["preference_b"].to_numpy())
     chosen = pairs[by].with_columns(a_goes=pl.col("preference") == pl.Series(gone))
@@ -61,18 +63,21 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
     With a folder `index` only texts that were not there the last time are compared; the outcome is the same.
     """
     texts = frame["text"].fill_null("")
-    rows = texts.to_frame().select(*hashes(pl.col("text")))
-    seen = DedupIndex.load(index) if index else DedupIndex(once=True)
-    numbered = seen.take_in(rows, texts)
-    if index:
-        seen.save(index)
-    shared = pl.concat([numbered["node"].filter(numbered["node"].is_duplicated()), seen.pairs["a"], seen.pairs["b"]])
-    numbered = numbered.join(shared.unique().to_frame(), on="node", how="semi")
-    compared = numbered.hstack(frame[numbered["row"]].select(
+    store = ArrayStore(index) if index else None
+    seen = DedupIndex.load(store) if store else DedupIndex(once=True)
+    hashes, node = seen.take_in(texts)
+    if store:
+        seen.save(store)
+    shared = np.bincount(node, minlength=len(seen.letters)) > 1
+    shared[seen.pairs["a"]] = shared[seen.pairs["b"]] = True
+    rows = np.flatnonzero(shared[node])
+    compared = frame.select(
         "source", "board", "post_id", "created_at",
         (pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0).alias("blocked"),
         pl.col("kind").is_in(["comment", "reply"]).alias("comment"),
-    ))  # fmt: skip
+    )[rows].with_columns(
+        row=rows, node=node[rows], letters=seen.letters[node[rows]], one=hashes.one[rows], two=hashes.two[rows]
+    )  # fmt: skip
     survivors = run_sql("survivors", {"shortest": SHORTEST}, compared=compared)
     copies = run_sql("copies", survivors=survivors, stars=_near(survivors, seen.pairs))
     dup_of = pl.Series([None], dtype=pl.String).new_from_index(0, len(frame)).scatter(copies["row"], copies["kept"])

@@ -1,13 +1,11 @@
 """What the comparison of texts remembers between runs, so that a new row costs its own comparison and no more.
 
-No text: hashes of the texts seen, the node of each (a distinct normalised text), the grams under which a node can be
-found, the pairs found. A cache: where it is absent, torn or of another version, it is made anew from the corpus.
+No text: hashes of the texts seen, the node of each (a distinct normalised text), the postings under which a node can
+be found, the pairs found. A cache: where it is absent, torn or of another version, it is made anew from the corpus.
 """
 
 from __future__ import annotations
 
-import os
-import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,23 +15,18 @@ import xxhash
 from numpy.typing import NDArray
 
 from persona_dagster.corpus import setjoin
+from persona_dagster.corpus.array_store import Arrays, ArrayStore
+from persona_dagster.corpus.grams import I64, U32, U64, bucket_ranks
+from persona_dagster.corpus.prefixes import Prefixes
 from persona_dagster.digest import sha256, text_digest
 
 THRESHOLD = 0.7
 SHORTEST = 5  # letters; below, peers call 推, 噓 and 笑死 copies of each other
-# With more new texts than this share a whole run costs about the same, and orders the grams by today's frequencies.
-FRESH_SHARE = 0.2
-
-TEXTS = pl.Schema({
-    "one": pl.UInt64, "two": pl.UInt64,  # Polars' hashes of the text: stable within a version of Polars, see version()
-    "node": pl.UInt32,
-    "key": pl.Binary,  # 128-bit hash of the normalised text
-    "letters": pl.UInt32,
-    "grams": pl.UInt32,  # distinct 3-grams
-})  # fmt: skip
-PAIRS = pl.Schema({"a": pl.UInt32, "b": pl.UInt32, "jaccard": pl.Float64})
-RANKS = pl.Schema({"rank": pl.UInt32})  # of the buckets of grams, see setjoin
-POSTINGS = pl.Schema({"key": pl.UInt64, "row": pl.UInt32, "place": pl.UInt16})
+# With more new texts, or more dead nodes, than this share everything is compared anew: it costs about the same, and
+# orders the grams by today's frequencies.
+ANEW = 0.2
+SEGMENTS = 8  # each increment adds one; so many are searched one by one before they become one
+ROWS_AT_ONCE = 1 << 17
 
 
 def normalised(column: pl.Expr) -> pl.Expr:
@@ -46,144 +39,200 @@ def normalised(column: pl.Expr) -> pl.Expr:
     )
 
 
-def text_key(text: str) -> bytes:
-    """The stable 128-bit hash of a normalised text."""
-    return xxhash.xxh3_128_digest(text.encode())
+def _normalised(texts: pl.Series) -> pl.Series:
+    """The same of a column, a part at a time: each step of it is a copy."""
+    parts = (texts[start : start + ROWS_AT_ONCE] for start in range(0, max(len(texts), 1), ROWS_AT_ONCE))
+    return pl.concat([part.to_frame("text").select(normalised(pl.col("text")))["text"] for part in parts])
 
 
-def hashes(column: pl.Expr) -> tuple[pl.Expr, pl.Expr]:
-    """128 bits that tell texts apart within one version of Polars: 18 times faster than a stable hash from Python."""
-    return column.hash(1).alias("one"), pl.concat_str(pl.lit("#"), column).hash(2).alias("two")
+@dataclass
+class Hashes:
+    """128 bits of each of many texts, in two halves."""
+
+    one: U64
+    two: U64
+
+    @classmethod
+    def of_texts(cls, texts: pl.Series) -> Hashes:
+        """By Polars: they tell texts apart within one of its versions, 18 times faster than a stable hash."""
+        found = cls(np.empty(len(texts), np.uint64), np.empty(len(texts), np.uint64))
+        for start in range(0, len(texts), ROWS_AT_ONCE):
+            some = slice(start, start + ROWS_AT_ONCE)
+            text = texts[some].to_frame("text")
+            found.one[some] = text.select(pl.col("text").hash(1))["text"].to_numpy()
+            found.two[some] = text.select(pl.concat_str(pl.lit("#"), "text").hash(2).alias("text"))["text"].to_numpy()
+        return found
+
+    @classmethod
+    def of_norms(cls, norms: pl.Series) -> Hashes:
+        """The stable hash (xxh3) of normalised texts."""
+        digests = b"".join(xxhash.xxh3_128_digest(norm.encode()) for norm in norms)
+        halves = np.frombuffer(digests, np.uint64).reshape(-1, 2)
+        return cls(halves[:, 0].copy(), halves[:, 1].copy())
+
+    def __getitem__(self, rows: I64) -> Hashes:
+        return Hashes(self.one[rows], self.two[rows])
+
+    def firsts(self) -> I64:
+        """The places at which something stands for the first time, ascending."""
+        order = np.lexsort((self.two, self.one))
+        same = (self.one[order][1:] == self.one[order][:-1]) & (self.two[order][1:] == self.two[order][:-1])
+        return np.sort(order[np.concatenate(([True], ~same))] if len(order) else order)
+
+
+@dataclass
+class Names:
+    """The node of each hash, ascending by its first half."""
+
+    one: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    two: U64 = field(default_factory=lambda: np.empty(0, np.uint64))
+    node: U32 = field(default_factory=lambda: np.empty(0, np.uint32))
+
+    def find(self, hashes: Hashes) -> I64:
+        """The nodes of hashes, -1 for the unknown."""
+        found = np.full(len(hashes.one), -1, np.int64)
+        sought = np.argsort(hashes.one)  # in order, the search stays in the cache: three times faster
+        at = np.searchsorted(self.one, hashes.one[sought])
+        while len(sought):  # once, but for texts that share their first half
+            inside = at < len(self.one)
+            sought, at = sought[inside], at[inside]
+            near = self.one[at] == hashes.one[sought]
+            sought, at = sought[near], at[near]
+            same = self.two[at] == hashes.two[sought]
+            found[sought[same]] = self.node[at[same]]
+            sought, at = sought[~same], at[~same] + 1
+        return found
+
+    def add(self, hashes: Hashes, nodes: I64) -> None:
+        order = np.argsort(hashes.one)
+        at = np.searchsorted(self.one, hashes.one[order])
+        self.one = np.insert(self.one, at, hashes.one[order])
+        self.two = np.insert(self.two, at, hashes.two[order])
+        self.node = np.insert(self.node, at, nodes[order].astype(np.uint32))
+
+    def keep(self, alive: NDArray[np.bool_]) -> None:
+        stays = alive[self.node]
+        if not stays.all():
+            self.one, self.two, self.node = self.one[stays], self.two[stays], self.node[stays]
 
 
 def version() -> str:
     """Hash of all that decides what an index means."""
     here = Path(__file__).parent
-    code = (sha256((here / name).read_bytes()) for name in ("setjoin.py", "dedup_index.py"))
-    return text_digest(pl.__version__, *code)[:16]
+    names = ("grams.py", "prefixes.py", "setjoin.py", "dedup_index.py", "array_store.py")
+    return text_digest(pl.__version__, *(sha256((here / name).read_bytes()) for name in names))[:16]
 
 
-def _sets(norms: pl.Series, ranks: pl.DataFrame) -> setjoin.GramSets:
-    return setjoin.gram_sets(norms.to_list(), ranks["rank"].to_numpy())
-
-
-def differ_beyond_digits(left: pl.Series, right: pl.Series) -> np.ndarray:
+def differ_beyond_digits(left: pl.Series, right: pl.Series) -> NDArray[np.bool_]:
     """False where two texts are the same but for their numbers: two days of a diary are no copies."""
     shapes = [texts.str.replace_all(r"\p{N}+", "0") for texts in (left, right)]
     return (shapes[0] != shapes[1]).to_numpy()
 
 
-PARTS = ("texts", "pairs", "postings", "ranks")
+PAIRS = pl.Schema({"a": pl.UInt32, "b": pl.UInt32, "jaccard": pl.Float64})
 
 
 @dataclass
 class DedupIndex:
     """Texts compared so far. `take_in` makes it that of a corpus, `save` keeps it."""
 
-    texts: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=TEXTS))
+    texts: Names = field(default_factory=Names)
+    norms: Names = field(default_factory=Names)
+    letters: U32 = field(default_factory=lambda: np.empty(0, np.uint32))  # by node
     pairs: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=PAIRS))
-    postings: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=POSTINGS))
-    ranks: pl.DataFrame = field(default_factory=lambda: pl.DataFrame(schema=RANKS))
-    once: bool = False  # nothing will be looked up later, so no postings are made
+    ranks: U32 = field(default_factory=lambda: np.empty(0, np.uint32))  # of the buckets of grams
+    segments: list[Prefixes] = field(default_factory=list)
+    once: bool = False  # nothing will be looked up later, so no segment is kept
 
     @classmethod
-    def load(cls, folder: Path) -> DedupIndex:
-        """The index kept in `folder`; an empty one where there is none that can be read."""
-        try:
-            parts = {name: pl.read_ipc(folder / version() / f"{name}.arrow") for name in PARTS}
-            return cls(parts["texts"], parts["pairs"], parts["postings"], parts["ranks"])
-        except (OSError, pl.exceptions.PolarsError):
+    def load(cls, store: ArrayStore) -> DedupIndex:
+        """The index that is kept; an empty one where there is none that can be read."""
+        parts = store.load(version())
+        if not parts:
             return cls()
-
-    def save(self, folder: Path) -> None:
-        """Written beside and swapped in as one folder, since its parts only fit each other."""
-        target, fresh = folder / version(), folder / f".{os.getpid()}.tmp"
-        shutil.rmtree(fresh, ignore_errors=True)
-        fresh.mkdir(parents=True)
-        for name in PARTS:
-            with (fresh / f"{name}.arrow").open("wb") as file:
-                getattr(self, name).write_ipc(file)  # Parquet would take as long as the comparison
-                file.flush()
-                os.fsync(file.fileno())
-        for old in folder.iterdir():
-            if old != fresh:
-                shutil.rmtree(old)
-        fresh.rename(target)
-
-    def take_in(self, rows: pl.DataFrame, texts: pl.Series) -> pl.DataFrame:
-        """Rows (`one`, `two` and more, in the order of `texts`) with `node` and `letters`; all pairs of nodes compared.
-
-        Nodes that no row has any more are forgotten, with all that was known of them.
-        """
-        rows = rows.with_row_index("row")
-        found = rows.join(self.texts.select("one", "two", "node", "letters"), on=["one", "two"], how="left")
-        new = found.filter(pl.col("node").is_null())
-        if len(new) > FRESH_SHARE * len(rows):
-            new, self.ranks = found, self.ranks.clear()
-        found = found.filter(pl.col("node").is_not_null()) if len(new) < len(rows) else found.clear()
-        self._forget(found["node"].to_numpy())
-        if not len(new):
-            return found
-        new = new.drop("node", "letters")
-        self._compare(new.unique(["one", "two"], keep="first", maintain_order=True), found, texts)
-        return pl.concat([found, new.join(self.texts.select("one", "two", "node", "letters"), on=["one", "two"])])
-
-    def _forget(self, living: NDArray[np.uint32]) -> None:
-        live = np.zeros(len(self._sizes()), np.bool_)
-        live[living] = True
-        stays = live[self.texts["node"].to_numpy()]
-        if not stays.all():
-            self.texts = self.texts.filter(stays)
-            self.pairs = self.pairs.filter(live[self.pairs["a"].to_numpy()] & live[self.pairs["b"].to_numpy()])
-            self.postings = self.postings.filter(live[self.postings["row"].to_numpy()])
-
-    def _sizes(self) -> setjoin.I64:
-        """Distinct grams by node."""
-        node = self.texts["node"].to_numpy()
-        sizes = np.zeros(int(node.max()) + 1 if len(node) else 0, np.int64)
-        sizes[node] = self.texts["grams"].to_numpy()
-        return sizes
-
-    def _compare(self, new: pl.DataFrame, known: pl.DataFrame, texts: pl.Series) -> None:
-        """Texts never seen become known; who among them is alike, or like a known one, becomes a pair."""
-        norms = texts.gather(new["row"]).to_frame("text").select(normalised(pl.col("text")).alias("norm"))["norm"]
-        new = new.with_columns(norms, pl.Series("key", [text_key(norm) for norm in norms], dtype=pl.Binary))
-        first = len(self._sizes())
-        stored = self.texts.join(new, on="key", how="semi").unique("key").select("key", "node", "letters", "grams")
-        fresh = (
-            new.unique("key", keep="first", maintain_order=True)
-            .join(stored, on="key", how="anti", maintain_order="left")
-            .with_row_index("node", offset=first)
-            .with_columns(pl.col("norm").str.len_chars().alias("letters"))
+        segments = [name for name in parts if name.endswith(".keys")]
+        prefix = ("keys", "rows", "sizes", "bitmaps", "wide")
+        return cls(
+            Names(*(parts[f"texts.{half}"] for half in ("one", "two", "node"))),
+            Names(*(parts[f"norms.{half}"] for half in ("one", "two", "node"))),
+            parts["letters"],
+            pl.DataFrame({name: parts[f"pairs.{name}"] for name in PAIRS}, schema=PAIRS),
+            parts["ranks"],
+            [
+                Prefixes(*(parts[name.replace("keys", array)] for array in prefix), threshold=THRESHOLD)
+                for name in segments
+            ],
         )
-        joined = fresh["norm"].set(fresh["letters"] < SHORTEST, "")
+
+    def save(self, store: ArrayStore) -> None:
+        parts: Arrays = {"letters": self.letters, "ranks": self.ranks}
+        for kind, names in (("texts", self.texts), ("norms", self.norms)):
+            parts |= {f"{kind}.one": names.one, f"{kind}.two": names.two, f"{kind}.node": names.node}
+        parts |= {f"pairs.{name}": self.pairs[name].to_numpy() for name in PAIRS}
+        for n, part in enumerate(self.segments):
+            parts |= {f"{n}.keys": part.keys, f"{n}.rows": part.rows, f"{n}.sizes": part.sizes}
+            parts |= {f"{n}.bitmaps": part.bitmaps, f"{n}.wide": part.wide}
+        store.save(parts, version())
+
+    def take_in(self, texts: pl.Series) -> tuple[Hashes, I64]:
+        """The texts of a corpus: what tells them apart, and the node of each; all pairs of nodes are compared.
+
+        Nodes that no row has any more are forgotten.
+        """
+        hashes = Hashes.of_texts(texts)
+        node = self.texts.find(hashes)
+        alive = np.bincount(node[node >= 0], minlength=len(self.letters)) > 0
+        if (node < 0).sum() > ANEW * len(node) or alive.sum() < (1 - ANEW) * len(alive):
+            vars(self).update(vars(DedupIndex(once=self.once)))
+            node[:] = -1
+        elif not alive.all():
+            self.texts.keep(alive)
+            self.norms.keep(alive)
+            self.pairs = self.pairs.filter(alive[self.pairs["a"]] & alive[self.pairs["b"]])
+        new = np.flatnonzero(node < 0)
+        if len(new):
+            first = new[hashes[new].firsts()]
+            self._compare(first, hashes[first], node, texts)
+            node[new] = self.texts.find(hashes[new])
+        return hashes, node
+
+    def _compare(self, rows: I64, hashes: Hashes, node: I64, texts: pl.Series) -> None:
+        """Texts never seen become known; who among them is alike, or like a known one, becomes a pair."""
+        norms = _normalised(texts.gather(rows))
+        keys = Hashes.of_norms(norms)
+        fresh = np.flatnonzero(self.norms.find(keys) < 0)
+        fresh = fresh[keys[fresh].firsts()]
+        first = len(self.letters)
+        numbers = np.arange(first, first + len(fresh))
+        self.norms.add(keys[fresh], numbers)
+        self.texts.add(hashes, self.norms.find(keys))
+        letters = norms.str.len_chars().gather(fresh).to_numpy()
+        self.letters = np.concatenate((self.letters, letters.astype(np.uint32)))
+
+        joined = letters >= SHORTEST
+        compared, norms = norms.gather(fresh[joined]), norms.clear()
         if not len(self.ranks):
-            self.ranks = pl.DataFrame({"rank": setjoin.bucket_ranks(joined.to_list())}, schema=RANKS)
-        sets = _sets(joined, self.ranks)
-        fresh = fresh.with_columns(pl.Series("grams", sets.sizes, dtype=pl.UInt32))
-        nodes = pl.concat([stored, fresh.select(stored.columns)])
-        self.texts = pl.concat([self.texts, new.join(nodes, on="key").select(list(TEXTS))])
+            self.ranks = bucket_ranks(compared)
+        added = Prefixes.of(compared, numbers[joined].astype(np.uint32), self.ranks, THRESHOLD)
+        row_of = np.full(first + len(fresh), -1, np.int64)
+        row_of[numbers] = rows[fresh]
+        seen = np.flatnonzero(node >= 0)[::-1]
+        row_of[node[seen]] = seen
+        found = [added.within(), *(segment.across(added) for segment in self.segments)]
+        left, right = (np.concatenate(side) for side in zip(*found, strict=True))
+        self._confirm(left, right, row_of, texts)
+        if not self.once and len(added.rows):
+            self.segments.append(added)
+            if len(self.segments) > SEGMENTS:
+                self.segments = [Prefixes.merged(self.segments, row_of >= 0)]
 
-        left, right, jaccard = setjoin.similar_pairs(sets, THRESHOLD)
-        named = fresh["node"]
-        if not self.once:
-            before = setjoin.Postings(*(self.postings[name].to_numpy() for name in POSTINGS))
-            added = setjoin.Postings.of(sets, named.to_numpy(), THRESHOLD)
-            merged = before.merged(added)
-            self.postings = pl.DataFrame([merged.keys, merged.rows, merged.places], schema=POSTINGS)
-            theirs, ours = before.partners(added, THRESHOLD)
-            partners, which = np.unique(theirs, return_inverse=True)
-            norms = self._norms(partners, known, texts)
-            both = sets.followed_by(_sets(norms, self.ranks))
-            across = setjoin.confirmed(both, ours - first, len(fresh) + which, THRESHOLD)
-            left, right, jaccard = (np.concatenate(pair) for pair in zip((left, right, jaccard), across, strict=True))
-            joined, named = joined.append(norms), named.append(pl.Series(partners, dtype=pl.UInt32))
-        pairs = pl.DataFrame({"a": named.gather(left), "b": named.gather(right), "jaccard": jaccard}, schema=PAIRS)
-        self.pairs = self.pairs.extend(pairs.filter(differ_beyond_digits(joined.gather(left), joined.gather(right))))
-
-    def _norms(self, nodes: setjoin.I64, known: pl.DataFrame, texts: pl.Series) -> pl.Series:
-        """The normalised texts of nodes that stand in the corpus, in the order of the nodes."""
-        wanted = np.zeros(len(self._sizes()), np.bool_)
-        wanted[nodes] = True
-        first = known.filter(wanted[known["node"].to_numpy()]).unique("node").sort("node")
-        return texts.gather(first["row"]).to_frame("text").select(normalised(pl.col("text")).alias("norm"))["norm"]
+    def _confirm(self, left: I64, right: I64, row_of: I64, texts: pl.Series) -> None:
+        """Candidates that are alike become pairs. A node without a row is dead: nobody's copy."""
+        alive = (row_of[left] >= 0) & (row_of[right] >= 0)
+        left, right = left[alive], right[alive]
+        nodes, place = np.unique(np.concatenate((left, right)), return_inverse=True)
+        norms = _normalised(texts.gather(row_of[nodes]))
+        x, y, jaccard = setjoin.confirmed(norms, place[: len(left)], place[len(left) :], THRESHOLD)
+        pairs = pl.DataFrame({"a": nodes[x], "b": nodes[y], "jaccard": jaccard}).cast(PAIRS)  # type: ignore[arg-type]
+        pairs = pairs.filter(differ_beyond_digits(norms.gather(x), norms.gather(y)))
+        self.pairs = pl.concat([self.pairs, pairs])

@@ -68,7 +68,9 @@ class Funnel:
     flags: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     personal_data: Counter[str] = field(default_factory=Counter)
-    unknown_labels: Counter[str] = field(default_factory=Counter)  # boards that sources.yaml does not name
+    unknown_labels: Counter[str] = field(
+        default_factory=Counter
+    )  # boards and persona labels that no configuration names
     trace: Trace = field(default_factory=Trace)
 
     def add(self, other: Funnel) -> None:
@@ -114,7 +116,7 @@ class Funnel:
             ("flag", self.flags),
             ("language", self.languages),
             ("personal data", self.personal_data),
-            ("board that sources.yaml does not name", self.unknown_labels),
+            ("label that no configuration names", self.unknown_labels),
         ):
             if counts:
                 lines += ["", f"| {title} | count |", "|---|--:|"]

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
+
+import polars as pl
 
 SPELLINGS = {
     "ptt": ("ptt", "批踢踢", "ptt.cc", "www.ptt.cc"),
@@ -33,6 +36,29 @@ def standardise_label(text: str, personas: Mapping[str, Any]) -> str | None:
         if wanted in {label_key(name) for name in (key, persona.tag, *persona.aliases)}:
             return persona.tag
     return None
+
+
+# A label that a text begins with: named as one (`[人格:x]`), or in brackets that may hold a known one.
+LEADING = re.compile(
+    r"\A\s*[\[［【](?P<label>\s*(?:(?P<named>人格|persona|角色)\s*[:：])?[^\[\]［］【】\n]{1,20})[\]］】]",
+    re.IGNORECASE,
+)
+
+
+def standardise_tags(texts: pl.Series, personas: Mapping[str, Any]) -> tuple[pl.Series, Counter[str]]:
+    """Texts that begin with a persona's label in any spelling begin with its tag; and labels that nobody knows."""
+    rows = texts.str.contains(r"\A\s*[\[［【]").fill_null(value=False).arg_true()
+    unknown: Counter[str] = Counter()
+    spelt = []
+    for text in texts.gather(rows):
+        found = LEADING.match(text)
+        tag = standardise_label(found["label"], personas) if found else None
+        if found and tag is None and found["named"]:
+            unknown[found["label"].strip()] += 1
+        spelt.append(f"{tag}{text[found.end() :]}" if found and tag else text)
+    if not spelt:
+        return texts, unknown
+    return texts.clone().scatter(rows, pl.Series(spelt, dtype=pl.String)), unknown
 
 
 def standardise_source(text: str) -> str | None:

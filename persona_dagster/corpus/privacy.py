@@ -13,6 +13,8 @@ from collections.abc import Callable, Iterator
 
 import polars as pl
 
+from persona_dagster.corpus.common_words import NOT_A_NAME
+
 Span = tuple[int, int]
 Detector = Callable[[str], Iterator[Span]]
 
@@ -193,8 +195,11 @@ FB_NAME = re.compile(
     re.IGNORECASE,
 )
 PROFILE = re.compile(
-    r"(?<![A-Za-z0-9\-])(?P<site>instagram|facebook|fb|line)\.(?:com|me)/(?:ti/p/|R/ti/p/|profile\.php\?id=)?"
-    r"(?P<handle>[~@%A-Za-z0-9_.\-]{3,60})",
+    r"(?<![A-Za-z0-9\-])(?P<site>instagram|facebook|fb)\.(?:com|me)/(?:profile\.php\?id=)?"
+    r"(?P<handle>[~@%A-Za-z0-9_.\-]{3,60})"
+    # Shops, stores and events stand on other hosts and paths of line.me, and name nobody.
+    r"|(?<![A-Za-z0-9.\-])(?P<line>(?:www\.)?line\.me/(?:R/)?ti/[pg]2?/|page\.line\.me/)"
+    r"(?P<line_handle>[~@%A-Za-z0-9_.\-]{3,60})",
     re.IGNORECASE,
 )
 NOT_A_PROFILE = {
@@ -234,7 +239,7 @@ NOT_A_PROFILE = {
 }
 VERSION = re.compile(r"v?[0-9]+(?:[.\-][0-9]+)*[a-z]?", re.IGNORECASE)
 NOT_A_HANDLE = re.compile(
-    r"^(?:pay|points?|today|shopping|music|tv|webtoon|bank|travel|taxi|game|games|id|ig|fb|line|http|https|www|com|and|the|"
+    r"^(?:(?:points?|pay)[0-9]+$|b[0-9]{1,4}$|pay|points?|today|shopping|music|tv|webtoon|bank|travel|taxi|game|games|id|ig|fb|line|http|https|www|com|and|the|"
     r"call|app|bot|store|gift|up|out|in|on|of|for|is|are|or|not|with|from|live|official|messenger|beta|group)\b",
     re.IGNORECASE,
 )
@@ -246,6 +251,8 @@ def _handles(pattern: re.Pattern[str], text: str) -> Iterator[Span]:
         handle = found.group(group)
         bare = handle.lstrip("@").rstrip(".-")
         if len(bare) < 3 or NOT_A_HANDLE.match(bare) or (group == "other" and VERSION.fullmatch(bare)):
+            continue
+        if bare.lower() in NOT_A_NAME and "@" not in handle:
             continue
         start = found.start(group)
         yield start, start + len(handle.rstrip(".-"))
@@ -269,8 +276,10 @@ def fb_ids(text: str) -> Iterator[Span]:
 
 def _profiles(sites: tuple[str, ...], text: str) -> Iterator[Span]:
     for found in PROFILE.finditer(text):
-        if found["site"].lower() in sites and found["handle"].lower() not in NOT_A_PROFILE:
-            yield found.start("handle"), found.start("handle") + len(found["handle"].rstrip(".-"))
+        group = "line_handle" if found["line"] else "handle"
+        site, handle = ("line" if found["line"] else found["site"].lower()), found[group]
+        if site in sites and handle.lower() not in NOT_A_PROFILE:
+            yield found.start(group), found.start(group) + len(handle.rstrip(".-"))
 
 
 BANK = re.compile(

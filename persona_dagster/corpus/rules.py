@@ -41,6 +41,7 @@ CODE = (
     "structure.py",
     "pushes.py",
     "privacy.py",
+    "common_words.py",
     "language.py",
     "quality.py",
     "sql/crowds.sql",

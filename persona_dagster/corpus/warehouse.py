@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -38,9 +39,15 @@ def sql(name: str) -> str:
     return (SQL / f"{name}.sql").read_text(encoding="utf-8")
 
 
+@cache
+def _memory() -> duckdb.DuckDBPyConnection:
+    """A database without a file. Making one takes 20 ms, a cursor on it 1; frames belong to cursors."""
+    return duckdb.connect()
+
+
 def run_sql(name: str, parameters: dict[str, Any] | None = None, **frames: pl.DataFrame) -> pl.DataFrame:
     """`sql/<name>.sql` over frames, in memory: Arrow in, Arrow out, no file."""
-    with duckdb.connect() as connection:
+    with _memory().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for table, frame in frames.items():
             connection.register(table, frame.to_arrow())

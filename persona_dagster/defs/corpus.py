@@ -80,7 +80,8 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     parsed = parse_board(captures, pseudonym)
     for problem in parsed.problems[:50]:
         context.log.warning("%s/%s", source, problem)
-    cleaned = clean_posts(without_forgotten(posts_frame(parsed.posts), house.settings.home), source, house.sources)
+    rows = without_forgotten(posts_frame(parsed.posts), house.settings.home)
+    cleaned = clean_posts(rows, source, house.sources, personas=house.personas().personas)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
     )
@@ -91,6 +92,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
             "posts": cleaned.frame.filter(pl.col("kind") == "post").height,
             "usable_rows": cleaned.frame.filter(usable()).height,
             "captures_not_parsed": len(parsed.problems),
+            "unknown_labels": cleaned.funnel.unknown_labels.total(),
             "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
             "funnel": dg.MetadataValue.md(cleaned.funnel.markdown()),
         },

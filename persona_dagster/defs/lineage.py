@@ -10,7 +10,7 @@ class TraceConfig(dg.Config):
     """What is followed, both ways."""
 
     query: str = Field(
-        description="A row_id, pair_id, doc_id, URL, a sentence, or the digest of an adapter, report or mix."
+        description="A row_id, pair_id, doc_id, URL, a sentence, or the digest of an adapter, report, mix or release."
     )
 
 

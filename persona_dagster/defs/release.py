@@ -57,7 +57,7 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
             latest(house.mixes(recipe.name)),
             report,
             config.repo_id,
-            settings.home / "releases" / recipe.name,
+            settings.releases_dir / recipe.name,
             [exports_dir(settings, recipe.name, adapter.name) / kind for kind in config.exports],
         )
         released = release(plan, dry_run=not config.publish, private=config.private)

@@ -63,7 +63,5 @@ def largest_jaccard(train: pl.Series, test: pl.Series, min_chars: int) -> float:
 
 
 def _join(texts: pl.Series, threshold: float, fresh: np.ndarray | None = None) -> pl.DataFrame:
-    listed = texts.to_list()
-    sets = setjoin.gram_sets(listed, setjoin.bucket_ranks(listed))
-    left, right, jaccard = setjoin.similar_pairs(sets, threshold, fresh)
+    left, right, jaccard = setjoin.similar_pairs(texts, threshold, fresh)
     return pl.DataFrame({"left": left, "right": right, "jaccard": jaccard}, schema=PAIR_SCHEMA)

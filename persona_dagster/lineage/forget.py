@@ -2,8 +2,8 @@
 
 What stands on the same archived page goes along, since a page is kept whole or not at all: a post takes its
 comments, a comment takes its page (and the page is not archived again). So do rows that repeat or quote a line.
-Adapters that saw a row are marked stale with the rows named. Backups and homes moved aside by a restore are homes
-like the first one. A byte search over all stores ends it.
+Adapters that saw a row are marked stale with the rows named, and so are their exports and releases. Backups and homes
+moved aside by a restore are homes like the first one. A byte search over all stores ends it.
 """
 
 from __future__ import annotations
@@ -44,11 +44,13 @@ class ForgetReport:
     pairs: list[str] = field(default_factory=list)
     mixes: list[str] = field(default_factory=list)  # rewritten or deleted
     adapters: dict[str, list[str]] = field(default_factory=dict)  # marked stale: the train rows that each saw
+    models: list[str] = field(default_factory=list)  # exports and releases of those, marked too
     files: list[str] = field(default_factory=list)  # rewritten or deleted besides
     copies: list[str] = field(default_factory=list)  # backups and old homes that were gone through
     left: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
+        sent = any(name.startswith("release ") for name in self.models)
         lines = [
             f"**Forgotten: {self.target}**",
             f"- {len(self.docs)} posts and comments, {len(self.pairs)} dialogues made of them",
@@ -56,6 +58,8 @@ class ForgetReport:
             f"- rows removed: {', '.join(f'{table} {rows}' for table, rows in self.rows.items()) or 'none'}",
             f"- mixes written anew or deleted: {', '.join(self.mixes) or 'none held them'}",
             *(f"- adapter {name} is stale, it saw {', '.join(rows)}" for name, rows in self.adapters.items()),
+            *(f"- made of it, and stale as well: {name}" for name in self.models),
+            *(["- a release that was sent has to be taken off the Hub by hand"] if sent else []),
             f"- other files rewritten or deleted: {len(self.files)}",
             f"- backups and old homes gone through: {', '.join(self.copies) or 'none known'}",
             "- **still found in: " + ", ".join(self.left) + "**" if self.left else "- byte search: found nowhere",
@@ -206,7 +210,9 @@ def _forget_in(home: Home, found: Chosen, asked: Target, needles: set[bytes], re
     report.mixes += [home.label + name for name in dropped]
     for table, rows in purge.forget_rows(home, docs, pairs).items():
         report.rows[home.label + table] = rows
-    report.adapters |= purge.mark_adapters(home, dropped, stone)
+    marked = purge.mark_adapters(home, dropped, pairs, stone)
+    report.adapters |= marked
+    report.models += purge.mark_models(home, marked, stone)
     row_ids = {row for rows in dropped.values() for row in rows["row_id"]}
     report.files += purge.forget_files(home, needles, row_ids)
     if (home.settings.home / copies.MANIFEST).is_file():

@@ -8,6 +8,7 @@ import orjson
 import pytest
 import zstandard
 
+from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.clean_file import DumpFormatError, batches, clean_file
 
 STATION = "※ 發信站: 批踢踢實業坊(ptt.cc)"
@@ -54,6 +55,14 @@ def test_sources_in_other_spellings_are_known(tmp_path, sources):
     rows = [{"source": name, "kind": "comment", "text": "好喔"} for name in ("PTT", "批踢踢", "Ｄcard", "脆")]
     clean_file(packed(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", sources)
     assert [row["source"] for row in read(tmp_path / "out.jsonl")] == ["ptt", "ptt", "dcard", "threads"]
+
+
+def test_persona_labels_of_a_dump_become_tags(tmp_path, sources):
+    rows = [{"source": "threads", "kind": "post", "text": text} for text in ("[人格:NLP助教] 梯度", "[人格:x] 好")]
+    personas = load_personas(tmp_path).personas
+    funnel = clean_file(packed(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", sources, personas=personas)
+    assert [row["text"] for row in read(tmp_path / "out.jsonl")] == ["[NLP 技術助教] 梯度", "[人格:x] 好"]
+    assert funnel.unknown_labels["人格:x"] == 1
 
 
 def test_batches_cut_between_lines(tmp_path):

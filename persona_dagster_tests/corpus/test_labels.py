@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from persona_dagster.config.personas import load_personas
+from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.labels import standardise_board, standardise_label, standardise_source
 
 
@@ -15,6 +16,22 @@ def test_a_persona_has_one_tag(spelt, tmp_path):
     personas = load_personas(tmp_path).personas
     assert standardise_label(spelt, personas) == "[NLP 技術助教]"
     assert standardise_label("[寫詩機]", personas) is None
+
+
+def test_texts_that_begin_with_a_label_begin_with_the_tag(frame_of, sources, tmp_path):
+    personas = load_personas(tmp_path).personas
+    texts = [
+        "[人格:NLP助教] 什麼是梯度",
+        "【感性感情導師】別難過",
+        "[人格:寫詩機] 明月",
+        "[閒聊] 今天好冷",
+        "一般的一句話",
+    ]
+    cleaned = clean_posts(frame_of(texts, source="notes"), "notes", sources, personas=personas)
+    assert cleaned.frame["text"].to_list() == ["[NLP 技術助教] 什麼是梯度", "[感性感情導師]別難過", *texts[2:]]
+    assert cleaned.funnel.unknown_labels == {"人格:寫詩機": 1}
+    again = clean_posts(cleaned.frame.with_columns(text_raw="text"), "notes", sources, personas=personas).frame
+    assert again["text"].equals(cleaned.frame["text"])
 
 
 def test_sources_and_boards():

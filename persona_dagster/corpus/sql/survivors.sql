@@ -4,9 +4,11 @@ WITH named AS (
     SELECT *, source || ':' || board || ':' || post_id AS doc_id
     FROM compared
     WHERE letters >= $shortest OR (letters > 0 AND NOT comment)
+),
+preferred AS (
+    SELECT row, node, doc_id, one, two,
+        row_number() OVER (ORDER BY blocked, created_at NULLS LAST, doc_id, row) AS preference
+    FROM named
 )
-SELECT
-    row, node, doc_id, one, two,
-    row_number() OVER (ORDER BY blocked, created_at NULLS LAST, doc_id, row) AS preference,
-    row_number() OVER (PARTITION BY node ORDER BY blocked, created_at NULLS LAST, doc_id, row) AS place
-FROM named
+SELECT *, row_number() OVER (PARTITION BY node ORDER BY preference) AS place
+FROM preferred
