@@ -52,11 +52,13 @@ def parse(files: list[Path]) -> None:
 @app.command()
 def clean(source: Path, target: Path) -> None:
     """Runs the cleaning rules over a dump (JSONL, also .gz and .zst, in the import schema); prints the funnel."""
+    from persona_dagster.config.personas import load_personas
     from persona_dagster.config.sources import load_sources
     from persona_dagster.corpus.clean_file import clean_file
 
     settings = Settings()
-    console.print(clean_file(source, target, load_sources(settings.config_dir, settings.profile)).markdown())
+    sources, personas = load_sources(settings.config_dir, settings.profile), load_personas(settings.config_dir).personas
+    console.print(clean_file(source, target, sources, personas=personas).markdown())
 
 
 @app.command()

@@ -179,7 +179,8 @@ _GENERATION: Columns = {
 GENERATION_SCHEMA = pl.Schema(_GENERATION)
 
 
-FORGOTTEN = "forgotten.json"  # stands in an adapter that saw rows which were forgotten since
+# Stands in an adapter that saw rows which were forgotten since, and in what was exported or laid out of it.
+FORGOTTEN = "forgotten.json"
 
 
 def doc_id(source: str, board: str, post_id: str) -> str:

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     hardware: Hardware | None = None  # None: found by itself
     engine: Engine = "local"
     archive_url: str | None = None  # any fsspec URL; None: `home/raw`
+    mix_url: str | None = None  # any fsspec URL, where mixes also go and come from; None: `home/mix` alone
     chromium: Path | None = None  # a Chromium to use instead of the one found
     cdp_url: str | None = None  # the operator's own browser, for Dcard
     headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more
@@ -74,6 +75,16 @@ class Settings(BaseSettings):
     @property
     def adapters_dir(self) -> Path:
         return self.home / "adapters"
+
+    @property
+    def weights_dir(self) -> Path:
+        """Exports of adapters for other programs: made again at will."""
+        return self.home / "weights"
+
+    @property
+    def releases_dir(self) -> Path:
+        """Releases as they go to the Hub."""
+        return self.home / "releases"
 
     @property
     def generations_dir(self) -> Path:

@@ -101,8 +101,8 @@ class Prefixes:
             )
             row, posting = row + len(part), posting + len(token)
         keys.sort()
-        rows, sizes = numbers[order].astype(np.uint32), size[order].astype(np.uint32)
-        return cls(threshold, keys, rows, sizes, np.concatenate(bitmaps)[order], np.concatenate(wide)[among_wide])
+        rows, counts = numbers[order].astype(np.uint32), size[order].astype(np.uint32)
+        return cls(threshold, keys, rows, counts, np.concatenate(bitmaps)[order], np.concatenate(wide)[among_wide])
 
     @classmethod
     def merged(cls, parts: list[Prefixes], alive: NDArray[np.bool_]) -> Prefixes:

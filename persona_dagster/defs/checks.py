@@ -108,7 +108,7 @@ def _mix_is_whole(house: House) -> dg.AssetChecksDefinition:
         description="Train and test rows exist, no dialogue stands in both, and every row has its provenance.",
     )
     def mix_is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        folder = latest(house.settings.mix_dir / context.partition_key)
+        folder = latest(house.mixes(context.partition_key))
         provenance = pl.read_parquet(folder / "provenance.parquet")
         train, test = (provenance.filter(pl.col("split") == side) for side in ("train", "test"))
         both = set(train["pair_id"]) & set(test["pair_id"])

@@ -13,7 +13,7 @@ from persona_dagster.corpus.dedup import mark_duplicates
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
-from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
+from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
 from persona_dagster.lineage.tombstones import without_forgotten
@@ -40,7 +40,6 @@ def _forum_posts(house: House, source: Source) -> dg.AssetsDefinition:
         description=f"Posts and comments of {source}, a row each, parsed from the archive and cleaned: `text_raw` with "
         "personal data masked and forum residue kept, `text` without. Re-cleaning asks no site for anything.",
         partitions_def=board_partitions(house.sources, source),
-        backfill_policy=ONE_RUN_A_PARTITION,
         deps=[f"{source}_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
@@ -81,7 +80,8 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     parsed = parse_board(captures, pseudonym)
     for problem in parsed.problems[:50]:
         context.log.warning("%s/%s", source, problem)
-    cleaned = clean_posts(without_forgotten(posts_frame(parsed.posts), house.settings.home), source, house.sources)
+    rows = without_forgotten(posts_frame(parsed.posts), house.settings.home)
+    cleaned = clean_posts(rows, source, house.sources, personas=house.personas().personas)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
     )
@@ -92,6 +92,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
             "posts": cleaned.frame.filter(pl.col("kind") == "post").height,
             "usable_rows": cleaned.frame.filter(usable()).height,
             "captures_not_parsed": len(parsed.problems),
+            "unknown_labels": cleaned.funnel.unknown_labels.total(),
             "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
             "funnel": dg.MetadataValue.md(cleaned.funnel.markdown()),
         },

@@ -8,14 +8,16 @@ from persona_dagster.config.split import load_split
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
-from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
 from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
 from persona_dagster.dialogue.chat_format import count_tokens
 from persona_dagster.dialogue.mix import MIX_VERSION, CountTokens, write_mix
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
+from persona_dagster.training.base_model import check_chat_template
 
 DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
 SPLIT_MEANING = ("pair_id", "component", "split")
@@ -57,7 +59,6 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
         description="What mix and adapter of a recipe are made by, with the overlays of hardware and profile laid on. "
         f"Editing one makes that one partition stale. Recipes: {', '.join(RECIPES)}.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         kinds={"yaml"},
         owners=["team:ml"],
     )
@@ -83,7 +84,6 @@ def _evaluation_config(house: House) -> dg.AssetsDefinition:
         description="How a recipe's adapter is judged: rows, probes, gates. Editing it evaluates again, and trains "
         "nothing.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         kinds={"yaml"},
         owners=["team:ml"],
     )
@@ -181,7 +181,6 @@ def _mix(house: House) -> dg.AssetsDefinition:
         description="What one recipe trains on and is tested on: chat JSONL, scarce voices oversampled, with the "
         "provenance of every row and a data card.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         deps=["recipe_config", "personas_config"],
         kinds={"jsonl", "polars"},
         owners=["team:ml"],
@@ -195,9 +194,12 @@ def _mix(house: House) -> dg.AssetsDefinition:
         split: pl.DataFrame,
     ) -> dg.MaterializeResult:
         recipe = house.recipe(context.partition_key)
+        check_chat_template(recipe.base)  # before anything is written
         everything = pl.concat([dialogues, capybara_dialogues])
         folder = house.settings.mix_dir / recipe.name
         manifest = write_mix(everything, split, recipe, house.personas(), folder, count=_counter(house, recipe))
+        if house.settings.mix_url:
+            MixStore(house.settings.mix_url).publish(manifest.folder)
         for warning in manifest.warnings:
             context.log.warning("%s", warning)
         return dg.MaterializeResult(

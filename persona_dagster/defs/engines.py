@@ -74,12 +74,19 @@ def build_executor(settings: Settings) -> dg.ExecutorDefinition:
         from dagster_ray import ray_executor
 
         # A Ray job that asks for no CPU stays on the head node.
-        return ray_executor.configured({"ray": {"address": settings.ray_address or RAY, "num_cpus": 1}})
+        wanted = {"address": settings.ray_address or RAY, "num_cpus": 1, "env_vars": _environment(settings)}
+        return ray_executor.configured({"ray": wanted})
     if settings.engine == "k8s":
         from dagster_k8s import k8s_job_executor
 
         return k8s_job_executor
     return dg.in_process_executor  # four trivial assets: 6 s in process, 18 s a process each
+
+
+def _environment(settings: Settings) -> list[str]:
+    """What this process was told, for a step on another node. Secrets are no settings: a node has its own."""
+    told = settings.model_dump(include={*settings.model_fields_set, "home"}, exclude_none=True)
+    return [f"PERSONA_{name.upper()}={value}" for name, value in told.items()]
 
 
 def _wants_gpu(job: Path) -> bool:

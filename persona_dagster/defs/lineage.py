@@ -1,22 +1,27 @@
 """Trace and forget in the UI: two jobs of one op each. What they say is ids and counts, since Dagster keeps it."""
 
 import dagster as dg
+from pydantic import Field
 
 from persona_dagster.defs.resources import House
 
 
 class TraceConfig(dg.Config):
-    """`query`: row_id, pair_id, doc_id, URL, a sentence, or the digest of an adapter, report or mix."""
+    """What is followed, both ways."""
 
-    query: str
+    query: str = Field(
+        description="A row_id, pair_id, doc_id, URL, a sentence, or the digest of an adapter, report, mix or release."
+    )
 
 
 class ForgetConfig(dg.Config):
-    """`target`: URL, doc_id or author key. An author's own name would stay in this run's configuration: for a name
-    use `persona forget source:name`. `sure`: forgetting cannot be undone."""
+    """What is removed from every store."""
 
-    target: str
-    sure: bool = False
+    target: str = Field(
+        description="URL, doc_id or author key. A name would stay in this run's configuration: for one use "
+        "`persona forget source:name`."
+    )
+    sure: bool = Field(default=False, description="Forgetting cannot be undone: set it true.")
 
 
 def build_lineage_jobs(house: House) -> list[dg.JobDefinition]:

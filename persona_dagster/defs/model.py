@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.engines import GPU_POD, Engine
-from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
 from persona_dagster.evaluation.judge import write_judge_rows
@@ -47,7 +47,6 @@ def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
         description="The LoRA adapter of a recipe, trained in its own process. Content-addressed: the same mix and "
         "recipe return the adapter that is there. A cancelled run goes on from its last checkpoint.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         deps=["mix", "recipe_config"],
         kinds={"pytorch", "huggingface"},
         owners=["team:ml"],
@@ -59,7 +58,7 @@ def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
         settings, recipe = house.settings, house.recipe(context.partition_key)
         job = TrainJob(
             recipe=recipe,
-            mix_dir=latest(settings.mix_dir / recipe.name),
+            mix_dir=latest(house.mixes(recipe.name)),
             out_dir=settings.adapters_dir / recipe.name,
             models_dir=settings.models_dir,
             checkpoints_dir=settings.home / "checkpoints" / recipe.name,
@@ -74,7 +73,6 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         group_name="evaluation",
         description="Answers of the base model and of the adapter, side by side, to the test split and the probes.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         deps=["lora_adapter", "mix", "evaluation_config"],
         kinds={"pytorch", "parquet"},
         owners=["team:ml"],
@@ -88,7 +86,7 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         job = GenerateJob(
             recipe=recipe,
             personas=house.personas(),
-            mix_dir=latest(settings.mix_dir / recipe.name),
+            mix_dir=latest(house.mixes(recipe.name)),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             models_dir=settings.models_dir,
             out_dir=settings.generations_dir / recipe.name,
@@ -105,7 +103,6 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         description="Whether the model has the three voices and knows when to use which, what it memorised and what it "
         "lost, against its own base model, with intervals: one HTML page and metrics.json.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         deps=["generations", "lora_adapter", "mix", "evaluation_config"],
         kinds={"scikitlearn", "html"},
         owners=["team:ml"],
@@ -121,7 +118,7 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
         job = EvaluateJob(
             recipe=recipe,
             personas=house.personas(),
-            mix_dir=latest(settings.mix_dir / recipe.name),
+            mix_dir=latest(house.mixes(recipe.name)),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             generations_dir=latest(settings.generations_dir / recipe.name),
             models_dir=settings.models_dir,

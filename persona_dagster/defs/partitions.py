@@ -1,4 +1,9 @@
-"""The partitions: boards of a source, and recipes. Both are static keys from configuration."""
+"""The partitions: boards of a source, and recipes. Both are static keys from configuration.
+
+No asset has a backfill policy: Dagster's default is a run a partition, so boards fail, block and change one by one.
+`multi_run(1)` sounds the same and is not: its runs carry a range instead of a key, their checks are stored without a
+partition, and what waits for the blocking check of a partition waits for good.
+"""
 
 import dagster as dg
 
@@ -7,9 +12,6 @@ from persona_dagster.config.sources import Sources
 from persona_dagster.records import Source
 
 RECIPE_PARTITIONS = dg.StaticPartitionsDefinition(list(RECIPES))
-
-# Boards fail, block and change one by one, so each gets a run, an outcome and a data version of its own.
-ONE_RUN_A_PARTITION = dg.BackfillPolicy.multi_run(max_partitions_per_run=1)
 
 
 def board_partitions(sources: Sources, source: Source) -> dg.StaticPartitionsDefinition:

@@ -5,9 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import dagster as dg
+from pydantic import Field
 
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, board_partitions
+from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import combine
 from persona_dagster.records import FORUMS, Capture, Outcome, Source
@@ -31,7 +32,9 @@ RETRY_SECONDS = 30
 class CrawlConfig(dg.Config):
     """How deep one pass goes. The default walks from the board's watermark to now, and revisits what is due."""
 
-    since_days: int | None = None  # also walk back to posts of this many days ago, though they were seen before
+    since_days: int | None = Field(
+        default=None, ge=1, description="Also walk back to posts of this many days ago, though they were seen before."
+    )
 
 
 def build_raw_assets(house: House) -> list[dg.AssetsDefinition]:
@@ -46,7 +49,6 @@ def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
         + f"\n\nThe partition `{IMPORT_BOARD}` takes in the dumps found under `$PERSONA_HOME/imports` (JSONL, also "
         ".gz and .zst, in the import schema). The archive is immutable but for forgetting.",
         partitions_def=board_partitions(house.sources, source),
-        backfill_policy=ONE_RUN_A_PARTITION,
         kinds={"parquet", "playwright"},
         owners=["team:data"],
         pool=f"host_{source}",

@@ -5,17 +5,21 @@ import orjson
 from pydantic import Field
 
 from persona_dagster.defs.model import latest
-from persona_dagster.defs.partitions import ONE_RUN_A_PARTITION, RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
 
 
 class ReleaseConfig(dg.Config):
     """What is sent where. The default sends nothing, and shows exactly what would be sent."""
 
-    repo_id: str = "your-name/persona-lora"
-    publish: bool = False  # true sends; needs HF_TOKEN, and every gate of the recipe's report green
-    private: bool = True
-    exports: list[str] = Field(default=[])  # "merged", "gguf": go along; `persona export` makes them first
+    repo_id: str = Field(default="your-name/persona-lora", description="The repository on the Hub: owner/name.")
+    publish: bool = Field(
+        default=False, description="True sends; needs HF_TOKEN, and every gate of the recipe's report green."
+    )
+    private: bool = Field(default=True, description="Make the repository private where it is new.")
+    exports: list[str] = Field(
+        default=[], description='"merged" and "gguf" go along; `persona export` makes them first.'
+    )
 
 
 def build_release_assets(house: House) -> list[dg.AssetsDefinition]:
@@ -29,7 +33,6 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
         "[Hub](https://huggingface.co/docs/hub/models-uploading). A dry run unless `publish` is set; never sent while "
         "a gate of this recipe's report is red or amber.",
         partitions_def=RECIPE_PARTITIONS,
-        backfill_policy=ONE_RUN_A_PARTITION,
         deps=["lora_adapter", "eval_report"],
         kinds={"huggingface"},
         owners=["team:ml"],
@@ -51,10 +54,10 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
             recipe,
             house.personas(),
             adapter,
-            latest(settings.mix_dir / recipe.name),
+            latest(house.mixes(recipe.name)),
             report,
             config.repo_id,
-            settings.home / "releases" / recipe.name,
+            settings.releases_dir / recipe.name,
             [exports_dir(settings, recipe.name, adapter.name) / kind for kind in config.exports],
         )
         released = release(plan, dry_run=not config.publish, private=config.private)

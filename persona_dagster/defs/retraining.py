@@ -24,7 +24,7 @@ class Decision:
 
 def decide(house: House, name: str) -> Decision:
     """The policy's answer for one recipe. A recipe that was never trained waits for a person."""
-    mix = _latest(house.settings.mix_dir / name)
+    mix = _latest(house.mixes(name))
     adapter = _latest(house.settings.adapters_dir / name)
     if mix is None or adapter is None:
         return Decision(False, "no mix yet" if mix is None else "never trained: materialise lora_adapter once")
@@ -39,7 +39,9 @@ def decide(house: House, name: str) -> Decision:
         return Decision(True, "the recipe was edited", key)
     if card["mix_digest"] == mix.name:
         return Decision(False, "trained on the present mix")
-    return _by_window(recipe, card, changed_share(mix, mix.parent / card["mix_digest"]), key, house.now())
+    return _by_window(
+        recipe, card, changed_share(mix, house.mixes(name, card["mix_digest"]) / card["mix_digest"]), key, house.now()
+    )
 
 
 def _by_window(recipe: Recipe, card: dict[str, str], changed: float, key: str, now: datetime) -> Decision:

@@ -195,7 +195,8 @@ def red_checks(instance: dg.DagsterInstance, recipe: str) -> list[str]:
 def _on_failure() -> dg.SensorDefinition:
     @dg.run_failure_sensor(
         default_status=dg.DefaultSensorStatus.RUNNING,
-        description="Tells of a failed run: in the log, and to PERSONA_WEBHOOK_URL (Slack's format) where one is set.",
+        description="Tells of a failed run: in the log, to PERSONA_WEBHOOK_URL (Slack's format) and by e-mail "
+        "(PERSONA_SMTP_URL, PERSONA_MAIL_TO), where set.",
     )
     def tell_of_failure(context: dg.RunFailureSensorContext) -> None:
         from persona_dagster.defs.notifying import notify

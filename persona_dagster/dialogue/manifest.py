@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,16 @@ class MixManifest:
 def latest_mix(folder: Path) -> Path:
     """The newest mix under `folder`; FileNotFoundError where none was written."""
     return folder / (folder / "latest").read_text(encoding="utf-8").strip()
+
+
+def point_latest(folder: Path, digest: str) -> None:
+    """Makes the mix `digest` the newest under `folder`, whole or not at all."""
+    pointer = folder / f".latest.{os.getpid()}"
+    with pointer.open("w", encoding="utf-8") as file:
+        file.write(f"{digest}\n")
+        file.flush()
+        os.fsync(file.fileno())
+    pointer.replace(folder / "latest")
 
 
 def read_manifest(mix: Path) -> MixManifest:

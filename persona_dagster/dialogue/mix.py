@@ -26,7 +26,7 @@ from persona_dagster.config.split import SplitSpec
 from persona_dagster.dialogue.card import write_card
 from persona_dagster.dialogue.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.dialogue.leaks import largest_jaccard, spoken
-from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.dialogue.manifest import MixManifest, latest_mix, point_latest, read_manifest
 from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
@@ -40,6 +40,7 @@ ROW_GROUP = 100_000  # of provenance.parquet: part of its bytes
 CountTokens = Callable[[list[str]], list[int]]
 
 _OPEN = '{"messages":['
+_MESSAGES = b'"messages":'
 
 
 def write_mix(
@@ -72,23 +73,30 @@ def write_mix(
 
 def _check(dialogues: pl.LazyFrame) -> None:
     """Every dialogue asks and answers in turn, with something said in each turn."""
-    content, role = (pl.element().struct.field(name) for name in ("content", "role"))
-    for column in ("messages", "messages_raw"):
-        turns = pl.col(column).list
-        in_turn = pl.lit("user assistant ").repeat_by(turns.len() // 2).list.join("").str.strip_chars()
-        silent = content.is_null() | (content.str.strip_chars() == "")
-        wrong = (
-            (turns.len() < 2)
-            | (turns.len() % 2 == 1)
-            | turns.eval(silent).list.any()
-            | (turns.eval(role).list.join(" ") != in_turn)
-        )
-        found = dialogues.filter(wrong.fill_null(value=True)).select("pair_id", "builder").collect(engine="streaming")
+    columns = ("messages", "messages_raw")
+    checked = dialogues.select("pair_id", "builder", *(_malformed(column) for column in columns))
+    wrong = checked.filter(pl.any_horizontal(columns)).collect(engine="streaming")
+    for column in columns:
+        found = wrong.filter(column)
         if found.height:
             raise MixError(
                 f"{found.height} dialogues are malformed in {column}, the first is {found['pair_id'][0]} "
                 f"({found['builder'][0]}): turns must be user and assistant in turn, none empty"
             )
+
+
+def _malformed(column: str) -> pl.Expr:
+    content, role = (pl.element().struct.field(name) for name in ("content", "role"))
+    turns = pl.col(column).list
+    in_turn = pl.lit("user assistant ").repeat_by(turns.len() // 2).list.join("").str.strip_chars()
+    silent = content.is_null() | (content.str.strip_chars() == "")
+    wrong = (
+        (turns.len() < 2)
+        | (turns.len() % 2 == 1)
+        | turns.eval(silent).list.any()
+        | (turns.eval(role).list.join(" ") != in_turn)
+    )
+    return wrong.fill_null(value=True).alias(column)
 
 
 def _tokens(dialogues: pl.LazyFrame, recipe: Recipe, count: CountTokens | None) -> dict[str, int]:
@@ -113,7 +121,9 @@ def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Person
         files[f"{split}.jsonl"], chars[split] = _write_rows(
             dialogues.select("pair_id", messages=text), part, personas, fresh / f"{split}.jsonl", digests
         )
-    files["provenance.parquet"] = _write_provenance(rows, fresh / "provenance.parquet")
+    posts = dialogues.select("pair_id", "board", "doc_ids", "urls").collect()
+    traced = rows.join(posts, on="pair_id", how="left", maintain_order="left")
+    files["provenance.parquet"] = _write_provenance(traced, fresh / "provenance.parquet")
     train, test = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
     manifest = MixManifest(
         digest=combine(digests),
@@ -162,14 +172,16 @@ def _write_rows(
     for serial, lines in enumerate(_lines(texts, places, personas)):
         chars += int(lines["chars"].sum())
         digests += row_digests(split, lines)
-        for (number,), part in lines.partition_by("bucket", as_dict=True).items():
-            part.select("place", "row_id", "line").write_ipc(buckets[int(number)] / f"{serial}.arrow")
+        kept = lines.select("bucket", "place", "row_id", "line")
+        for (number,), part in kept.partition_by("bucket", as_dict=True, include_key=False).items():
+            part.write_ipc(buckets[int(number)] / f"{serial}.arrow")
     sha, size = hashlib.sha256(), 0
     with path.open("wb") as file:
         for bucket in buckets:
             parts = [pl.read_ipc(part) for part in sorted(bucket.iterdir())]
             if parts:
-                data = ("\n".join(pl.concat(parts).sort("place", "row_id")["line"]) + "\n").encode()
+                # The lines end to end, as Arrow keeps them: joined as text they would be copied thrice.
+                data = pl.concat(parts).sort("place", "row_id")["line"].to_arrow().buffers()[2]
                 sha.update(data)
                 size += file.write(data)
             shutil.rmtree(bucket)
@@ -180,15 +192,18 @@ def _write_rows(
 
 def row_digests(split: str, rows: pl.DataFrame) -> list[str]:
     """`text_digest(row_id, persona, split, messages)` of every row; personas and split are framed once."""
+    hashed = xxhash.xxh3_128_hexdigest
     middle = {persona: framed(persona) + framed(split) for persona in rows["persona"].unique()}
+    named, lines = (rows[column].cast(pl.Binary).to_list() for column in ("row_id", "line"))
+    said = (line[line.index(_MESSAGES) + len(_MESSAGES) : -2] for line in lines)  # without the line's "}\n"
     return [
-        xxhash.xxh3_128_hexdigest(framed(row) + middle[persona] + framed(messages))
-        for row, persona, messages in rows.select("row_id", "persona", "messages").iter_rows()
+        hashed(len(row).to_bytes(8, "little") + row + middle[persona] + len(text).to_bytes(8, "little") + text)
+        for row, persona, text in zip(named, rows["persona"].to_list(), said, strict=True)
     ]
 
 
 def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Iterator[pl.DataFrame]:
-    """Chunks of `places` with `messages` (JSON), `line` and `chars`."""
+    """Chunks of `places` with `line` (JSON, its newline included) and `chars`."""
     heads = pl.DataFrame(
         {
             "persona": list(personas.personas),
@@ -199,7 +214,7 @@ def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Ite
         }
     )
     head = pl.when("tagged").then(pl.col("head").fill_null("")).otherwise(pl.lit(""))
-    turns = pl.struct("messages").struct.json_encode().str.strip_prefix(_OPEN).str.strip_suffix("]}")
+    turns = pl.struct("messages").struct.json_encode().str.slice(len(_OPEN))  # to the end of the line: "...]}"
     # Where each row's text stands, so that a chunk meets its own rows alone: joined with all of them, time would grow
     # with the square of the mix.
     where = texts.select("pair_id").collect().with_row_index("at")
@@ -211,18 +226,17 @@ def _lines(texts: pl.LazyFrame, places: pl.DataFrame, personas: Personas) -> Ite
         here = places.slice(first, last - first)
         if here.is_empty():
             continue
-        chunk = batch[here["at"].unique() - start]
-        chunk = _neutral(chunk).select(
-            "pair_id",
+        wanted = here["at"].unique(maintain_order=True) - start
+        chunk = _neutral(batch[wanted] if len(wanted) < batch.height else batch)
+        chunk = chunk.select(
             turns=turns,
             chars=pl.col("messages").list.eval(pl.element().struct.field("content").str.len_chars()).list.sum(),
         )
-        lines = chunk.join(here, on="pair_id", how="inner").join(heads, on="persona", how="left")
-        lines = lines.with_columns(messages=pl.concat_str(pl.lit("["), head, "turns", pl.lit("]")))
-        row_id, persona, closing = pl.lit('{"row_id":"'), pl.lit('","persona":"'), pl.lit('","messages":')
-        yield lines.with_columns(
-            line=pl.concat_str(row_id, "row_id", persona, "persona", closing, "messages", pl.lit("}"))
-        )
+        copies = chunk[here["at"].rle_id()]  # `here` is sorted: the n-th value is the n-th of the chunk
+        lines = pl.concat([here, copies], how="horizontal").join(heads, on="persona", how="left", maintain_order="left")
+        row_id, persona, closing = pl.lit('{"row_id":"'), pl.lit('","persona":"'), pl.lit('","messages":[')
+        line = pl.concat_str(row_id, "row_id", persona, "persona", closing, head, "turns", pl.lit("\n"))
+        yield lines.select("row_id", "persona", "place", "bucket", "chars", line=line)
 
 
 def _neutral(chunk: pl.DataFrame) -> pl.DataFrame:
@@ -231,16 +245,13 @@ def _neutral(chunk: pl.DataFrame) -> pl.DataFrame:
     marked = chunk.select(content.str.contains(MARKERS)).to_series()
     if not marked.any():
         return chunk
+    plain, evil = (~marked).arg_true(), marked.arg_true()
     told = [
         [{"role": turn["role"], "content": neutralise(turn["content"])} for turn in messages]
-        for messages in chunk.filter(marked)["messages"].to_list()
+        for messages in chunk[evil]["messages"].to_list()
     ]
-    return pl.concat(
-        [
-            chunk.filter(~marked),
-            chunk.filter(marked).with_columns(pl.Series("messages", told, chunk.schema["messages"])),
-        ]
-    )
+    mended = chunk[evil].with_columns(pl.Series("messages", told, chunk.schema["messages"]))
+    return pl.concat([chunk[plain], mended])[pl.concat([plain, evil]).arg_sort()]
 
 
 def _write_provenance(rows: pl.DataFrame, path: Path) -> dict[str, Any]:
@@ -278,12 +289,7 @@ def _publish(manifest: MixManifest, fresh: Path, folder: Path, point: bool = Tru
         fresh.rename(home)
     if not point:
         return read_manifest(home)
-    pointer = folder / f".latest.{os.getpid()}"
-    with pointer.open("w", encoding="utf-8") as file:
-        file.write(f"{manifest.digest}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    pointer.replace(folder / "latest")
+    point_latest(folder, manifest.digest)
     return read_manifest(home)
 
 
@@ -320,7 +326,7 @@ def _filtered(old: MixManifest, rows: pl.DataFrame, row_ids: set[str], personas:
             if (row := orjson.loads(line))["row_id"] not in row_ids
         ]
         for line, row in kept:
-            messages = line[line.index(b'"messages":') + len(b'"messages":') : -2].decode()
+            messages = line[line.index(_MESSAGES) + len(_MESSAGES) : -2].decode()
             digests.append(text_digest(row["row_id"], row["persona"], split, messages))
         data = b"".join(line for line, _ in kept)
         (fresh / f"{split}.jsonl").write_bytes(data)

@@ -6,12 +6,11 @@ The test set depends on no recipe: clean text and one tagging choice, so that re
 
 from __future__ import annotations
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from itertools import accumulate
 from typing import Any
 
+import numpy as np
 import polars as pl
 
 from persona_dagster.config.personas import Personas
@@ -23,9 +22,8 @@ from persona_dagster.digest import keyed_hashes
 TEST_KEY = "test"  # every recipe draws and tags its test rows by this key
 TEST_TAGGED = 0.5
 
-PLAN_COLUMNS = ("pair_id", "persona", "builder", "source", "board", "doc_ids", "urls")
+PLAN_COLUMNS = ("pair_id", "persona", "builder", "source")
 _ROW_COLUMNS = ("row_id", "repeat", "place", "tagged", *PLAN_COLUMNS, "split")
-_COPIES = {"pair_id": pl.String, "copies": pl.Int32}
 
 
 class MixError(ValueError):
@@ -56,23 +54,25 @@ def plan_mix(
     placed = placed.sort("pair_id")
     if placed.height != dialogues.height:
         raise MixError(f"the split knows {placed.height} of {dialogues.height} dialogues: materialise split again")
-    strangers = sorted(set(placed["persona"]) - {*personas.personas, GENERAL})
+    strangers = sorted(set(placed["persona"].unique()) - {*personas.personas, GENERAL})
     if strangers:
         raise MixError(f"dialogues of unknown personas {', '.join(strangers)}: personas.yaml knows {', '.join(wanted)}")
     train, test = (placed.filter(pl.col("split") == side) for side in ("train", "test"))
-    by_persona = {name: train.filter(pl.col("persona") == name)["pair_id"].to_list() for name in wanted}
-    empty = [name for name, pairs in by_persona.items() if not pairs]
+    sized = train.select("pair_id", "persona", size=_size(tokens))
+    by_persona = {name: sized.filter(persona=name) for name in wanted}
+    empty = [name for name, found in by_persona.items() if found.is_empty()]
     if empty:
         raise MixError(
             f"no train dialogue for {', '.join(empty)}: materialise a board that feeds it, or take it out of "
             "personas.yaml (`persona personas` shows what each would get)"
         )
-    sizes = {name: sum(tokens[pair] for pair in pairs) for name, pairs in by_persona.items()} if tokens else None
-    weights = weigh({name: len(pairs) for name, pairs in by_persona.items()}, mix, sizes)
-    copies = _copies(by_persona, weights, mix, tokens)
-    replayed = _replay(train, sum(copies.values()), mix) if mix.kind == "persona" else {}
+    sizes = {name: int(found["size"].sum()) for name, found in by_persona.items()}
+    weights = weigh({name: found.height for name, found in by_persona.items()}, mix, sizes)
+    copies = _copies(by_persona, weights, mix)
+    if mix.kind == "persona":
+        copies = pl.concat([copies, _replay(train, int(copies["copies"].sum()), mix)])
     chosen = [
-        _train_rows(train, {**copies, **replayed}, mix),
+        _train_rows(train, copies, mix),
         _test_rows(test.filter(pl.col("persona").is_in(wanted)), mix),
     ]
     rows = pl.concat(chosen)
@@ -94,72 +94,79 @@ def apportion(sizes: Mapping[str, int], total: int) -> dict[str, int]:
 
 def by_hash(names: list[str], key: str) -> list[str]:
     """The names in an order that any machine finds, and that stays when names come or go."""
-    return [name for _, name in sorted(zip(keyed_hashes(key, names), names, strict=True))]
+    return _in_order(pl.DataFrame({"pair_id": names}, {"pair_id": pl.String}), key)["pair_id"].to_list()
 
 
-def _copies(
-    by_persona: Mapping[str, list[str]], weights: list[Weight], mix: Mix, tokens: Mapping[str, int] | None
-) -> dict[str, int]:
-    """How many times each train dialogue is written; the mix shrinks to `max_train_rows` with its weights kept."""
-    orders = {name: by_hash(pairs, str(mix.seed)) for name, pairs in by_persona.items()}
+def _in_order(frame: pl.DataFrame, key: str) -> pl.DataFrame:
+    hashes = pl.Series("hash", keyed_hashes(key, frame["pair_id"].to_list()))
+    return frame.with_columns(hashes).sort("hash", "pair_id").drop("hash")
+
+
+def _size(tokens: Mapping[str, int] | None) -> pl.Expr:
+    """What a dialogue amounts to in the recipe's unit."""
+    return pl.col("pair_id").replace_strict(tokens, return_dtype=pl.Int64) if tokens else pl.lit(1, pl.Int64)
+
+
+def _copies(by_persona: Mapping[str, pl.DataFrame], weights: list[Weight], mix: Mix) -> pl.DataFrame:
+    """How many times each train dialogue is written (pair_id, copies); the mix shrinks to `max_train_rows` with its
+    weights kept. `by_persona`: pair_id and size of each dialogue."""
+    orders = {name: _in_order(found, str(mix.seed)) for name, found in by_persona.items()}
     limit = None
     if mix.max_train_rows is not None:
         limit = max(len(weights), round(mix.max_train_rows * (1 - mix.replay_share)))
-    if tokens is None:
-        whole = {weight.persona: round(weight.repeats * weight.count) for weight in weights}
+    sizes = {weight.persona: weight.repeats * int(orders[weight.persona]["size"].sum()) for weight in weights}
+    if mix.unit == "rows":
+        whole = {name: round(size) for name, size in sizes.items()}
         total = sum(whole.values())
-        rows = apportion(whole, total if limit is None else min(total, limit))
-        return _fill_all({name: [(pair, 1) for pair in order] for name, order in orders.items()}, weights, rows)
-    sized = {name: [(pair, tokens[pair]) for pair in order] for name, order in orders.items()}
-    sizes = {weight.persona: weight.repeats * sum(size for _, size in sized[weight.persona]) for weight in weights}
+        return _fill_all(orders, weights, apportion(whole, total if limit is None else min(total, limit)))
 
-    def scaled(scale: float) -> dict[str, int]:
-        return _fill_all(sized, weights, {name: round(scale * size) for name, size in sizes.items()})
+    def scaled(scale: float) -> pl.DataFrame:
+        return _fill_all(orders, weights, {name: round(scale * size) for name, size in sizes.items()})
 
     copies = scaled(1)
     low, high = 0.0, 1.0
-    if limit is not None and sum(copies.values()) > limit:
+    if limit is not None and copies["copies"].sum() > limit:
         for _ in range(40):  # the largest mix of the same shares that has no more rows than the limit
             middle = (low + high) / 2
-            low, high = (middle, high) if sum(scaled(middle).values()) <= limit else (low, middle)
+            low, high = (middle, high) if scaled(middle)["copies"].sum() <= limit else (low, middle)
         copies = scaled(low)
     return copies
 
 
-def _fill_all(
-    orders: Mapping[str, list[tuple[str, int]]], weights: list[Weight], targets: Mapping[str, int]
-) -> dict[str, int]:
-    copies: dict[str, int] = {}
-    for weight in weights:
-        copies |= _fill(orders[weight.persona], targets[weight.persona], weight.repeats)
-    return copies
+def _fill_all(orders: Mapping[str, pl.DataFrame], weights: list[Weight], targets: Mapping[str, int]) -> pl.DataFrame:
+    return pl.concat(_fill(orders[weight.persona], targets[weight.persona], weight.repeats) for weight in weights)
 
 
-def _fill(order: list[tuple[str, int]], target: int, repeats: float) -> dict[str, int]:
-    """Copies of the first dialogues of `order` (name, size) that sum to `target` or nearly: as many dialogues as
+def _fill(order: pl.DataFrame, target: int, repeats: float) -> pl.DataFrame:
+    """Copies of the first dialogues of `order` (pair_id, size) that sum to `target` or nearly: as many dialogues as
     `repeats` copies of each call for, whole copies of all of them, and one more of the very first."""
-    sums = list(accumulate(size for _, size in order))
-    taken = min(bisect_left(sums, target / max(repeats, 1) - 1e-9) + 1, len(order))
-    each, rest = divmod(target, sums[taken - 1])
-    more = bisect_left(sums, rest) + 1 if rest else 0
+    sums = order["size"].cum_sum().to_numpy()
+
+    def reaching(size: float) -> int:
+        """How many of the first it takes to have that size."""
+        return int(np.searchsorted(sums, size)) + 1
+
+    taken = min(reaching(target / max(repeats, 1) - 1e-9), order.height)
+    each, rest = divmod(target, int(sums[taken - 1]))
+    more = reaching(rest) if rest else 0
     if more and sums[more - 1] - rest > rest - (sums[more - 2] if more > 1 else 0):
         more -= 1  # stopping before the border dialogue comes nearer
     more = max(more, 0 if each else 1)  # nobody goes empty
-    return {name: each + (at < more) for at, (name, _) in enumerate(order[:taken]) if each or at < more}
+    copies = (pl.int_range(pl.len()) < more).cast(pl.Int32) + each
+    return order.head(taken).select("pair_id", copies=copies.cast(pl.Int32)).filter(pl.col("copies") > 0)
 
 
-def _replay(train: pl.DataFrame, persona_rows: int, mix: Mix) -> dict[str, int]:
+def _replay(train: pl.DataFrame, persona_rows: int, mix: Mix) -> pl.DataFrame:
     """Untagged Capybara chats against forgetting: their share of all train rows, as far as there are any."""
     wanted = round(persona_rows * mix.replay_share / (1 - mix.replay_share))
-    general = train.filter(pl.col("persona") == GENERAL)["pair_id"].to_list()
-    return dict.fromkeys(by_hash(general, str(mix.seed))[:wanted], 1)
+    general = _in_order(train.filter(pl.col("persona") == GENERAL).select("pair_id"), str(mix.seed))
+    return general.head(wanted).select("pair_id", copies=pl.lit(1, pl.Int32))
 
 
-def _train_rows(train: pl.DataFrame, copies: Mapping[str, int], mix: Mix) -> pl.DataFrame:
+def _train_rows(train: pl.DataFrame, copies: pl.DataFrame, mix: Mix) -> pl.DataFrame:
     """A row a copy. Copy k of m stands at (k + h) / m, h in [0, 1) a hash: the copies of one row are spread
     evenly over the file, and any stretch of it holds the whole mixture."""
-    counts = pl.DataFrame({"pair_id": list(copies), "copies": list(copies.values())}, schema=_COPIES)
-    rows = train.join(counts, on="pair_id", how="inner", maintain_order="left")
+    rows = train.join(copies, on="pair_id", how="inner", maintain_order="left")
     rows = rows.with_columns(h=_unit_hashes(f"{mix.seed}|place", rows["pair_id"]))
     rows = rows.with_columns(repeat=pl.int_ranges(0, "copies", dtype=pl.Int32)).explode("repeat")
     rows = rows.with_columns(
@@ -187,7 +194,7 @@ def _test_rows(test: pl.DataFrame, mix: Mix) -> pl.DataFrame:
 
 def _unit_hashes(key: str, names: pl.Series) -> pl.Series:
     """For each name a number in [0, 1), from the 53 leading bits of its keyed hash."""
-    return pl.Series([(found >> 11) / (1 << 53) for found in keyed_hashes(key, names)], dtype=pl.Float64)
+    return pl.Series((keyed_hashes(key, names.to_list()) >> np.uint64(11)) / (1 << 53), dtype=pl.Float64)
 
 
 def _reached(
@@ -195,8 +202,7 @@ def _reached(
 ) -> list[dict[str, Any]]:
     """The weights with what will be written beside what was asked and what could be had."""
     train = rows.filter((pl.col("split") == "train") & pl.col("persona").is_in([weight.persona for weight in weights]))
-    size = [tokens[pair] for pair in train["pair_id"]] if tokens else [1] * train.height
-    found = train.with_columns(size=pl.Series(size, dtype=pl.Int64)).group_by("persona")
+    found = train.with_columns(size=_size(tokens)).group_by("persona")
     sums = {
         name: values
         for name, *values in found.agg(pl.len(), pl.col("pair_id").n_unique(), pl.col("size").sum()).iter_rows()
@@ -226,7 +232,7 @@ def _epochs(recipe: Recipe, rows: int) -> float:
 
 
 def _warnings(weights: list[dict[str, Any]], rows: pl.DataFrame, wanted: list[str], mix: Mix) -> list[str]:
-    tested = set(rows.filter(pl.col("split") == "test")["persona"])
+    tested = set(rows.filter(pl.col("split") == "test")["persona"].unique())
     low, high = mix.healthy_epochs
     return [
         *(f"{weight['persona']}: {weight['note']}" for weight in weights if weight["note"]),

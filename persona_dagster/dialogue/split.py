@@ -109,9 +109,11 @@ def find_ties(rows: pl.DataFrame, spec: SplitSpec) -> Ties:
 
 
 def _remembered(rows: pl.DataFrame, ledger: pl.DataFrame | None) -> Ints:
-    """The side that each row already has: from the ledger; for Capybara from the Hub, which its board names."""
+    """The side that each row already has: from the ledger; for Capybara from the Hub, which its board names. Where no
+    chat is of the Hub's test (a file without splits) Capybara is drawn from like the others."""
     known = dict(ledger.select("pair_id", "split").iter_rows()) if ledger is not None else {}
-    hub = pl.when(pl.col("source") == "capybara").then(pl.coalesce("board", pl.lit("train")))
+    chats = pl.col("source") == "capybara"
+    hub = pl.when(chats & (chats & (pl.col("board") == "test")).any()).then(pl.coalesce("board", pl.lit("train")))
     own = rows.select("pair_id", hub.otherwise(pl.lit("")).alias("hub")).iter_rows()
     return np.array([NAMES.index(known.get(pair, side)) for pair, side in own], dtype=np.int64)
 

@@ -64,20 +64,21 @@ def likelihoods(
         while end < len(fitting) and (end + 1 - start) * len(fitting[end][1].input_ids) <= BATCH_TOKENS:
             end += 1
         batch = fitting[start:end]
-        sums = _batch_nats(model, [one.input_ids for _, one in batch], [one.labels for _, one in batch])
+        inputs, labels = [one.input_ids for _, one in batch], [one.labels for _, one in batch]
+        sums = _batch_nats(model, inputs, labels, tokenizer.pad_token_id)
         for (row, _), (nats, tokens) in zip(batch, sums, strict=True):
             records.append((row.key, row.suite, row.persona, name, row.option, nats, tokens))
         start = end
     return pl.DataFrame(records, schema=LIKELIHOOD_SCHEMA, orient="row")
 
 
-def _batch_nats(model: Any, inputs: list[list[int]], labels: list[list[int]]) -> list[tuple[float, int]]:
+def _batch_nats(model: Any, inputs: list[list[int]], labels: list[list[int]], pad: int) -> list[tuple[float, int]]:
     """Per row: summed negative log-likelihood of the labelled tokens, and their number."""
     import torch
 
     device = next(model.parameters()).device
     width = max(map(len, inputs))
-    ids = torch.zeros((len(inputs), width), dtype=torch.long, device=device)
+    ids = torch.full((len(inputs), width), pad, device=device)
     mask = torch.zeros_like(ids)
     for place, row in enumerate(inputs):
         ids[place, : len(row)] = torch.tensor(row)

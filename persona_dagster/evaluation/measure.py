@@ -151,7 +151,9 @@ def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict
         gap = Interval(test - train, None, None, min(losses["adapter"].n, losses["train"].n), enough)
     intervals["train_test_gap"] = gap
     detail["perplexity"] = {name: loss.perplexity(one.value) for name, one in losses.items()}
-    by_persona = tested.group_by("persona", "model").agg(pl.col("nats").sum() / pl.col("tokens").sum()).sort("persona")
+    by_persona = (
+        tested.group_by("persona", "model").agg(pl.col("nats").sum() / pl.col("tokens").sum()).sort("persona", "model")
+    )
     detail["loss_by_persona"] = [
         {"persona": persona, "model": model, "loss": value} for persona, model, value in by_persona.rows()
     ]

@@ -19,6 +19,7 @@ import duckdb
 import fsspec
 import orjson
 
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.lineage import copies, forget, tombstones
 from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
 from persona_dagster.scraping.archive import Archive
@@ -64,6 +65,8 @@ def backup(settings: Settings, target: Path) -> BackupReport:
     shutil.rmtree(partial, ignore_errors=True)
     partial.mkdir(parents=True)
     _copy_tree(dagster_home(settings), partial / DAGSTER, _copy_stored)
+    if settings.mix_url:
+        MixStore(settings.mix_url).fetch_all(settings.mix_dir)
     for part in PARTS:
         with _unwritten(settings.warehouse if part == "warehouse" else None):
             _copy_tree(settings.home / part, partial / part, _copy_stored)
@@ -121,6 +124,8 @@ def restore(settings: Settings, source: Path) -> BackupReport:
     if remote and (source / RAW).is_dir():
         filesystem, root = fsspec.core.url_to_fs(str(settings.archive_url))
         filesystem.put(str(source / RAW) + "/", root.rstrip("/") + "/", recursive=True)
+    if settings.mix_url:
+        MixStore(settings.mix_url).push(settings.mix_dir)
     return _report(home, files, started, _forget_again(settings, since))
 
 

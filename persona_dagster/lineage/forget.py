@@ -2,8 +2,8 @@
 
 What stands on the same archived page goes along, since a page is kept whole or not at all: a post takes its
 comments, a comment takes its page (and the page is not archived again). So do rows that repeat or quote a line.
-Adapters that saw a row are marked stale with the rows named. Backups and homes moved aside by a restore are homes
-like the first one. A byte search over all stores ends it.
+Adapters that saw a row are marked stale with the rows named, and so are their exports and releases. Backups and homes
+moved aside by a restore are homes like the first one. A byte search over all stores ends it.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from persona_dagster.config.personas import load_personas
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.digest import author_key
 from persona_dagster.lineage import copies, purge, search, stores, tombstones
 from persona_dagster.lineage.purge import Home, Key
@@ -43,11 +44,13 @@ class ForgetReport:
     pairs: list[str] = field(default_factory=list)
     mixes: list[str] = field(default_factory=list)  # rewritten or deleted
     adapters: dict[str, list[str]] = field(default_factory=dict)  # marked stale: the train rows that each saw
+    models: list[str] = field(default_factory=list)  # exports and releases of those, marked too
     files: list[str] = field(default_factory=list)  # rewritten or deleted besides
     copies: list[str] = field(default_factory=list)  # backups and old homes that were gone through
     left: list[str] = field(default_factory=list)
 
     def markdown(self) -> str:
+        sent = any(name.startswith("release ") for name in self.models)
         lines = [
             f"**Forgotten: {self.target}**",
             f"- {len(self.docs)} posts and comments, {len(self.pairs)} dialogues made of them",
@@ -55,6 +58,8 @@ class ForgetReport:
             f"- rows removed: {', '.join(f'{table} {rows}' for table, rows in self.rows.items()) or 'none'}",
             f"- mixes written anew or deleted: {', '.join(self.mixes) or 'none held them'}",
             *(f"- adapter {name} is stale, it saw {', '.join(rows)}" for name, rows in self.adapters.items()),
+            *(f"- made of it, and stale as well: {name}" for name in self.models),
+            *(["- a release that was sent has to be taken off the Hub by hand"] if sent else []),
             f"- other files rewritten or deleted: {len(self.files)}",
             f"- backups and old homes gone through: {', '.join(self.copies) or 'none known'}",
             "- **still found in: " + ", ".join(self.left) + "**" if self.left else "- byte search: found nowhere",
@@ -100,6 +105,9 @@ def forget(target: str, settings: Settings) -> ForgetReport:
         UnknownTargetError: nothing stored goes by that name; nothing was touched.
         StoreBusyError: a run is writing; what was done stays done, and the rest is done by forgetting again.
     """
+    store = MixStore(settings.mix_url) if settings.mix_url else None
+    if store:  # what other machines made is gone through here, and sent back
+        store.fetch_all(settings.mix_dir)
     asked, homes = Target.of(target, settings), _homes(settings)
     chosen = [_choose(asked, home) for home in homes]
     if all(found.rows.is_empty() and not found.keys for found in chosen):
@@ -110,6 +118,8 @@ def forget(target: str, settings: Settings) -> ForgetReport:
     needles = _needles(chosen, settings)
     for home, found in zip(homes, chosen, strict=True):
         _forget_in(home, found, asked, needles, report)
+    if store:
+        store.mirror(settings.mix_dir)
     for home in homes:
         report.left += [home.name(path) for path in home.holding(needles)] + _left_in_archive(home, needles)
     report.left += [
@@ -200,7 +210,9 @@ def _forget_in(home: Home, found: Chosen, asked: Target, needles: set[bytes], re
     report.mixes += [home.label + name for name in dropped]
     for table, rows in purge.forget_rows(home, docs, pairs).items():
         report.rows[home.label + table] = rows
-    report.adapters |= purge.mark_adapters(home, dropped, stone)
+    marked = purge.mark_adapters(home, dropped, pairs, stone)
+    report.adapters |= marked
+    report.models += purge.mark_models(home, marked, stone)
     row_ids = {row for rows in dropped.values() for row in rows["row_id"]}
     report.files += purge.forget_files(home, needles, row_ids)
     if (home.settings.home / copies.MANIFEST).is_file():

@@ -156,25 +156,43 @@ def _forget_in_warehouse(path: Path, docs: list[str], pairs: list[str]) -> None:
     path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
 
 
-def mark_adapters(home: Home, dropped: dict[str, pl.DataFrame], stone: tombstones.Tombstone) -> dict[str, list[str]]:
-    """Marks the adapters that were trained on a dropped row as stale, and names the rows. What a training of theirs
-    could be resumed from goes. An adapter says itself what it saw; an older one is asked through its mix."""
+def mark_adapters(
+    home: Home, dropped: dict[str, pl.DataFrame], pairs: list[str], stone: tombstones.Tombstone
+) -> dict[str, list[str]]:
+    """Marks the adapters that were trained on a dropped row or on one of `pairs` as stale, and names the rows. What a
+    training of theirs could be resumed from goes. An adapter says itself what it saw, whether or not its mix is still
+    there; an older one is asked through its mix."""
     trained = {name: rows.filter(split="train")["row_id"].to_list() for name, rows in dropped.items()}
-    forgotten = {row for rows in trained.values() for row in rows}
+    forgotten = {*pairs, *(pair for rows in dropped.values() for pair in rows["pair_id"])}
     marked: dict[str, list[str]] = {}
     for adapter in stores.adapters(home.settings):
         saw = adapter.rows
-        rows = sorted(forgotten.intersection(saw)) if saw else trained.get(f"{adapter.recipe}/{adapter.mix_digest}", [])
+        seen = sorted(row for row in saw if row.rsplit("-", 1)[0] in forgotten)
+        rows = seen if saw else trained.get(f"{adapter.recipe}/{adapter.mix_digest}", [])
         if not rows:
             continue
-        path = adapter.folder / FORGOTTEN
-        before = orjson.loads(path.read_bytes())["rows"] if path.is_file() else []
-        mark = {"at": stone.at, "tombstone": stone.name, "rows": sorted({*before, *rows})}
-        path.write_bytes(orjson.dumps(mark, option=orjson.OPT_INDENT_2))
+        _mark(adapter.folder, rows, stone)
         marked[f"{home.label}{adapter.recipe}/{adapter.folder.name}"] = rows
     for recipe in {name.removeprefix(home.label).split("/")[0] for name in {*marked, *dropped}}:
         shutil.rmtree(home.settings.home / "checkpoints" / recipe, ignore_errors=True)
     return marked
+
+
+def mark_models(home: Home, marked: dict[str, list[str]], stone: tombstones.Tombstone) -> list[str]:
+    """Marks what was exported of the marked adapters, or laid out for the Hub: stale as they are. Returns the names."""
+    stale = []
+    for model in stores.models(home.settings):
+        if rows := marked.get(f"{home.label}{model.recipe}/{model.adapter}"):
+            _mark(model.folder, rows, stone)
+            stale.append(f"{model.kind} {home.label}{model.name}")
+    return stale
+
+
+def _mark(folder: Path, rows: list[str], stone: tombstones.Tombstone) -> None:
+    path = folder / FORGOTTEN
+    before = orjson.loads(path.read_bytes())["rows"] if path.is_file() else []
+    mark = {"at": stone.at, "tombstone": stone.name, "rows": sorted({*before, *rows})}
+    path.write_bytes(orjson.dumps(mark, option=orjson.OPT_INDENT_2))
 
 
 def forget_files(home: Home, needles: set[bytes], row_ids: Iterable[str]) -> list[str]:

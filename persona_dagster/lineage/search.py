@@ -26,6 +26,8 @@ import polars as pl
 import zstandard
 
 BATCH = 64 << 20  # bytes
+BLOCK, OVERLAP = 16 << 20, 64 << 10  # bytes; no needle is longer than the overlap
+WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt"}  # as they stand, never packed
 # An excerpt of 15 characters holds a whole window; shorter ones hardly say whose they are.
 WINDOW, STRIDE = 12, 4
 
@@ -116,6 +118,9 @@ def unzipped(value: bytes) -> bytes | None:
 
 def _decoded(name: str, source: Path | bytes) -> Iterator[bytes]:
     """The bytes as they stand, and what they hold when unpacked."""
+    if isinstance(source, Path) and source.suffix in WEIGHTS:
+        yield from _blocks(source)
+        return
     data = source.read_bytes() if isinstance(source, Path) else source
     yield data
     if data[:4] == b"PAR1":
@@ -130,6 +135,15 @@ def _decoded(name: str, source: Path | bytes) -> Iterator[bytes]:
         yield from _archive(name.removesuffix(".zst"), zstandard.ZstdDecompressor().stream_reader(data).read())
     elif name.endswith((".tar", ".zip")):
         yield from _archive(name, data)
+
+
+def _blocks(path: Path) -> Iterator[bytes]:
+    """A file piece by piece: models are larger than memory. The pieces overlap, so that no needle falls between."""
+    with path.open("rb") as file:
+        tail = b""
+        while block := file.read(BLOCK):
+            yield tail + block
+            tail = block[-OVERLAP:]
 
 
 def _archive(name: str, data: bytes) -> Iterator[bytes]:

@@ -1,4 +1,4 @@
-"""Reads what the graph has stored under PERSONA_HOME: posts, dialogues, mixes and adapters, without Dagster."""
+"""Reads what the graph has stored under PERSONA_HOME, without Dagster: posts, dialogues, mixes, models and reports."""
 
 from __future__ import annotations
 
@@ -56,6 +56,20 @@ class StoredReport:
     verdict: str
 
 
+@dataclass(frozen=True, slots=True)
+class StoredModel:
+    """An adapter in another form: weights/<recipe>/<adapter>/<kind> or, as a release, releases/<recipe>/<digest>."""
+
+    recipe: str
+    folder: Path
+    kind: str  # merged | gguf | release
+    adapter: str  # digest
+
+    @property
+    def name(self) -> str:
+        return f"{self.recipe}/{self.folder.name if self.kind == 'release' else f'{self.adapter}/{self.kind}'}"
+
+
 def exported(settings: Settings, table: str, schema: pl.Schema) -> pl.DataFrame:
     """All partitions of a table as exported; empty where nothing was."""
     paths = sorted((settings.exports_dir / table).glob("*.parquet"))
@@ -97,3 +111,13 @@ def reports(settings: Settings) -> Iterator[StoredReport]:
         metrics = orjson.loads(path.read_bytes())
         adapter = (metrics.get("run") or {}).get("digest")
         yield StoredReport(path.parent.parent.name, path.parent, adapter, str(metrics.get("verdict")))
+
+
+def models(settings: Settings) -> Iterator[StoredModel]:
+    """Every export and every release on disk, each with the adapter that it was made of."""
+    exports = ((card, card.parents[2].name) for card in settings.weights_dir.glob("*/*/*/export.json"))
+    releases = ((card, card.parents[1].name) for card in settings.releases_dir.glob("*/*/release.json"))
+    for card, recipe in sorted([*exports, *releases]):
+        if not card.parent.name.startswith("."):  # being written
+            made = orjson.loads(card.read_bytes())
+            yield StoredModel(recipe, card.parent, made.get("kind", "release"), made["adapter"])

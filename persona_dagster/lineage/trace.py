@@ -35,13 +35,14 @@ class Trace:
     """`found` says whether anything matched; the frames hold ids, places and counts."""
 
     query: str
-    kind: str  # row | post | sentence | adapter | report | mix
+    kind: str  # row | post | sentence | adapter | report | mix | release
     made_of: pl.DataFrame = field(default_factory=pl.DataFrame)  # of a model: source, board, persona, rows, posts
     posts: pl.DataFrame = field(default_factory=pl.DataFrame)  # doc_id, kind, url, created_at, flags, dup_of, capture
     dialogues: pl.DataFrame = field(default_factory=pl.DataFrame)  # pair_id, persona, builder, split, doc_ids
     rows: pl.DataFrame = field(default_factory=pl.DataFrame)  # recipe, mix, row_id, split, persona, tagged
     adapters: pl.DataFrame = field(default_factory=pl.DataFrame)  # recipe, adapter, mix, state
     reports: pl.DataFrame = field(default_factory=pl.DataFrame)  # recipe, report, adapter, verdict
+    models: pl.DataFrame = field(default_factory=pl.DataFrame)  # recipe, kind, model, adapter, state
     nearest: pl.DataFrame = field(default_factory=pl.DataFrame)  # row_id, recipe, split, run, shared, text
     folder: Path | None = None  # of a model: where provenance.parquet names every row's posts
 
@@ -73,6 +74,7 @@ class Trace:
             ("Rows of mixes", self.rows),
             ("Adapters trained on those mixes" if self.kind in FORWARD else "Adapter", self.adapters),
             ("Reports on those adapters", self.reports),
+            ("Exports and releases of those adapters", self.models),
         ):
             if frame.height:
                 lines = ["| " + " | ".join(_cell(value) for value in row) + " |" for row in frame.iter_rows()]
@@ -85,7 +87,7 @@ class Trace:
 
 def trace(query: str, settings: Settings) -> Trace:
     """Follows a row_id, pair_id, doc_id, URL or sentence through posts, dialogues, mixes, adapters and reports; or
-    the other way from an adapter, a report or a mix (its digest, eight digits of it, or its folder)."""
+    the other way from an adapter, a report, a mix or a release (its digest, eight digits of it, or its folder)."""
     query = query.strip()
     if (model := _model(query, settings)) is not None:
         return model
@@ -146,14 +148,14 @@ def _follow(found: Trace, pairs: list[str], settings: Settings, row_id: str | No
 
 
 def _judged(found: Trace, adapters: list[stores.StoredAdapter], settings: Settings) -> None:
-    """Fills in these adapters and the reports on them."""
+    """Fills in these adapters, the reports on them, and what was exported or released of them."""
     found.adapters = pl.DataFrame(
         [
             {
                 "recipe": adapter.recipe,
                 "adapter": adapter.folder.name,
                 "mix": adapter.mix_digest,
-                "state": "stale: rows forgotten" if (adapter.folder / FORGOTTEN).exists() else "current",
+                "state": _state(adapter.folder),
             }
             for adapter in adapters
         ]
@@ -166,10 +168,27 @@ def _judged(found: Trace, adapters: list[stores.StoredAdapter], settings: Settin
             if r.adapter in names
         ]
     )
+    found.models = pl.DataFrame(
+        [
+            {
+                "recipe": model.recipe,
+                "kind": model.kind,
+                "model": model.folder.name,
+                "adapter": model.adapter,
+                "state": _state(model.folder),
+            }
+            for model in stores.models(settings)
+            if model.adapter in names
+        ]
+    )
+
+
+def _state(folder: Path) -> str:
+    return "stale: rows forgotten" if (folder / FORGOTTEN).exists() else "current"
 
 
 def _model(query: str, settings: Settings) -> Trace | None:
-    """The trace of what `query` names by digest or folder; None where it names no adapter, report or mix."""
+    """The trace of what `query` names by digest or folder; None where it names no adapter, report, mix or release."""
     name = Path(query).name
     if not DIGEST.match(name) or query.startswith("http"):
         return None
@@ -179,6 +198,7 @@ def _model(query: str, settings: Settings) -> Trace | None:
         ("adapter", {adapter.folder.name: adapter.folder.name for adapter in adapters}),
         ("report", {report.folder.name: report.adapter for report in stores.reports(settings)}),
         ("mix", dict.fromkeys(mixes)),
+        ("release", {model.folder.name: model.adapter for model in stores.models(settings) if model.kind == "release"}),
     ):
         for folder, digest in folders.items():
             if folder.startswith(name):

@@ -17,6 +17,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Base
 from persona_dagster.publishing import gguf
 from persona_dagster.publishing.comparing import Agreement, agree, probes, reader, speak
+from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
 from persona_dagster.training.adapter import replacing, write_json
 
@@ -52,7 +53,7 @@ class Export:
 
 def exports_dir(settings: Settings, recipe: str, adapter: str) -> Path:
     """Where the exports of the adapter with digest `adapter` lie, a folder a kind."""
-    return settings.home / "weights" / recipe / adapter
+    return settings.weights_dir / recipe / adapter
 
 
 def newest_adapter(settings: Settings, recipe: str) -> Path:
@@ -68,7 +69,7 @@ def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path
     A 4-bit base is merged in its full-precision form, which has the name without `-bnb-4bit`.
 
     Raises:
-        ExportError: the folder holds no adapter, or what was read back differs.
+        ExportError: the folder holds no adapter, or one that saw what was forgotten; or what was read back differs.
         BaseModelError: the base cannot be had.
     """
     from peft import PeftModel
@@ -76,6 +77,8 @@ def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path
     from persona_dagster.training.base_model import load_base
 
     card = _card(adapter_dir)
+    if (adapter_dir / FORGOTTEN).exists():
+        raise ExportError(f"{adapter_dir.name}: saw rows that were forgotten since; materialise mix and lora_adapter")
     if (done := find_export(out_dir / MERGED, card["digest"])) is not None:
         return done
     given = Base(**card["recipe"]["base"])

@@ -171,6 +171,8 @@ class Archive:
 
     def parts(self, source: str, board: str) -> list[str]:
         folder = self._folder(source, board)
+        if isinstance(self.fs, LocalFileSystem):
+            return _local_parts(Path(folder))
         self.fs.invalidate_cache()
         return sorted(
             path for path in self.fs.glob(f"{folder}/date=*/*.parquet") if not path.rsplit("/", 1)[-1].startswith(".")
@@ -413,6 +415,15 @@ def without_secrets(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str
     """The address and the headers as they may be written down."""
     kept = {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
     return SECRETS.sub(r"\1REDACTED", url), kept
+
+
+def _local_parts(folder: Path) -> list[str]:
+    """What fsspec's own glob finds in ten times as long: two thirds of planning a pass over a year of parts."""
+    if not folder.is_dir():
+        return []
+    days = [day.path for day in os.scandir(folder) if day.name.startswith("date=")]
+    names = ((day, name) for day in days for name in os.listdir(day))  # noqa: PTH208 (Path.iterdir is slower)
+    return sorted(f"{day}/{name}" for day, name in names if name.endswith(".parquet") and not name.startswith("."))
 
 
 def _lists(body: bytes, keys: Iterable[str]) -> bool:

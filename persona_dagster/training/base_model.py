@@ -7,6 +7,7 @@ that is safe to delete. Everything that loads a base (training, generation, chat
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
 import shutil
 import tempfile
@@ -63,6 +64,16 @@ def base_revision(base: Base) -> str:
         weights = sorted((path.name, str(path.stat().st_size)) for path in config.parent.glob("*.safetensors"))
         return text_digest(file_digest(config), *(part for pair in weights for part in pair))
     return base.revision or "main"
+
+
+def check_chat_template(base: Base) -> None:
+    """Raises BaseModelError for a base in a folder of this machine that has no chat template: nothing could be rendered
+    for it. Reads two files; one from the Hub is checked when its tokenizer is loaded, before the first step."""
+    settings = Path(base.model, "tokenizer_config.json")
+    if not settings.is_file() or settings.with_name("chat_template.jinja").is_file():
+        return
+    if not json.loads(settings.read_text(encoding="utf-8")).get("chat_template"):
+        raise BaseModelError(f"{base.model} has no chat template: choose its instruct version as base.model")
 
 
 def load_tokenizer(base: Base, models_dir: Path) -> PreTrainedTokenizerBase:

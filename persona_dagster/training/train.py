@@ -120,7 +120,7 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     log = TrainingLog(job.work_dir / "training_log.jsonl")
     checkpoint = last_whole_checkpoint(job.work_dir)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    with Gauges(card) as gauges, backend.shortcut(recipe, model, tokenizer.pad_token_id):
+    with Gauges(card) as gauges, backend.shortcut(recipe, model, tokenizer):
         session = Session(
             job=job,
             reporter=reporter,

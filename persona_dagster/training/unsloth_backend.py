@@ -74,6 +74,6 @@ def arguments(recipe: Recipe) -> dict[str, Any]:
     return {}
 
 
-def shortcut(recipe: Recipe, model: PeftModel, pad_token_id: int) -> AbstractContextManager[None]:
+def shortcut(recipe: Recipe, model: PeftModel, tokenizer: PreTrainedTokenizerBase) -> AbstractContextManager[None]:
     """None: Unsloth's own kernels stand in the way of ours."""
     return nullcontext()

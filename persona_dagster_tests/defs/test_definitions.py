@@ -9,6 +9,8 @@ from pathlib import Path
 import dagster as dg
 import pytest
 import yaml
+from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
+from dagster._core.definitions.events import AssetKeyPartitionKey
 
 from persona_dagster.definitions import build_defs
 from persona_dagster.settings import Settings
@@ -67,6 +69,17 @@ def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
     assert upstream["iteration_report"] == {"eval_report"}
 
 
+def test_a_backfill_is_a_run_a_partition_with_its_key(defs: dg.Definitions) -> None:
+    """By a range instead, its checks would be stored without a partition, and what waits for them waits for good."""
+    graph = defs.resolve_asset_graph()
+    for name in ("ptt_raw", "ptt_posts", "mix", "lora_adapter", "eval_report"):
+        keys = graph.get(dg.AssetKey(name)).partitions_def.get_partition_keys()
+        wanted = [AssetKeyPartitionKey(dg.AssetKey(name), key) for key in keys]
+        with dg.DagsterInstance.ephemeral() as instance:
+            runs = build_run_requests_with_backfill_policies(wanted, graph, instance)
+        assert sorted(run.partition_key or "" for run in runs) == sorted(keys)
+
+
 def test_partitions_are_boards_and_recipes(defs: dg.Definitions) -> None:
     by_name = {spec.key.to_user_string(): spec.partitions_def for spec in specs(defs)}
     assert by_name["ptt_raw"] is not None and "Boy-Girl" in by_name["ptt_raw"].get_partition_keys()
@@ -92,3 +105,16 @@ def test_automation_is_on_in_the_sample_and_off_in_live(tmp_path: Path) -> None:
         defs = build_defs(Settings(home=tmp_path, profile=profile))
         sensors = {sensor.name: sensor.default_status.value for sensor in defs.sensors or []}
         assert {sensors[name] for name in ("automation", "new_files", "config_changes", "retrain_policy")} == {status}
+
+
+def test_every_setting_of_a_run_has_help(defs: dg.Definitions) -> None:
+    """What the launchpad shows beside a field, and what the asset does without any."""
+    jobs = [defs.resolve_job_def(name) for name in ("rescrape_ptt", "release", "trace", "forget")]
+    told = {}
+    for job in jobs:
+        for name, field in job.run_config_schema.config_type.fields["ops"].config_type.fields.items():
+            own = field.config_type.fields.get("config")
+            settings = getattr(own.config_type, "fields", {}) if own else {}
+            told |= {f"{name}.{key}": one.description for key, one in settings.items()}
+    assert {"ptt_raw.since_days", "hub_release.publish", "follow.query", "remove.sure"} <= set(told)
+    assert not [name for name, text in told.items() if not text]

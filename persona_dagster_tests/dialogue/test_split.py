@@ -224,6 +224,13 @@ def test_capybara_keeps_the_hubs_split_but_for_copies() -> None:
     assert [split[row["pair_id"]] for row in rows[20:50]] == ["train"] * 30
 
 
+def test_chats_of_a_file_without_splits_are_drawn_from_like_the_others() -> None:
+    chats = many(mentor=100).with_columns(source=pl.lit("capybara"), board=pl.lit("train"), persona=pl.lit("general"))
+    assert split_dialogues(chats, None, SplitSpec(test_share=0.2)).report.by_persona["general"]["test"] == 20
+    hub = chats.with_columns(board=pl.when(pl.int_range(pl.len()) < 3).then(pl.lit("test")).otherwise("board"))
+    assert split_dialogues(hub, None, SplitSpec(test_share=0.2)).report.by_persona["general"]["test"] == 3
+
+
 def test_the_largest_jaccard_is_the_one_that_brute_force_finds() -> None:
     rng = random.Random(2)
 

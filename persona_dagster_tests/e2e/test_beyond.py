@@ -14,18 +14,23 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import httpx
 import pytest
 import yaml
 
 from persona_dagster.config.loading import find, read_yaml
+from persona_dagster.dialogue.manifest import latest_mix
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.settings import PROJECT_ROOT, Settings
-from persona_dagster_tests.e2e.dev import Dev, wait
+from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 
 pytestmark = [pytest.mark.browser, pytest.mark.train, pytest.mark.soak]
 BIN = Path(sys.executable).parent
 V2 = "persona_v2"
 PASSWORD = "only-for-this-test"
+MATERIALIZE = ("-m", "dagster", "asset", "materialize", "-m", "persona_dagster.definitions", "--select")
 
 
 def free_port() -> int:
@@ -133,6 +138,7 @@ def ray_cluster(dev: Dev) -> Iterator[str]:
     """A head without a CPU to give and two workers of one each, as processes of this machine."""
     port, dashboard = free_port(), free_port()
     env = {**dev.environment(), "RAY_DISABLE_USAGE_STATS": "1", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+    env["RAY_raylet_start_wait_time_s"] = str(PATIENCE)
     common = ["--block", "--object-store-memory=100000000", "--disable-usage-stats"]
     head = ["--head", f"--port={port}", "--num-cpus=0", "--include-dashboard=true", "--dashboard-host=127.0.0.1"]
     worker = [f"--address=127.0.0.1:{port}", "--num-cpus=1"]
@@ -152,10 +158,10 @@ def ray_cluster(dev: Dev) -> Iterator[str]:
 
     try:
         start([*head, f"--dashboard-port={dashboard}", "--node-ip-address=127.0.0.1"])
-        wait("the head answers", lambda: _is_open(dashboard))
-        start(worker)
-        start(worker)
-        wait("two workers came", lambda: _cpus(f"127.0.0.1:{port}", env) == 2)
+        wait("the head answers", lambda: _alive(dashboard) == 1, 2 * PATIENCE)
+        for nodes in (2, 3):  # one by one: each start takes 10 CPU-s
+            start(worker)
+            wait("a worker comes", lambda nodes=nodes: _alive(dashboard) == nodes, 2 * PATIENCE)
         yield f"http://127.0.0.1:{dashboard}"
     finally:
         for process in reversed(started):  # by their own sessions: `ray stop` ends every Ray of the machine
@@ -167,15 +173,13 @@ def ray_cluster(dev: Dev) -> Iterator[str]:
         log.close()
 
 
-def _is_open(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
-
-
-def _cpus(address: str, env: dict[str, str]) -> float:
-    code = f"import ray; ray.init({address!r}, logging_level=50); print(ray.cluster_resources().get('CPU', 0))"
-    told = subprocess.run([sys.executable, "-c", code], env=env, capture_output=True, text=True, check=False)
-    return float((told.stdout.split() or ["0"])[-1])
+def _alive(dashboard: int) -> int:
+    """Nodes of the cluster, the head counted."""
+    try:
+        told = httpx.get(f"http://127.0.0.1:{dashboard}/nodes?view=summary", timeout=30, trust_env=False).json()
+    except httpx.HTTPError:
+        return 0
+    return sum(node["raylet"].get("state") == "ALIVE" for node in told["data"]["summary"])
 
 
 def test_corpus_steps_and_a_training_on_a_ray_cluster(tmp_path: Path) -> None:
@@ -185,14 +189,13 @@ def test_corpus_steps_and_a_training_on_a_ray_cluster(tmp_path: Path) -> None:
 
     dev = tiny_home(tmp_path / "home")
     dev.extra["PERSONA_ENGINE"] = "ray"
-    materialize = ("-m", "dagster", "asset", "materialize", "-m", "persona_dagster.definitions", "--select")
     recipe = "capybara_qlora"
     with ray_cluster(dev) as address:
         dev.extra["PERSONA_RAY_ADDRESS"] = address
         started = time.monotonic()
-        python(dev, *materialize, "capybara_raw,capybara_dialogues,split")
+        python(dev, *MATERIALIZE, "capybara_raw,capybara_dialogues,split")
         corpus = time.monotonic() - started
-        python(dev, *materialize, "recipe_config,mix,lora_adapter", "--partition", recipe)
+        python(dev, *MATERIALIZE, "recipe_config,mix,lora_adapter", "--partition", recipe)
         jobs = JobSubmissionClient(address).list_jobs()
     print(f"corpus {corpus:.0f} s, all {time.monotonic() - started:.0f} s, {len(jobs)} Ray jobs")
     assert {job.status for job in jobs} == {JobStatus.SUCCEEDED}
@@ -207,8 +210,9 @@ def test_corpus_steps_and_a_training_on_a_ray_cluster(tmp_path: Path) -> None:
 # S3
 
 
-def test_the_archive_on_an_s3_server(tmp_path: Path) -> None:
-    """PERSONA_ARCHIVE_URL=s3://…: scraped, read, cleaned and digested as on a disk."""
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The file system of an S3 server of this test's own, with the bucket `persona`; the environment leads to it."""
     pytest.importorskip("s3fs", reason="no s3fs: scripts/make_cluster_env.sh")
     moto = pytest.importorskip("moto.server", reason="no moto: scripts/make_cluster_env.sh")
     import s3fs
@@ -216,24 +220,49 @@ def test_the_archive_on_an_s3_server(tmp_path: Path) -> None:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
-    endpoint = f"http://{host}:{port}"
-    access = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_ENDPOINT_URL": endpoint}
     try:
-        store = s3fs.S3FileSystem(key="test", secret="test", endpoint_url=endpoint)
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+        store = s3fs.S3FileSystem(endpoint_url=f"http://{host}:{port}", skip_instance_cache=True)
         store.mkdir("persona")
-        dev = tiny_home(tmp_path / "home")
-        dev.extra |= {**access, "AWS_DEFAULT_REGION": "us-east-1", "PERSONA_ARCHIVE_URL": "s3://persona/raw"}
-        materialize = ("-m", "dagster", "asset", "materialize", "-m", "persona_dagster.definitions", "--select")
-        python(dev, *materialize, "ptt_raw,ptt_posts", "--partition", "Hate")
-        python(dev, *materialize, "notes_raw,notes")
-        parts = [path for path in store.find("persona/raw/ptt/Hate") if path.endswith(".parquet")]
-        assert parts and not dev.settings.raw_dir.exists()
-        local = tiny_home(tmp_path / "local")
-        shutil.copy(dev.settings.home / "author.key", local.settings.home)
-        python(local, *materialize, "ptt_raw,ptt_posts", "--partition", "Hate")
-        assert _posts(dev) == _posts(local) > 0
+        yield store
     finally:
         server.stop()
+
+
+def test_the_archive_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
+    """PERSONA_ARCHIVE_URL=s3://…: scraped, read, cleaned and digested as on a disk."""
+    dev = tiny_home(tmp_path / "home")
+    dev.extra["PERSONA_ARCHIVE_URL"] = "s3://persona/raw"
+    python(dev, *MATERIALIZE, "ptt_raw,ptt_posts", "--partition", "Hate")
+    python(dev, *MATERIALIZE, "notes_raw,notes")
+    parts = [path for path in bucket.find("persona/raw/ptt/Hate") if path.endswith(".parquet")]
+    assert parts and not dev.settings.raw_dir.exists()
+    local = tiny_home(tmp_path / "local")
+    shutil.copy(dev.settings.home / "author.key", local.settings.home)
+    python(local, *MATERIALIZE, "ptt_raw,ptt_posts", "--partition", "Hate")
+    assert _posts(dev) == _posts(local) > 0
+
+
+def test_mixes_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
+    """PERSONA_MIX_URL=s3://…: the graph sends its mix there, and a machine that has none gets the same bytes."""
+    recipe = "capybara_qlora"
+    dev = tiny_home(tmp_path / "home")
+    dev.extra["PERSONA_MIX_URL"] = "s3://persona/mix"
+    python(dev, *MATERIALIZE, "capybara_raw,capybara_dialogues,split")
+    python(dev, *MATERIALIZE, "recipe_config,mix", "--partition", recipe)
+    made, there = latest_mix(dev.settings.mix_dir / recipe), tmp_path / "there" / recipe
+    MixStore("s3://persona/mix").fetch(there)
+    assert latest_mix(there).name == made.name
+    assert {f.name: f.read_bytes() for f in latest_mix(there).iterdir()} == {
+        f.name: f.read_bytes() for f in made.iterdir()
+    }
+    shutil.rmtree(made)
+    (made.parent / "latest").unlink()
+    MixStore("s3://persona/mix").mirror(dev.settings.mix_dir)
+    assert not bucket.find("persona/mix", refresh=True)  # what is forgotten here is gone there
 
 
 def _posts(dev: Dev) -> int:

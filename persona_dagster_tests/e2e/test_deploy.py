@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
@@ -11,6 +12,7 @@ import dagster as dg
 import pytest
 import yaml
 
+from persona_dagster.defs.engines import GPU_POD
 from persona_dagster.settings import PROJECT_ROOT
 
 DEPLOY = PROJECT_ROOT / "deploy"
@@ -47,7 +49,53 @@ def test_compose_and_its_parts_agree() -> None:
     assert published == ["127.0.0.1:8080:8080"]  # the proxy that asks for a password, and nothing else
 
 
-def _check(path: Path) -> int:
-    return subprocess.run(
-        [str(CHECKER), "--builtin-schema", "vendor.compose-spec", str(path)], capture_output=True, check=False
-    ).returncode
+@pytest.mark.skipif(
+    "PERSONA_HELM_SCHEMA" not in os.environ or not CHECKER.is_file(),
+    reason="no package carries the chart's values.schema.json: `helm pull dagster/dagster --untar`, name the file in "
+    "PERSONA_HELM_SCHEMA, and run this in the environment of scripts/make_cluster_env.sh",
+)
+def test_kubernetes_values_hold_to_the_charts_schema() -> None:
+    assert _check(DEPLOY / "k8s" / "values.yaml", "--schemafile", os.environ["PERSONA_HELM_SCHEMA"]) == 0
+
+
+def test_kubernetes_takes_what_the_values_give_the_pods() -> None:
+    """Read by dagster-k8s itself, which refuses a field that Kubernetes does not know."""
+    models = pytest.importorskip("dagster_k8s.models", reason="no dagster-k8s: scripts/make_cluster_env.sh")
+    from dagster._config import process_config
+    from dagster_k8s import K8sRunLauncher
+    from dagster_k8s.job import UserDefinedDagsterK8sConfig
+    from kubernetes import client
+
+    values = yaml.safe_load((DEPLOY / "k8s" / "values.yaml").read_text(encoding="utf-8"))
+    (deployment,) = values["dagster-user-deployments"]["deployments"]
+    kinds = {"env": client.V1EnvVar, "volumes": client.V1Volume, "volumeMounts": client.V1VolumeMount}
+    for field, kind in kinds.items():
+        for given in deployment[field]:
+            models.k8s_model_from_dict(kind, models.k8s_snake_case_dict(kind, given))
+    with pytest.raises(Exception, match="nam"):  # it does look
+        models.k8s_model_from_dict(kinds["env"], {"nam": "PERSONA_HOME", "value": "/data"})
+    assert UserDefinedDagsterK8sConfig.from_dict(GPU_POD["dagster-k8s/config"]).container_config
+    launcher = {
+        "service_account_name": "dagster",
+        "instance_config_map": "dagster",
+        "dagster_home": values["global"]["dagsterHome"],
+        "env_secrets": [one["name"] for one in values["runLauncher"]["config"]["k8sRunLauncher"]["envSecrets"]],
+        "resources": values["runLauncher"]["config"]["k8sRunLauncher"]["resources"],
+    }
+    assert process_config(K8sRunLauncher.config_type(), launcher).success
+
+
+def test_the_charts_queue_is_the_one_that_runs_here() -> None:
+    """One writer of the warehouse and one training, wherever it runs."""
+    values = yaml.safe_load((DEPLOY / "k8s" / "values.yaml").read_text(encoding="utf-8"))
+    local = yaml.safe_load((DEPLOY / "local" / "dagster.yaml").read_text(encoding="utf-8"))
+    pools = values["concurrency"]["pools"]
+    assert (pools["defaultLimit"], pools["granularity"]) == (1, "run")
+    assert local["concurrency"]["pools"] == {"default_limit": 1, "granularity": "run"}
+    retries = values["dagsterDaemon"]["runMonitoring"]["maxResumeRunAttempts"]
+    assert retries == local["run_monitoring"]["max_resume_run_attempts"] == 0
+
+
+def _check(path: Path, *schema: str) -> int:
+    wanted = schema or ("--builtin-schema", "vendor.compose-spec")
+    return subprocess.run([str(CHECKER), *wanted, str(path)], capture_output=True, check=False).returncode

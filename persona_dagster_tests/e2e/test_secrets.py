@@ -17,6 +17,7 @@ PLANTED = {
     "HF_TOKEN": "hf_plantedhuggingface0002",
     "PERSONA_AUTHOR_KEY": "plantedauthorkey0003",
     "PERSONA_WEBHOOK_URL": "http://127.0.0.1:9/planted/webhook0004",
+    "PERSONA_SMTP_URL": "smtp://someone:plantedmail0005@127.0.0.1:9",
 }
 # One board that is scraped and cleaned, and one run that fails: failures print the most.
 RUN = """

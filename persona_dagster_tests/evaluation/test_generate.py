@@ -40,7 +40,8 @@ def make_adapter(recipe: Recipe, models_dir: Path, folder: Path, noise: float) -
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     recipe = load_recipe("persona_v2", tmp_path_factory.getbasetemp(), "tiny", "cpu")
-    spec = recipe.evaluation.model_copy(update={"max_rows": 6, "max_probes": 6, "batch_size": 4, "max_new_tokens": 6})
+    few = {"max_rows": 6, "max_probes": 6, "batch_size": 4, "max_new_tokens": 6, "temperature": 0.0}
+    spec = recipe.evaluation.model_copy(update=few)
     return recipe.model_copy(update={"evaluation": spec})
 
 
@@ -169,6 +170,33 @@ def test_likelihoods_are_the_models_own_loss(job: GenerateJob, mix: Path) -> Non
         found = frame.row(by_predicate=pl.col("key") == row.row_id, named=True)
         assert found["nats"] / found["tokens"] == pytest.approx(float(loss), abs=1e-4)
         assert found["tokens"] == sum(label != -100 for label in one.labels)
+
+
+def test_layers_that_base_and_adapter_share_are_computed_once_and_change_no_score(
+    job: GenerateJob, mix: Path, models_dir: Path, tmp_path: Path
+) -> None:
+    import torch
+    from peft import LoraConfig, get_peft_model
+
+    torch.manual_seed(0)
+    base, _ = load_base(job.recipe.base, models_dir)
+    config = LoraConfig(r=4, target_modules=["q_proj"], layers_to_transform=[1], init_lora_weights=False)
+    get_peft_model(base, config).save_pretrained(tmp_path)
+    model, tokenizer, _ = program.load_models(job.model_copy(update={"adapter_dir": tmp_path}))
+    train, test = read_rows(mix / "train.jsonl"), read_rows(mix / "test.jsonl")
+    reporter = Reporter(None, quiet=True)
+
+    def scores(last_layers: int | None) -> pl.DataFrame:
+        lora = job.recipe.lora.model_copy(update={"last_layers": last_layers})
+        recipe = job.recipe.model_copy(update={"lora": lora})
+        frame = program.score_all(model, tokenizer, train, test, recipe=recipe, reporter=reporter)
+        return frame.sort("model", "suite", "key", "option")
+
+    shared, apart = scores(1), scores(None)
+    assert shared.drop("nats").equals(apart.drop("nats"))
+    assert (shared["nats"] - apart["nats"]).abs().max() < 1e-3
+    by_model = shared.filter(pl.col("suite") == "test").pivot("model", index="key", values="nats")
+    assert (by_model["base"] - by_model["adapter"]).abs().min() > 1e-3, "the adapter is on for one of them"
 
 
 def test_choices_take_the_likeliest_sentence() -> None:

@@ -27,7 +27,7 @@ from persona_dagster_tests.dialogue.made import recipe
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SECRET = "那天下雨我在便利商店門口等了他三個小時"  # the line that must vanish
-ADAPTER = "ada97e40" * 4
+ADAPTER, RELEASE = "ada97e40" * 4, "4e1ea5e0" * 4
 KEPT = "別人的故事裡有一隻會開門的橘貓叫做豆花"  # the line that must stay
 
 
@@ -109,6 +109,10 @@ def make_home(home: Path) -> tuple[Settings, MixManifest]:
     return settings, mix
 
 
+def exported(kind: str, adapter: str) -> str:
+    return orjson.dumps({"kind": kind, "adapter": adapter}).decode()
+
+
 def surround(settings: Settings, mix: MixManifest) -> None:
     """What training, evaluation, Dagster and the operator leave behind, each holding rows of the mix."""
     train = (mix.folder / "train.jsonl").read_text(encoding="utf-8")
@@ -118,6 +122,9 @@ def surround(settings: Settings, mix: MixManifest) -> None:
         adapter / "samples.jsonl": train,
         settings.adapters_dir / "persona_v2" / "old" / "run_card.json": '{"mix_digest": "another"}',
         settings.home / "checkpoints" / "persona_v2" / "state.json": "{}",
+        settings.weights_dir / "persona_v2" / ADAPTER / "merged" / "export.json": exported("merged", ADAPTER),
+        settings.weights_dir / "persona_v2" / "old" / "gguf" / "export.json": exported("gguf", "old"),
+        settings.releases_dir / "persona_v2" / RELEASE / "release.json": exported("release", ADAPTER),
         settings.generations_dir / "persona_v2" / "g" / "generations.jsonl": train,
         settings.reports_dir / "persona_v2" / "r" / "report.html": f"<p>{train}</p>",
         settings.home / "judge" / "rows.jsonl": train,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import orjson
@@ -10,13 +11,14 @@ import pytest
 
 from persona_dagster.corpus.warehouse import Warehouse
 from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.lineage import search, tombstones
 from persona_dagster.lineage.forget import UnknownTargetError, forget
 from persona_dagster.lineage.trace import trace
 from persona_dagster.records import posts_frame
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
-from persona_dagster_tests.lineage.home import ADAPTER, KEPT, SECRET, pages
+from persona_dagster_tests.lineage.home import ADAPTER, KEPT, RELEASE, SECRET, pages
 
 URL = "https://www.dcard.tw/f/mood/p/7"
 
@@ -53,6 +55,45 @@ def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> 
     assert SECRET not in report.markdown() and "found nowhere" in report.markdown()
 
 
+def test_what_was_made_of_a_stale_adapter_is_stale(home: tuple[Settings, MixManifest]) -> None:
+    settings, _ = home
+    merged = settings.weights_dir / "persona_v2" / ADAPTER / "merged"
+    other = settings.weights_dir / "persona_v2" / "old" / "gguf"
+    released = settings.releases_dir / "persona_v2" / RELEASE
+    assert trace(URL, settings).models["state"].to_list() == ["current", "current"]
+    report = forget(URL, settings)
+    assert report.models == [f"release persona_v2/{RELEASE}", f"merged persona_v2/{ADAPTER}/merged"]
+    assert "taken off the Hub by hand" in report.markdown()
+    saw = report.adapters[f"persona_v2/{ADAPTER}"]
+    for folder in (merged, released):
+        assert orjson.loads((folder / "forgotten.json").read_bytes())["rows"] == sorted(saw)
+    assert not (other / "forgotten.json").exists()
+    for query, kind in ((ADAPTER, "adapter"), (RELEASE[:8], "release")):
+        found = trace(query, settings)
+        assert found.kind == kind and found.models["kind"].to_list() == ["release", "merged"]
+        assert set(found.models["state"]) == {"stale: rows forgotten"} and RELEASE in found.markdown()
+
+
+def test_weights_larger_than_a_block_are_searched_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(search, "BLOCK", 64)
+    monkeypatch.setattr(search, "OVERLAP", 40)
+    for at in range(50, 80):  # over the border between two blocks, and beside it
+        weights = tmp_path / "model.safetensors"
+        weights.write_bytes(b"\xe5" * at + b"needle of twenty char" + b"\xe5" * 200)
+        assert search.find(tmp_path, [b"needle of twenty char"]) == [weights], at
+        assert search.find(tmp_path, [b"needle of twenty chat"]) == []
+
+
+def test_an_adapter_is_marked_though_no_mix_holds_the_row_any_more(home: tuple[Settings, MixManifest]) -> None:
+    settings, mix = home
+    train = pl.read_parquet(mix.folder / "provenance.parquet").filter(split="train")
+    doc = train.filter(~pl.col("doc_ids").list.contains("dcard:mood:7"))["doc_ids"][0][0]
+    rows = train.filter(pl.col("doc_ids").list.contains(doc))["row_id"].to_list()
+    (settings.adapters_dir / "persona_v2" / "old" / "rows.json").write_bytes(orjson.dumps({"train": rows}))
+    shutil.rmtree(mix.folder.parent)
+    assert set(forget(doc, settings).adapters["persona_v2/old"]) == set(rows)
+
+
 def test_the_mix_is_whole_without_the_rows(home: tuple[Settings, MixManifest]) -> None:
     settings, mix = home
     report = forget(URL, settings)
@@ -64,6 +105,20 @@ def test_the_mix_is_whole_without_the_rows(home: tuple[Settings, MixManifest]) -
     rows = pl.read_parquet(now.folder / "provenance.parquet")
     assert sorted(rows["row_id"]) == sorted(orjson.loads(line)["row_id"] for side in lines for line in side)
     assert now.digest == now.folder.name and "forgotten" in now.warnings[-1]
+
+
+def test_mixes_on_a_store_forget_too(home: tuple[Settings, MixManifest]) -> None:
+    """Also one that this machine no longer has, or never had."""
+    settings, mix = home
+    away = settings.model_copy(update={"mix_url": f"memory://{settings.home.parent.name}/mixes"})
+    store = MixStore(str(away.mix_url))
+    store.publish(mix.folder)
+    shutil.rmtree(settings.mix_dir)
+    report = forget(URL, away)
+    assert report.mixes == [f"persona_v2/{mix.digest}"]
+    stored = {path: store.fs.cat_file(path) for path in store.fs.find(store.root)}
+    assert stored and not [path for path, data in stored.items() if SECRET.encode() in data or mix.digest in path]
+    assert any(KEPT.encode() in data for data in stored.values())
 
 
 def test_what_was_forgotten_does_not_come_back(home: tuple[Settings, MixManifest]) -> None:

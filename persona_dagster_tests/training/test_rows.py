@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from persona_dagster.config.recipes import Base
-from persona_dagster.training.base_model import load_tokenizer
+from persona_dagster.training.base_model import BaseModelError, check_chat_template, load_tokenizer
 from persona_dagster.training.job import JobError, TrainJob
 from persona_dagster.training.rows import epoch_order, read_rows
 from persona_dagster.training.train import choose
@@ -82,3 +82,14 @@ def test_evaluation_rows_take_turns_over_personas(mix_dir: Path, models_dir: Pat
 def test_a_job_survives_its_file(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
     job = make_job(epochs=2)
     assert TrainJob.load(job.save(tmp_path / "jobs" / "job.json")) == job
+
+
+def test_a_base_without_a_chat_template_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    tokenizer = load_tokenizer(TINY, tmp_path)
+    tokenizer.save_pretrained(tmp_path / "instruct")
+    check_chat_template(Base(model=str(tmp_path / "instruct")))
+    tokenizer.chat_template = None
+    tokenizer.save_pretrained(tmp_path / "base")
+    with pytest.raises(BaseModelError, match="instruct version"):
+        check_chat_template(Base(model=str(tmp_path / "base")))
+    check_chat_template(Base(model="some/model-of-the-hub"))  # not looked at before its tokenizer is loaded

