@@ -68,9 +68,7 @@ class Funnel:
     flags: Counter[str] = field(default_factory=Counter)
     languages: Counter[str] = field(default_factory=Counter)
     personal_data: Counter[str] = field(default_factory=Counter)
-    unknown_labels: Counter[str] = field(
-        default_factory=Counter
-    )  # boards and persona labels that no configuration names
+    unknown_labels: Counter[str] = field(default_factory=Counter)  # boards and personas that no configuration names
     trace: Trace = field(default_factory=Trace)
 
     def add(self, other: Funnel) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Base
 from persona_dagster.publishing import exports, gguf
 from persona_dagster.publishing.exports import ExportError, merge, newest_adapter, to_gguf
+from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
 from persona_dagster.training.base_model import BUNDLED, load_tokenizer
 from persona_dagster_tests.chat.conftest import TINY, make_adapter
@@ -163,3 +165,11 @@ def rendered(template: str, chat: list[tuple[str, str]]) -> str:
         blocks[condition.split('"')[1]] = block
     text = "" if chat[0][0] == "system" else unsaid
     return text + "".join(blocks[role].replace("{{ .Content }}", said) for role, said in chat) + tail
+
+
+def test_an_adapter_that_saw_what_was_forgotten_is_not_exported(home: Path, personas: Personas, tmp_path: Path) -> None:
+    stale = shutil.copytree(newest_adapter(Settings(home=home), "persona_v2"), tmp_path / "stale")
+    (stale / FORGOTTEN).write_text("{}", encoding="utf-8")
+    with pytest.raises(ExportError, match="forgotten since"):
+        merge(stale, personas, home / "models", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
