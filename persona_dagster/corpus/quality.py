@@ -41,10 +41,14 @@ TEMPLATE_WORDS = (
 BOT = r"好像有人對這篇文章有新想法|本文章已被|此(?:留言|文章)已被(?:刪除|檢舉|移除)|這篇(?:文章|留言)已"
 
 
+def blocked() -> pl.Expr:
+    """True for rows that a flag keeps out of training."""
+    return pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0
+
+
 def usable() -> pl.Expr:
     """True for rows that may be trained on: no blocking flag, some text, not a copy of a kept row."""
-    blocked = pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0
-    return ~blocked & (pl.col("text").str.len_chars() > 0) & pl.col("dup_of").is_null()
+    return ~blocked() & (pl.col("text").str.len_chars() > 0) & pl.col("dup_of").is_null()
 
 
 def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
