@@ -10,6 +10,8 @@ from typing import Any
 
 import polars as pl
 
+from persona_dagster.digest import text_digest
+
 SPELLINGS = {
     "ptt": ("ptt", "批踢踢", "ptt.cc", "www.ptt.cc"),
     "dcard": ("dcard", "狄卡", "d卡", "dcard.tw", "www.dcard.tw"),
@@ -24,6 +26,13 @@ def label_key(label: str) -> str:
     plain = unicodedata.normalize("NFKC", label).casefold()
     plain = re.sub(r"[\[\]【】〔〕()「」『』《》<>\s_\-]+", "", plain)
     return re.sub(r"^(?:人格|persona|角色)[::]?", "", plain)
+
+
+def labels_version(personas: Mapping[str, Any]) -> str:
+    """Hash of what decides the tags that cleaning writes; the rest of a persona concerns its dialogues only."""
+    return text_digest(
+        *(name for key, persona in sorted(personas.items()) for name in (key, persona.tag, *persona.aliases))
+    )
 
 
 def standardise_label(text: str, personas: Mapping[str, Any]) -> str | None:

@@ -44,7 +44,7 @@ CODE = (
     "common_words.py",
     "language.py",
     "quality.py",
-    "sql/crowds.sql",
+    "sql/quality.sql",
     "clean.py",
     "labels.py",
 )
