@@ -45,6 +45,7 @@ CODE = (
     "language.py",
     "quality.py",
     "sql/quality.sql",
+    "sql/labels.sql",
     "clean.py",
     "labels.py",
 )
