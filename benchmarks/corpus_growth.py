@@ -2,8 +2,8 @@
 
     python benchmarks/corpus_growth.py CLEANED.jsonl.zst [--times 0.25 0.5 1 3 10] [--plot TARGET.png]
 
-CLEANED is what `persona clean` wrote. Below 1x: rows of it, by chance. Above: copies of it with edits; in 9 rows of 10
-every second character is another, in the tenth one, which makes a twin. So what two texts share by accident, and the
+CLEANED is what `persona clean` wrote. Below 1x: rows of it, by chance. Above: copies of it with edits; in 5 rows of 6
+every second character is another, in the sixth one, which makes a twin. So what two texts share by accident, and the
 share of copies, grow as they do in the corpus itself; with each sixth character edited a text met six times as many.
 Each size runs in a process of its own.
 """
@@ -36,7 +36,7 @@ def edited(texts: pl.Series, seed: int) -> pl.Series:
     chance = np.random.default_rng(seed)
     lengths = texts.str.len_chars().to_numpy().astype(np.int64)
     units = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).copy()
-    share = np.where(chance.random(len(texts)) < 0.9, 1 / 2, np.minimum(1 / np.maximum(lengths, 1), 1 / 6))
+    share = np.where(chance.random(len(texts)) < 5 / 6, 1 / 2, np.minimum(1 / np.maximum(lengths, 1), 1 / 6))
     chosen = chance.random(len(units)) < np.repeat(share, lengths)
     units[chosen] = chance.choice(units, chosen.sum())
     joined, ends = units.tobytes().decode("utf-32-le"), np.cumsum(lengths).tolist()
