@@ -30,9 +30,11 @@ BLOCKING = (
 CROWD = {"flood": 5, "authors": 5, "rows": 10}
 
 WORD = r"[\p{L}\p{N}]"
+PLACEHOLDER = r"<[A-Z_]{2,10}>"  # whose letters are nobody's
 SQUEEZED = r"[^\p{L}\p{N}]+"
+# What answers a form (Re:) is somebody's own words: 1,846 replies to news.
 TEMPLATE_TITLE = (
-    r"^(?:Re: ?|Fw: ?)?[\[【](?:公告|新聞|水桶|協尋|情報|徵求|交易|賣|售|徵才|板務"
+    r"^(?:Fw: ?)?[\[【](?:公告|新聞|水桶|協尋|情報|徵求|交易|賣|售|徵才|板務"
     r"|檢舉|申訴|置底|活動|廣編)[\]】]"
 )
 TEMPLATE_WORDS = (
@@ -41,10 +43,14 @@ TEMPLATE_WORDS = (
 BOT = r"好像有人對這篇文章有新想法|本文章已被|此(?:留言|文章)已被(?:刪除|檢舉|移除)|這篇(?:文章|留言)已"
 
 
+def blocked() -> pl.Expr:
+    """True for rows that a flag keeps out of training."""
+    return pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0
+
+
 def usable() -> pl.Expr:
     """True for rows that may be trained on: no blocking flag, some text, not a copy of a kept row."""
-    blocked = pl.col("flags").list.set_intersection(pl.lit(list(BLOCKING))).list.len() > 0
-    return ~blocked & (pl.col("text").str.len_chars() > 0) & pl.col("dup_of").is_null()
+    return ~blocked() & (pl.col("text").str.len_chars() > 0) & pl.col("dup_of").is_null()
 
 
 def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
@@ -60,7 +66,7 @@ def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
         text,
         pl.col("title").fill_null("").alias("title"),
         text.str.len_chars().alias("chars"),
-        text.str.count_matches(WORD).alias("words"),
+        text.str.replace_all(PLACEHOLDER, "").str.count_matches(WORD).alias("words"),
         text.str.replace_all(SQUEEZED, "").str.to_lowercase().alias("squeezed"),
     )
     shape = shape.with_columns(
