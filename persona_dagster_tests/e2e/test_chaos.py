@@ -1,7 +1,8 @@
 """SIGKILL at random: the full graph under the real daemon ends in the state of an undisturbed run.
 
 30 kills under `make soak`; $PERSONA_KILLS and $PERSONA_SEED choose others. With $PERSONA_CHAOS (a folder that stays)
-and $PERSONA_SECONDS it stops after so many seconds, and the next call goes on where it was.
+and $PERSONA_SECONDS it stops after so many seconds, and the next call goes on where it was. Meanwhile boards are asked
+again and the recipe is edited and put back, so that there are browsers and trainers to hit from first to last.
 """
 
 from __future__ import annotations
@@ -22,13 +23,13 @@ import psutil
 import pytest
 import yaml
 
-from persona_dagster.config.loading import find, read_yaml
+from persona_dagster.config.loading import PACKAGED, find, read_yaml
 from persona_dagster.defs.demo import run
 from persona_dagster.defs.resources import SCHEMAS
 from persona_dagster.digest import POST_MEANING, file_digest, frame_digest
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
-from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
+from persona_dagster_tests.e2e.dev import PATIENCE, Dev, partition_of, wait
 
 KILLS, SEED = int(os.environ.get("PERSONA_KILLS", "30")), int(os.environ.get("PERSONA_SEED", "1"))
 SECONDS = float(os.environ.get("PERSONA_SECONDS", "inf"))
@@ -38,6 +39,8 @@ BOARDS = {"ptt": "Hate", "dcard": "mood", "threads": "失戀"}
 SETTLED_BY = 5400  # seconds from the start of the test
 pytestmark = [pytest.mark.browser, pytest.mark.train, pytest.mark.soak, pytest.mark.timeout(2 * SETTLED_BY)]
 SERVICES = ("dev", "webserver", "daemon", "code server")  # after one of these an operator starts all again
+FINDING_SECONDS = 25  # how long a kind that is not there is waited for before another is hit
+LEARNING_RATES = (None, 2e-2, 3e-2, 4e-2, None)  # of the recipe, a fifth of the kills each; None: as packaged
 CALM_SECONDS = 75  # more than two ticks of the automation: nothing is left to do
 KINDS = {  # what a command line shows, most telling first
     "persona_dagster.training": "trainer",
@@ -139,9 +142,7 @@ def kind_of(process: psutil.Process) -> str | None:
     return next((kind for sign, kind in KINDS.items() if sign in line), None)
 
 
-def kill_one(dev: Dev, chance: random.Random, killed: Counter[str]) -> str:
-    """SIGKILL to one process: a kind is drawn, two times of three one that is at work, and of those one that was hit
-    least so far: a trainer lives for seconds. Then one of its processes."""
+def victims(dev: Dev) -> dict[str, list[psutil.Process]]:
     by_kind: dict[str, list[psutil.Process]] = {}
     for process in dev.processes():
         try:
@@ -149,12 +150,38 @@ def kill_one(dev: Dev, chance: random.Random, killed: Counter[str]) -> str:
                 by_kind.setdefault(kind, []).append(process)
         except psutil.NoSuchProcess:
             continue
-    at_work = set(by_kind) - set(SERVICES)
-    drawn = at_work if at_work and chance.random() < 2 / 3 else set(by_kind)
-    least = min(killed[kind] for kind in drawn)
-    kind = chance.choice(sorted(kind for kind in drawn if killed[kind] == least))
-    chance.choice(by_kind[kind]).send_signal(signal.SIGKILL)
+    return by_kind
+
+
+def kill_one(dev: Dev, chance: random.Random, killed: Counter[str]) -> str:
+    """SIGKILL to one process, of the kinds that were hit least so far. A trainer or a browser lives for seconds: the
+    drawn kind is waited for, and hit at a random moment of its life."""
+    least = min(killed[kind] for kind in KINDS.values())
+    drawn = chance.choice(sorted({kind for kind in KINDS.values() if killed[kind] == least}))
+    until = time.monotonic() + FINDING_SECONDS
+    while drawn not in victims(dev) and time.monotonic() < until:
+        click_what_is_missing(dev)
+        time.sleep(0.3)
+    time.sleep(chance.uniform(0, 6))
+    alive = victims(dev)
+    kind = drawn if drawn in alive else min(sorted(alive), key=lambda kind: killed[kind])
+    try:
+        chance.choice(alive[kind]).send_signal(signal.SIGKILL)
+    except psutil.NoSuchProcess:  # over in this moment: the next one
+        return kill_one(dev, chance, killed)
     return kind
+
+
+def edit_recipe(settings: Settings, stage: int) -> None:
+    """What a person tries meanwhile. The last edit is taken back, so that the end is comparable."""
+    own = settings.config_dir / "recipes" / f"{V2}.yaml"
+    if (rate := LEARNING_RATES[stage]) is None:
+        own.unlink(missing_ok=True)
+        return
+    recipe = read_yaml(PACKAGED / "recipes" / f"{V2}.yaml")
+    recipe["profiles"]["tiny"]["training"]["learning_rate"] = rate
+    own.parent.mkdir(exist_ok=True)
+    own.write_text(yaml.safe_dump(recipe, allow_unicode=True), encoding="utf-8")
 
 
 def restart(dev: Dev) -> None:
@@ -196,6 +223,21 @@ def click_what_is_missing(dev: Dev) -> None:
             dev.launch(asset, partition)
 
 
+def click_what_failed(dev: Dev) -> bool:
+    """The person's part where a step was killed once more than the rules try it again. Whether there was anything."""
+    if unfinished(dev):
+        return False
+    newest: dict[tuple[str, str | None], dg.DagsterRunStatus] = {}
+    with dev.instance() as instance:
+        for run in instance.get_runs():  # newest first
+            for key in run.asset_selection or ():
+                newest.setdefault((key.to_user_string(), partition_of(run)), run.status)
+    failed = [one for one, status in newest.items() if status != dg.DagsterRunStatus.SUCCESS]
+    for asset, partition in failed:
+        dev.launch(asset, partition)
+    return bool(failed)
+
+
 def ask_again(dev: Dev, chance: random.Random) -> None:
     """A click on a board that was scraped before, so that there are browsers to hit all along. It brings no news."""
     source = chance.choice(sorted(BOARDS))
@@ -216,8 +258,8 @@ def settle(dev: Dev) -> None:
     calm_since = time.monotonic()
     while time.monotonic() - calm_since < CALM_SECONDS:
         click_what_is_missing(dev)
-        done = made(dev, "eval_report", V2) and not unfinished(dev)
-        if not done:
+        almost = time.monotonic() - calm_since > CALM_SECONDS - 10
+        if not made(dev, "eval_report", V2) or unfinished(dev) or (almost and click_what_failed(dev)):
             calm_since = time.monotonic()
         if time.monotonic() - STARTED > SECONDS:
             pytest.skip("all kills were made; run it again to see the end")
@@ -232,8 +274,9 @@ def test_kills_at_random_moments_change_nothing(undisturbed: dict[str, object], 
     killed = log.read_text(encoding="utf-8").split("\n")[:-1] if log.is_file() else []
     while len(killed) < KILLS:
         chance = random.Random(f"{SEED}:{len(killed)}")
+        edit_recipe(dev.settings, len(LEARNING_RATES) * len(killed) // KILLS)
         ask_again(dev, chance)
-        carry_on(dev, chance.uniform(2, 30))
+        carry_on(dev, chance.uniform(2, 20))
         killed.append(kill_one(dev, chance, Counter(killed)))
         log.write_text("".join(f"{kind}\n" for kind in killed), encoding="utf-8")
         print(f"{time.strftime('%X')} killed: {killed[-1]}", flush=True)
@@ -241,11 +284,13 @@ def test_kills_at_random_moments_change_nothing(undisturbed: dict[str, object], 
             restart(dev)
         if time.monotonic() - STARTED > SECONDS:
             pytest.skip(f"{len(killed)} of {KILLS} kills so far; run it again to go on")
+    edit_recipe(dev.settings, -1)
     # The next night: every board is asked again, and whatever is still behind catches up.
     for source, board in BOARDS.items():
         dev.launch(f"{source}_raw", board)
     settle(dev)
     print(Counter(killed))
+    assert set(victims(dev)) <= set(SERVICES), "a process outlived its run"
     assert state(dev.settings) == undisturbed
     with dev.instance() as instance:
         pools = instance.event_log_storage.get_concurrency_keys()
