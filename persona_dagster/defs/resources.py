@@ -22,7 +22,7 @@ from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.config.sources import Sources, load_sources
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
-from persona_dagster.dialogue.mix_store import MixStore
+from persona_dagster.dialogue.mix_store import recipe_mixes
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.transport import Transport
@@ -77,15 +77,7 @@ class House:
         return Archive(self.settings.archive_url or self.settings.raw_dir)
 
     def mixes(self, recipe: str, *digests: str) -> Path:
-        """The recipe's folder of mixes, with the newest one in it, and those named, also where another machine made
-        them."""
-        folder = self.settings.mix_dir / recipe
-        if self.settings.mix_url:
-            store = MixStore(self.settings.mix_url)
-            store.fetch(folder)
-            for digest in digests:
-                store.bring(folder, digest)
-        return folder
+        return recipe_mixes(self.settings, recipe, *digests)
 
     @contextmanager
     def transport(self) -> Iterator[Transport]:

@@ -15,7 +15,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import orjson
 import polars as pl
 import pyarrow as pa
@@ -27,6 +26,7 @@ from persona_dagster.records import Capture, Outcome, Source
 from persona_dagster.scraping import part_index
 from persona_dagster.scraping.history import History, Sighting
 from persona_dagster.scraping.journal import Journal
+from persona_dagster.store import open_store
 
 PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
 OPEN_PARTS = 4  # whose bodies are held while reading
@@ -60,7 +60,7 @@ class Archive:
     """Captures of all sites under one root: a path, or any fsspec URL (`s3://…`, `memory://…`)."""
 
     def __init__(self, root: str | Path):
-        self.fs, self.root = fsspec.core.url_to_fs(str(root))
+        self.fs, self.root = open_store(root)
         # Parts never change, so what was read of them may be kept.
         self._indexes: dict[str, list[Sighting]] = {}
         self._stored: dict[str, tuple[set[str], set[str]]] = {}  # by board: parts looked at, sha256 of their bodies
