@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.defs.pruning import weekly_pruning
 from persona_dagster.defs.resources import House
 from persona_dagster.records import FORUMS, Source
 
@@ -19,7 +20,8 @@ TAIPEI = "Asia/Taipei"
 def build_schedules(house: House) -> list[dg.ScheduleDefinition]:
     live = house.settings.profile == "live"
     status = dg.DefaultScheduleStatus.STOPPED if live else dg.DefaultScheduleStatus.RUNNING
-    return [*(_nightly(house, source, status) for source in FORUMS), _weekly_compaction(house, status)]
+    nightly = [_nightly(house, source, status) for source in FORUMS]
+    return [*nightly, _weekly_compaction(house, status), weekly_pruning(house)]
 
 
 def quiet_time(house: House, source: Source) -> str:
