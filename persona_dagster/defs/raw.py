@@ -141,8 +141,9 @@ def _notes_raw(house: House) -> dg.AssetsDefinition:
 def _capybara_raw(house: House) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="raw",
-        description="Multi-turn dialogues of [trl-lib/Capybara](https://huggingface.co/datasets/trl-lib/Capybara), or "
-        "`$PERSONA_HOME/imports/capybara*.jsonl` in its columns; tiny and sample bring dialogues of their own.",
+        description="Multi-turn dialogues of the dataset Capybara, or `$PERSONA_HOME/imports/capybara*.jsonl` in its "
+        "columns; tiny and sample bring dialogues of their own.\n\n"
+        "[trl-lib/Capybara](https://huggingface.co/datasets/trl-lib/Capybara)",
         kinds={"parquet", "huggingface"},
         owners=["team:data"],
     )
