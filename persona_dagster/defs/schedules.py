@@ -28,7 +28,7 @@ def quiet_time(house: House, source: Source) -> str:
     """The cron line of a site: the first of its polite hours, at a minute of the site's own (15 and more apart, so
     that no two browsers start at once)."""
     hour, _ = house.sources.site(source).pace.polite_hours
-    return f"{zlib.crc32(f'night of {source}'.encode()) % 60} {hour} * * *"
+    return f"{zlib.crc32(b'night of ' + source.encode()) % 60} {hour} * * *"
 
 
 def _nightly(house: House, source: Source, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
