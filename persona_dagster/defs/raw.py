@@ -32,8 +32,10 @@ RETRY_SECONDS = 30
 class CrawlConfig(dg.Config):
     """How deep one pass goes. The default walks from the board's watermark to now, and revisits what is due."""
 
-    since_days: int | None = Field(
-        default=None, ge=1, description="Also walk back to posts of this many days ago, though they were seen before."
+    since_days: int = Field(  # no None: a launchpad shows only defaults that are values
+        default=0,
+        ge=0,
+        description="Also walk back to posts of this many days ago, though they were seen before. 0: only what is new.",
     )
 
 

@@ -95,15 +95,17 @@ class House:
             yield Transport(rewrites=replica.rewrites, chromium=settings.chromium)
 
 
-class TableIOManager(dg.ConfigurableIOManager):
+class TableIOManager(dg.IOManager):
     """Frames as DuckDB tables, with a Parquet export that everybody downstream reads.
 
     Writing takes the database for one transaction a partition; reading never opens it, so no reader waits for the
     writer or blocks it. A partition that was never materialised is absent, not an error.
+
+    No ConfigurableIOManager: that would show a folder of this machine in every launchpad, and freeze it in saved runs.
     """
 
-    duckdb: dg.ResourceDependency[DuckDBResource]
-    exports_dir: str
+    def __init__(self, duckdb: DuckDBResource, exports_dir: Path) -> None:
+        self.duckdb, self.exports_dir = duckdb, exports_dir
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
         table = context.asset_key.to_user_string()
@@ -125,4 +127,4 @@ class TableIOManager(dg.ConfigurableIOManager):
         return LOCK_PATIENCE(duckdb.connect, path, read_only=read_only, config=dict(self.duckdb.connection_config))
 
     def _path(self, table: str, partition: str) -> Path:
-        return Path(self.exports_dir) / table / f"{quote(partition, safe='')}.parquet"
+        return self.exports_dir / table / f"{quote(partition, safe='')}.parquet"
