@@ -13,11 +13,19 @@ import numpy as np
 import polars as pl
 
 from persona_dagster.corpus.array_store import ArrayStore
-from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, normalised
+from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, normalised, version
 from persona_dagster.corpus.quality import blocked
 from persona_dagster.corpus.warehouse import run_sql
+from persona_dagster.digest import sha256, text_digest
 
 __all__ = ["Deduplicated", "mark_duplicates", "normalised", "stars"]
+
+
+def dedup_version() -> str:
+    """Hash of everything that decides which rows are copies: the `code_version` of the corpus as a whole."""
+    here = Path(__file__).parent
+    names = ("dedup.py", "quality.py", "sql/survivors.sql", "sql/copies.sql")
+    return text_digest(version(), *(sha256((here / name).read_bytes()) for name in names))
 
 
 @dataclass
