@@ -33,7 +33,8 @@ demo-all: $(READY) $(DAGSTER_HOME)/dagster.yaml ## all three recipes, Version 1.
 	@$(BIN)/python -m persona_dagster.defs.demo persona_v2 persona_v1 capybara_qlora
 
 ui: $(READY) $(DAGSTER_HOME)/dagster.yaml ## Dagster's UI and daemon, on http://127.0.0.1:3000
-	@$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+	@echo "Start at http://127.0.0.1:$${PORT:-3000}/asset-groups: the whole flow. docs/operations.md says what to click."
+	$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
 
 chat: $(READY) ## talk to the newest adapter, on http://127.0.0.1:7860
 	@$(BIN)/persona chat

@@ -86,13 +86,14 @@ def personas() -> None:
 def plan(recipe: str) -> None:
     """Steps, tokens and memory of a recipe on this machine, before anything is trained."""
     from persona_dagster.config.recipes import load_recipe
+    from persona_dagster.dialogue.mix_store import recipe_mixes
     from persona_dagster.training.hardware import find_hardware
     from persona_dagster.training.plan import plan_recipe
 
     settings = Settings()
     hardware = settings.hardware or find_hardware()
     loaded = load_recipe(recipe, settings.config_dir, settings.profile, hardware)
-    console.print(plan_recipe(loaded, settings.mix_dir / recipe, settings.models_dir).markdown())
+    console.print(plan_recipe(loaded, recipe_mixes(settings, recipe), settings.models_dir).markdown())
 
 
 @app.command()
@@ -137,8 +138,13 @@ def chat(
 ) -> None:
     """Talk to the personas in a browser; an OpenAI-compatible API stands beside it at /v1."""
     from persona_dagster.chat.app import launch
+    from persona_dagster.config.recipes import RECIPES
+    from persona_dagster.dialogue.mix_store import recipe_mixes
 
-    launch(Settings(), host=host, port=port, recipe=recipe)
+    settings = Settings()
+    for name in RECIPES:  # where there is no corpus here, its routing learns from a mix
+        recipe_mixes(settings, name)
+    launch(settings, host=host, port=port, recipe=recipe)
 
 
 @app.command()

@@ -51,7 +51,7 @@ def build_defs(
         jobs=[*jobs, *build_lineage_jobs(house)],
         schedules=build_schedules(house),
         sensors=[automation_sensor(house), *build_sensors(house, jobs)],
-        resources={"duckdb": duckdb, "tables": TableIOManager(duckdb=duckdb, exports_dir=str(settings.exports_dir))},
+        resources={"duckdb": duckdb, "tables": TableIOManager(duckdb, settings.exports_dir)},
         executor=build_executor(settings),
     )
 

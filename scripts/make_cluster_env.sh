@@ -13,7 +13,7 @@ source "$here/scripts/venv_beside.sh"
 venv_beside "$target"
 # dagster-postgres must be of the same release as dagster; the rest is what was run.
 "$target/bin/python" -m pip install --quiet -c "$here/constraints.txt" \
-  "dagster-postgres" "dagster-k8s" "dagster-ray" "ray[default]" "moto[server]" "s3fs" "check-jsonschema"
+  "dagster-postgres" "dagster-k8s" "dagster-ray" "ray[default]" "moto[server]" "s3fs" "gcsfs" "check-jsonschema" "kubernetes-validate"
 # A Ray job calls `dagster` by name, and must get this environment's.
 printf '#!/bin/sh\nexec "$(dirname "$0")/python" -m dagster "$@"\n' > "$target/bin/dagster"
 chmod +x "$target/bin/dagster"

@@ -32,8 +32,10 @@ RETRY_SECONDS = 30
 class CrawlConfig(dg.Config):
     """How deep one pass goes. The default walks from the board's watermark to now, and revisits what is due."""
 
-    since_days: int | None = Field(
-        default=None, ge=1, description="Also walk back to posts of this many days ago, though they were seen before."
+    since_days: int = Field(  # no None: a launchpad shows only defaults that are values
+        default=0,
+        ge=0,
+        description="Also walk back to posts of this many days ago, though they were seen before. 0: only what is new.",
     )
 
 
@@ -141,8 +143,9 @@ def _notes_raw(house: House) -> dg.AssetsDefinition:
 def _capybara_raw(house: House) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="raw",
-        description="Multi-turn dialogues of [trl-lib/Capybara](https://huggingface.co/datasets/trl-lib/Capybara), or "
-        "`$PERSONA_HOME/imports/capybara*.jsonl` in its columns; tiny and sample bring dialogues of their own.",
+        description="Multi-turn dialogues of the dataset Capybara, or `$PERSONA_HOME/imports/capybara*.jsonl` in its "
+        "columns; tiny and sample bring dialogues of their own.\n\n"
+        "[trl-lib/Capybara](https://huggingface.co/datasets/trl-lib/Capybara)",
         kinds={"parquet", "huggingface"},
         owners=["team:data"],
     )

@@ -29,9 +29,9 @@ def build_release_assets(house: House) -> list[dg.AssetsDefinition]:
 def _hub_release(house: House) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="release",
-        description="Adapter, model card and manifest as they go to the "
-        "[Hub](https://huggingface.co/docs/hub/models-uploading). A dry run unless `publish` is set; never sent while "
-        "a gate of this recipe's report is red or amber.",
+        description="Adapter, model card and manifest as they go to the Hugging Face Hub. A dry run unless `publish` "
+        "is set; never sent while a gate of this recipe's report is red or amber.\n\n"
+        "[How the Hub takes models](https://huggingface.co/docs/hub/models-uploading)",
         partitions_def=RECIPE_PARTITIONS,
         deps=["lora_adapter", "eval_report"],
         kinds={"huggingface"},

@@ -22,7 +22,7 @@ from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.config.sources import Sources, load_sources
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
-from persona_dagster.dialogue.mix_store import MixStore
+from persona_dagster.dialogue.mix_store import recipe_mixes
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.transport import Transport
@@ -77,15 +77,7 @@ class House:
         return Archive(self.settings.archive_url or self.settings.raw_dir)
 
     def mixes(self, recipe: str, *digests: str) -> Path:
-        """The recipe's folder of mixes, with the newest one in it, and those named, also where another machine made
-        them."""
-        folder = self.settings.mix_dir / recipe
-        if self.settings.mix_url:
-            store = MixStore(self.settings.mix_url)
-            store.fetch(folder)
-            for digest in digests:
-                store.bring(folder, digest)
-        return folder
+        return recipe_mixes(self.settings, recipe, *digests)
 
     @contextmanager
     def transport(self) -> Iterator[Transport]:
@@ -103,15 +95,17 @@ class House:
             yield Transport(rewrites=replica.rewrites, chromium=settings.chromium)
 
 
-class TableIOManager(dg.ConfigurableIOManager):
+class TableIOManager(dg.IOManager):
     """Frames as DuckDB tables, with a Parquet export that everybody downstream reads.
 
     Writing takes the database for one transaction a partition; reading never opens it, so no reader waits for the
     writer or blocks it. A partition that was never materialised is absent, not an error.
+
+    No ConfigurableIOManager: that would show a folder of this machine in every launchpad, and freeze it in saved runs.
     """
 
-    duckdb: dg.ResourceDependency[DuckDBResource]
-    exports_dir: str
+    def __init__(self, duckdb: DuckDBResource, exports_dir: Path) -> None:
+        self.duckdb, self.exports_dir = duckdb, exports_dir
 
     def handle_output(self, context: dg.OutputContext, obj: pl.DataFrame) -> None:
         table = context.asset_key.to_user_string()
@@ -133,4 +127,4 @@ class TableIOManager(dg.ConfigurableIOManager):
         return LOCK_PATIENCE(duckdb.connect, path, read_only=read_only, config=dict(self.duckdb.connection_config))
 
     def _path(self, table: str, partition: str) -> Path:
-        return Path(self.exports_dir) / table / f"{quote(partition, safe='')}.parquet"
+        return self.exports_dir / table / f"{quote(partition, safe='')}.parquet"

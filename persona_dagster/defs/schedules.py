@@ -10,6 +10,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.defs.pruning import weekly_pruning
 from persona_dagster.defs.resources import House
 from persona_dagster.records import FORUMS, Source
 
@@ -19,13 +20,15 @@ TAIPEI = "Asia/Taipei"
 def build_schedules(house: House) -> list[dg.ScheduleDefinition]:
     live = house.settings.profile == "live"
     status = dg.DefaultScheduleStatus.STOPPED if live else dg.DefaultScheduleStatus.RUNNING
-    return [*(_nightly(house, source, status) for source in FORUMS), _weekly_compaction(house, status)]
+    nightly = [_nightly(house, source, status) for source in FORUMS]
+    return [*nightly, _weekly_compaction(house, status), weekly_pruning(house)]
 
 
 def quiet_time(house: House, source: Source) -> str:
-    """The cron line of a site: the first of its polite hours, at a minute of the site's own."""
+    """The cron line of a site: the first of its polite hours, at a minute of the site's own (15 and more apart, so
+    that no two browsers start at once)."""
     hour, _ = house.sources.site(source).pace.polite_hours
-    return f"{zlib.crc32(source.encode()) % 60} {hour} * * *"
+    return f"{zlib.crc32(b'night of ' + source.encode()) % 60} {hour} * * *"
 
 
 def _nightly(house: House, source: Source, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:

@@ -10,15 +10,15 @@ import shutil
 import tempfile
 from pathlib import Path
 
-import fsspec
-
 from persona_dagster.dialogue.manifest import MixManifest, point_latest, read_manifest
 from persona_dagster.digest import file_digest
+from persona_dagster.settings import Settings
+from persona_dagster.store import open_store
 
 MANIFEST, LATEST = "manifest.json", "latest"
 
 
-class MixStoreError(RuntimeError):
+class MixStoreError(ValueError):
     """A stored mix is not what its manifest says; the message names the file."""
 
 
@@ -26,8 +26,7 @@ class MixStore:
     """The recipes' folders under one root: `root/<recipe>/<digest>/…` and `root/<recipe>/latest`."""
 
     def __init__(self, url: str):
-        self.fs, root = fsspec.core.url_to_fs(url)
-        self.root = root.rstrip("/")
+        self.fs, self.root = open_store(url)
 
     def publish(self, mix: Path) -> None:
         """Sends the mix in `mix` (`…/<recipe>/<digest>`) and points the store's `latest` at it."""
@@ -47,9 +46,13 @@ class MixStore:
         point_latest(folder, digest)
 
     def fetch_all(self, mixes: Path) -> None:
-        """Brings every stored mix into `mixes/<recipe>/<digest>`, old ones included; `latest` stays here as it is."""
-        for recipe, digest in self.listed():
+        """Brings every stored mix into `mixes/<recipe>/<digest>`, old ones included, and where each `latest` points:
+        what is sent back later must not lose or turn back a pointer that another machine moved."""
+        listed = self.listed()
+        for recipe, digest in listed:
             self.bring(mixes / recipe, digest)
+        for recipe in dict(listed):
+            self.fetch(mixes / recipe)
 
     def push(self, mixes: Path) -> None:
         """Sends every mix that stands in `mixes`, and where each `latest` points."""
@@ -106,6 +109,19 @@ class MixStore:
 
     def _path(self, *names: str) -> str:
         return "/".join((self.root, *names))
+
+
+def recipe_mixes(settings: Settings, recipe: str, *digests: str) -> Path:
+    """The recipe's folder of mixes, with the newest one in it, and those named, also where another machine made them.
+
+    Raises `StoreError` or `MixStoreError` where PERSONA_MIX_URL leads nowhere or to damage."""
+    folder = settings.mix_dir / recipe
+    if settings.mix_url:
+        store = MixStore(settings.mix_url)
+        store.fetch(folder)
+        for digest in digests:
+            store.bring(folder, digest)
+    return folder
 
 
 def _here(mixes: Path) -> list[Path]:

@@ -178,11 +178,11 @@ def dagster_metadata(folder: Path) -> dict[str, Any]:
         for gate in metrics["gates"]
     )
     table = f"| verdict | gate | measured | threshold |\n|---|---|---:|---|\n{gates}"
-    return {
-        **metrics["key"],
+    return {  # in the order of the asset's page: what a person asks first comes first
         "verdict": metrics["verdict"],
-        "gates": {"raw_value": table, "type": "md"},
         "report": {"raw_value": str(folder / "report.html"), "type": "path"},
+        "gates": {"raw_value": table, "type": "md"},
+        **{name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in metrics["key"].items()},
     }
 
 

@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import duckdb
-import fsspec
 import orjson
 
 from persona_dagster.dialogue.mix_store import MixStore
@@ -24,6 +23,7 @@ from persona_dagster.lineage import copies, forget, tombstones
 from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
 from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
+from persona_dagster.store import open_store
 
 RAW = "raw"
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
@@ -70,9 +70,9 @@ def backup(settings: Settings, target: Path) -> BackupReport:
     for part in PARTS:
         with _unwritten(settings.warehouse if part == "warehouse" else None):
             _copy_tree(settings.home / part, partial / part, _copy_stored)
-    filesystem, root = fsspec.core.url_to_fs(settings.archive_url or str(settings.raw_dir))
+    filesystem, root = open_store(settings.archive_url or settings.raw_dir)
     if filesystem.exists(root):
-        filesystem.get(root.rstrip("/") + "/", str(partial / RAW) + "/", recursive=True)
+        filesystem.get(f"{root}/", str(partial / RAW) + "/", recursive=True)
     if not any(_files(partial)):
         shutil.rmtree(partial)
         raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")
@@ -122,8 +122,8 @@ def restore(settings: Settings, source: Path) -> BackupReport:
         _copy_tree(source / DAGSTER, beside, _copy)
         _swap(beside, storage)
     if remote and (source / RAW).is_dir():
-        filesystem, root = fsspec.core.url_to_fs(str(settings.archive_url))
-        filesystem.put(str(source / RAW) + "/", root.rstrip("/") + "/", recursive=True)
+        filesystem, root = open_store(str(settings.archive_url))
+        filesystem.put(str(source / RAW) + "/", f"{root}/", recursive=True)
     if settings.mix_url:
         MixStore(settings.mix_url).push(settings.mix_dir)
     return _report(home, files, started, _forget_again(settings, since))

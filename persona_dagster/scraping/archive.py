@@ -7,15 +7,13 @@ the tombstones beside them, so nothing can disagree with them after a crash.
 from __future__ import annotations
 
 import os
-import re
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-import fsspec
 import orjson
 import polars as pl
 import pyarrow as pa
@@ -23,33 +21,18 @@ import pyarrow.parquet as pq
 from fsspec.implementations.local import LocalFileSystem
 
 from persona_dagster.digest import sha256, text_digest
-from persona_dagster.records import Capture, Outcome, Source
+from persona_dagster.records import Capture, Source
 from persona_dagster.scraping import part_index
 from persona_dagster.scraping.history import History, Sighting
 from persona_dagster.scraping.journal import Journal
+from persona_dagster.scraping.part_rows import COLUMNS, INDEX, capture_of, part_of, row_of
+from persona_dagster.store import open_store
 
 PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
 OPEN_PARTS = 4  # whose bodies are held while reading
 WALK = "walk"  # a crawl's own record of how far it knows the board, kept like any capture
 ROBOTS = "robots"  # the site's robots.txt, kept as the reason why it was asked at all
 LISTS = frozenset(["listing", "list", WALK, ROBOTS])  # what holds no posts; it changes without any post changing
-# Never stored: what would let somebody act as the operator.
-KEPT_HEADERS = frozenset(["content-type", "date", "last-modified", "etag", "cache-control", "retry-after", "server"])
-SECRETS = re.compile(r"([?&](?:access_token|token|client_secret|key)=)[^&#]*")
-
-COLUMNS: dict[str, pl.DataType | type[pl.DataType]] = {
-    "kind": pl.String,
-    "key": pl.String,
-    "url": pl.String,
-    "fetched_at": pl.Datetime("us", "UTC"),
-    "status": pl.Int32,
-    "outcome": pl.String,
-    "headers": pl.String,
-    "sha256": pl.String,
-    "stored": pl.Boolean,  # false: the same bytes stand in an earlier row
-    "body": pl.Binary,
-}
-INDEX = [name for name in COLUMNS if name != "body"]
 
 
 class ArchiveDamagedError(RuntimeError):
@@ -60,7 +43,7 @@ class Archive:
     """Captures of all sites under one root: a path, or any fsspec URL (`s3://…`, `memory://…`)."""
 
     def __init__(self, root: str | Path):
-        self.fs, self.root = fsspec.core.url_to_fs(str(root))
+        self.fs, self.root = open_store(root)
         # Parts never change, so what was read of them may be kept.
         self._indexes: dict[str, list[Sighting]] = {}
         self._stored: dict[str, tuple[set[str], set[str]]] = {}  # by board: parts looked at, sha256 of their bodies
@@ -95,7 +78,7 @@ class Archive:
                 continue  # a page that still lists a forgotten post shows its title or excerpt
             if sha256(capture.body) != capture.sha256:
                 raise ValueError(f"{capture.url}: the body is not what its sha256 says; nothing was stored")
-            rows.append(_row(capture, capture.sha256 in known))
+            rows.append(row_of(capture, capture.sha256 in known))
             known.add(capture.sha256)
         if rows:
             part = self._write(source, board, rows)
@@ -138,7 +121,7 @@ class Archive:
         )[:16]
         folder = f"{self._folder(source, board)}/date={newest:%Y-%m-%d}"
         part = f"{folder}/{newest:%H%M%S}-{name}.parquet"
-        self._put(part, _parquet(rows))
+        self._put(part, part_of(rows))
         return part
 
     def _put(self, path: str, data: bytes) -> None:
@@ -209,7 +192,7 @@ class Archive:
         for part in sorted(wanted):
             bodies = self._bodies(part, {holder.row for _, holder in wanted[part]})
             for best, holder in sorted(wanted[part], key=lambda pair: (pair[1].row, pair[0].key)):
-                yield self._capture(source, board, best, bodies[holder.row])
+                yield capture_of(source, board, best, bodies[holder.row])
 
     def newest(self, source: Source, board: str, kind: str, key: str) -> Capture | None:
         """The newest whole capture of one thing."""
@@ -218,7 +201,7 @@ class Archive:
         if history is None or (whole := history.whole) is None:
             return None
         holder = self._holders(histories)[whole.sha256]
-        return self._capture(source, board, whole, self._bodies(holder.part, [holder.row])[holder.row])
+        return capture_of(source, board, whole, self._bodies(holder.part, [holder.row])[holder.row])
 
     def digest(self, source: Source, board: str) -> str:
         """Over meaning: (kind, key, sha256 or gone) of every post; listings and times are left out."""
@@ -298,22 +281,6 @@ class Archive:
             found[row] = body
         return found
 
-    @staticmethod
-    def _capture(source: Source, board: str, seen: Sighting, body: bytes) -> Capture:
-        return Capture(
-            source=source,
-            board=board,
-            kind=seen.kind,
-            key=seen.key,
-            url=seen.url,
-            fetched_at=seen.fetched_at,
-            status=seen.status,
-            outcome=Outcome(seen.outcome),
-            headers=orjson.loads(seen.headers),
-            body=body,
-            sha256=seen.sha256,
-        )
-
     # Forgetting and compaction
 
     def tombstones(self, source: str, board: str) -> set[str]:
@@ -375,7 +342,7 @@ class Archive:
         for seen in everything:
             holder = holders[seen.sha256]
             body = self._bodies(holder.part, {holder.row})[holder.row]
-            yield self._capture(source, board, seen, body)
+            yield capture_of(source, board, seen, body)
 
     def _replace(self, source: str, board: str, captures: list[Capture]) -> None:
         old = self.parts(source, board)
@@ -388,7 +355,7 @@ class Archive:
         for start in range(0, len(captures), PART_ROWS):
             rows = []
             for capture in captures[start : start + PART_ROWS]:
-                rows.append(_row(capture, capture.sha256 in known))
+                rows.append(row_of(capture, capture.sha256 in known))
                 known.add(capture.sha256)
             new.add(self._write(source, board, rows))
         for part in old:
@@ -411,12 +378,6 @@ def _in_the_middle(sightings: list[Sighting], n: int) -> bool:
     return before.sha256 == here.sha256 == after.sha256 and before.outcome == here.outcome == after.outcome
 
 
-def without_secrets(url: str, headers: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-    """The address and the headers as they may be written down."""
-    kept = {name.lower(): value for name, value in headers.items() if name.lower() in KEPT_HEADERS}
-    return SECRETS.sub(r"\1REDACTED", url), kept
-
-
 def _local_parts(folder: Path) -> list[str]:
     """What fsspec's own glob finds in ten times as long: two thirds of planning a pass over a year of parts."""
     if not folder.is_dir():
@@ -429,26 +390,3 @@ def _local_parts(folder: Path) -> list[str]:
 def _lists(body: bytes, keys: Iterable[str]) -> bool:
     """Whether a listing names one of `keys` (`M.1600000000.A.ABC`, `230000001`, `230000001@0` for its comments)."""
     return any(key.split("@")[0].encode() in body for key in keys)
-
-
-def _row(capture: Capture, known: bool) -> dict[str, Any]:
-    url, headers = without_secrets(capture.url, capture.headers)
-    return {
-        "kind": capture.kind,
-        "key": capture.key,
-        "url": url,
-        "fetched_at": capture.fetched_at.astimezone(UTC),
-        "status": capture.status,
-        "outcome": capture.outcome.value,
-        "headers": orjson.dumps(headers).decode(),
-        "sha256": capture.sha256,
-        "stored": not known,
-        "body": None if known else capture.body,
-    }
-
-
-def _parquet(rows: list[dict[str, Any]]) -> bytes:
-    sink = pa.BufferOutputStream()
-    table = pl.DataFrame(rows, COLUMNS).to_arrow()
-    pq.write_table(table, sink, compression="zstd", compression_level=9, write_page_checksum=True)
-    return sink.getvalue().to_pybytes()

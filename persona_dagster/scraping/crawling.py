@@ -18,13 +18,14 @@ import orjson
 from persona_dagster.config.sources import Site
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, Source
-from persona_dagster.scraping.archive import ROBOTS, WALK, Archive, without_secrets
+from persona_dagster.scraping.archive import ROBOTS, WALK, Archive
 from persona_dagster.scraping.browser import Browser
 from persona_dagster.scraping.history import History
 from persona_dagster.scraping.http import HttpFetcher
 from persona_dagster.scraping.lease import Lease
 from persona_dagster.scraping.outcomes import REFUSALS, RETRYABLE, Fetched
 from persona_dagster.scraping.pace import Pacer
+from persona_dagster.scraping.part_rows import without_secrets
 from persona_dagster.scraping.policy import UrlPolicy
 from persona_dagster.scraping.revisits import due_at
 from persona_dagster.scraping.robots import Robots

@@ -372,7 +372,7 @@ def adapter_metadata(folder: Path) -> dict[str, Any]:
     picture = base64.b64encode((folder / "curves.png").read_bytes()).decode()
     troubles = "; ".join(f"{t['kind']} at step {t['step']}: {t['why']}" for t in card["troubles"]) or "none"
     return {
-        **{name: {"raw_value": float(card[name]), "type": "float"} for name in _FIGURES},
+        **{name: {"raw_value": float(f"{card[name]:.6g}"), "type": "float"} for name in _FIGURES},
         "steps": {"raw_value": card["steps"], "type": "int"},
         "rows": {"raw_value": card["plan"]["rows"], "type": "int"},
         "loss_curve": {"raw_value": f"![loss](data:image/png;base64,{picture})", "type": "md"},

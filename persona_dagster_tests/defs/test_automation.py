@@ -26,9 +26,9 @@ class World:
     red: bool = False
     now: datetime = datetime(2026, 10, 1, tzinfo=UTC)
     cursor: object = None
+    instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.ephemeral)
 
     def __post_init__(self) -> None:
-        self.instance = dg.DagsterInstance.ephemeral()
         rule, join = only_if_data_changed(), only_if_data_changed(join=True)
         assets = [
             self.asset("raw", [], None, BOARDS),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import dagster as dg
@@ -45,9 +46,17 @@ def test_every_asset_is_presentable(defs: dg.Definitions) -> None:
     for spec in specs(defs):
         name = spec.key.to_user_string()
         assert spec.description and len(spec.description) > 40, name
+        assert "](" not in spec.description.partition("\n\n")[0], f"{name}: the catalog shows its first line as it is"
         assert spec.group_name and spec.group_name != "default", name
         assert spec.kinds, name
         assert spec.owners, name
+
+
+def test_sites_are_not_asked_in_the_same_quarter_of_an_hour(defs: dg.Definitions) -> None:
+    lines = {schedule.name: str(schedule.cron_schedule).split() for schedule in defs.schedules or ()}  # type: ignore[union-attr]
+    minutes = sorted(int(line[0]) + 60 * int(line[1]) for name, line in lines.items() if name.startswith("nightly"))
+    assert len(minutes) == 3
+    assert all(later - sooner >= 15 for sooner, later in pairwise(minutes))
 
 
 def test_a_code_server_would_take_them(defs: dg.Definitions) -> None:

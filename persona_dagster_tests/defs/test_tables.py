@@ -21,7 +21,7 @@ ROWS = pl.DataFrame({"pair_id": ["a"], "component": ["a"], "split": ["train"]}, 
 
 def tables(home: Path) -> TableIOManager:
     duckdb_resource = DuckDBResource(database=str(home / "w.duckdb"))
-    return TableIOManager(duckdb=duckdb_resource, exports_dir=str(home / "exports"))
+    return TableIOManager(duckdb_resource, home / "exports")
 
 
 def graph(frame: pl.DataFrame) -> list[dg.AssetsDefinition]:

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import fsspec
 import pytest
+from typer.testing import CliRunner
 
+from persona_dagster import cli
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
 from persona_dagster.dialogue.mix import drop_rows, write_mix
@@ -73,6 +75,27 @@ def test_a_mirror_holds_what_stands_here_and_nothing_else(url: str, tmp_path: Pa
     fs, root = fsspec.core.url_to_fs(url)
     assert fs.cat_file(f"{root}/{RECIPE}/latest").decode().strip() == left.digest
     assert not any(row.encode() in fs.cat_file(path) for path in fs.find(root))
+    store.fetch_all(tmp_path / "there")  # a machine that made none of it may forget too
+    store.mirror(tmp_path / "there")
+    assert fs.cat_file(f"{root}/{RECIPE}/latest").decode().strip() == left.digest
     (here / RECIPE / "latest").unlink()
     store.mirror(here)
     assert not fs.exists(f"{root}/{RECIPE}/latest")
+
+
+def test_plan_and_chat_read_a_mix_that_another_machine_made(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url, home = str(tmp_path / "store"), tmp_path / "home"
+    made = make(tmp_path / "elsewhere", assistant=30, mentor=30, mouthpiece=30)
+    MixStore(url).publish(made.folder)
+    for name, value in {"HOME": str(home), "MIX_URL": url, "PROFILE": "tiny", "HARDWARE": "cpu"}.items():
+        monkeypatch.setenv(f"PERSONA_{name}", value)
+    told = CliRunner().invoke(cli.app, ["plan", RECIPE])
+    assert told.exit_code == 0 and f"mix {made.digest}" in told.output.replace("\n", "")
+    launched = []
+    monkeypatch.setattr("persona_dagster.chat.app.launch", lambda settings, **_: launched.append(settings))
+    (home / "mix" / RECIPE / "latest").unlink()
+    assert CliRunner().invoke(cli.app, ["chat"]).exit_code == 0
+    assert latest_mix(launched[0].mix_dir / RECIPE).name == made.digest
+    monkeypatch.setenv("PERSONA_MIX_URL", "nope://x")
+    refused = CliRunner().invoke(cli.app, ["plan", RECIPE])
+    assert refused.exit_code == 1 and "nope://x: Protocol not known" in str(refused.exception)

@@ -23,6 +23,8 @@ import yaml
 from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.dialogue.manifest import latest_mix
 from persona_dagster.dialogue.mix_store import MixStore
+from persona_dagster.lineage.backup import backup, restore
+from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import PROJECT_ROOT, Settings
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 
@@ -247,10 +249,12 @@ def test_the_archive_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
 
 
 def test_mixes_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
-    """PERSONA_MIX_URL=s3://…: the graph sends its mix there, and a machine that has none gets the same bytes."""
+    """PERSONA_MIX_URL=s3://…: the graph sends its mix there, a machine that has none gets the same bytes, and a backup
+    brings back a lost bucket."""
     recipe = "capybara_qlora"
     dev = tiny_home(tmp_path / "home")
-    dev.extra["PERSONA_MIX_URL"] = "s3://persona/mix"
+    urls = {"mix_url": "s3://persona/mix", "archive_url": "s3://persona/raw"}
+    dev.extra |= {f"PERSONA_{name.upper()}": url for name, url in urls.items()}
     python(dev, *MATERIALIZE, "capybara_raw,capybara_dialogues,split")
     python(dev, *MATERIALIZE, "recipe_config,mix", "--partition", recipe)
     made, there = latest_mix(dev.settings.mix_dir / recipe), tmp_path / "there" / recipe
@@ -259,10 +263,21 @@ def test_mixes_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
     assert {f.name: f.read_bytes() for f in latest_mix(there).iterdir()} == {
         f.name: f.read_bytes() for f in made.iterdir()
     }
+    settings = dev.settings.model_copy(update=urls)
+    backup(settings, tmp_path / "copy")
+    digest = Archive(urls["archive_url"]).digest("capybara", "train")
+    stored = {path: bucket.cat_file(path) for path in bucket.find("persona", refresh=True)}
+    assert {path.split("/")[1] for path in stored} == {"mix", "raw"}
+    bucket.rm("persona/mix", recursive=True)
+    bucket.rm("persona/raw", recursive=True)
+    restore(settings, tmp_path / "copy")
+    assert {path: bucket.cat_file(path) for path in bucket.find("persona", refresh=True)} == stored
+    assert Archive(urls["archive_url"]).digest("capybara", "train") == digest
     shutil.rmtree(made)
     (made.parent / "latest").unlink()
     MixStore("s3://persona/mix").mirror(dev.settings.mix_dir)
-    assert not bucket.find("persona/mix", refresh=True)  # what is forgotten here is gone there
+    bucket.invalidate_cache()
+    assert not [path for path in bucket.find("persona") if "/mix/" in path]  # what is forgotten here is gone there
 
 
 def _posts(dev: Dev) -> int:

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import pytest
@@ -83,6 +84,45 @@ def test_kubernetes_takes_what_the_values_give_the_pods() -> None:
         "resources": values["runLauncher"]["config"]["k8sRunLauncher"]["resources"],
     }
     assert process_config(K8sRunLauncher.config_type(), launcher).success
+
+
+def test_the_pods_of_the_values_hold_to_kubernetes_own_schema() -> None:
+    """The deployment of the code server and the job of a run that wants a GPU, put together as the chart and
+    dagster-k8s do, against the API's JSON schema, in which an unknown key is an error."""
+    schema = pytest.importorskip("kubernetes_validate", reason="no kubernetes-validate: scripts/make_cluster_env.sh")
+    values = yaml.safe_load((DEPLOY / "k8s" / "values.yaml").read_text(encoding="utf-8"))
+    (given,) = values["dagster-user-deployments"]["deployments"]
+    run = values["runLauncher"]["config"]["k8sRunLauncher"]
+    limits = GPU_POD["dagster-k8s/config"]["container_config"]["resources"]
+    container = {
+        "name": given["name"],
+        "image": f"{given['image']['repository']}:{given['image']['tag']}",
+        "imagePullPolicy": given["image"]["pullPolicy"],
+        "args": ["dagster", "code-server", "start", "-p", str(given["port"]), *given["codeServerArgs"]],
+        "ports": [{"containerPort": given["port"]}],
+        "env": given["env"],
+        "envFrom": [{"secretRef": one} for one in given["envSecrets"]],
+        "volumeMounts": given["volumeMounts"],
+    }
+    deployment = _workload("apps/v1", "Deployment", container, given["volumes"])
+    deployment["spec"] |= {"replicas": 1, "selector": {"matchLabels": {"app": "persona"}}}
+    job = _workload("batch/v1", "Job", container | {"resources": run["resources"] | limits}, given["volumes"])
+    job["spec"]["template"]["spec"]["restartPolicy"] = "Never"
+    job["spec"]["template"]["spec"]["containers"][0]["envFrom"] = [{"secretRef": one} for one in run["envSecrets"]]
+    for manifest in (deployment, job):
+        schema.validate(manifest, schema.latest_version(), strict=True)
+        with pytest.raises(schema.ValidationError, match="mountpath"):  # it does look
+            mount = {"name": "data", "mountpath": "/data"}
+            wrong = _workload(
+                manifest["apiVersion"], manifest["kind"], container | {"volumeMounts": [mount]}, given["volumes"]
+            )
+            wrong["spec"] = manifest["spec"] | {"template": wrong["spec"]["template"]}
+            schema.validate(wrong, schema.latest_version(), strict=True)
+
+
+def _workload(version: str, kind: str, container: dict[str, Any], volumes: list[Any]) -> dict[str, Any]:
+    pod = {"metadata": {"labels": {"app": "persona"}}, "spec": {"containers": [container], "volumes": volumes}}
+    return {"apiVersion": version, "kind": kind, "metadata": {"name": "persona"}, "spec": {"template": pod}}
 
 
 def test_the_charts_queue_is_the_one_that_runs_here() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 import threading
 from pathlib import Path
@@ -10,6 +11,8 @@ import polars as pl
 import pytest
 
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
+from persona_dagster.dialogue.manifest import latest_mix
+from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.lineage import backup as backups
 from persona_dagster.lineage import copies, forget, search, stores
 from persona_dagster.lineage.backup import BackupError, backup, restore, verify
@@ -18,6 +21,8 @@ from persona_dagster.scraping.archive import Archive
 from persona_dagster.scraping.notes import read_notes
 from persona_dagster.scraping.parsing import parse_board
 from persona_dagster.settings import Settings
+from persona_dagster.store import open_store
+from persona_dagster_tests.dialogue.test_mix_store import make as make_mix
 
 NOTE = "# 斷詞\n\n## 什麼是斷詞？\n\n斷詞是把一句話切成詞的工作，中文沒有空格，所以要先做這一步才好往下。\n"
 SECRET_NOTE = "# 私事\n\n## 誰的私事？\n\n這一段是有人後來要求刪除的文字，備份還原之後也不可以再出現。\n"
@@ -74,6 +79,30 @@ def test_a_lost_home_comes_back_whole(settings: Settings, tmp_path: Path) -> Non
         assert runs.execute("SELECT id FROM runs").fetchall() == [(1,)]
     runs.close()
     assert (settings.home / "author.key").stat().st_mode & 0o077 == 0
+
+
+def test_mixes_and_archive_of_a_store_are_held_and_sent_back(settings: Settings, tmp_path: Path) -> None:
+    """Both live on stores; the newest mix was made by another machine, and nothing of it stands in this home."""
+    stores_at = {"mix_url": str(tmp_path / "mixes"), "archive_url": f"memory://{tmp_path.name}/raw"}
+    away = settings.model_copy(update=stores_at)
+    Archive(stores_at["archive_url"]).append(read_notes(settings.notes_dir))
+    shutil.rmtree(settings.raw_dir)
+    elsewhere = tmp_path / "elsewhere"
+    sizes = ({"assistant": 30, "mentor": 30, "mouthpiece": 30}, {"assistant": 30, "mentor": 40, "mouthpiece": 30})
+    for many in sizes:
+        newest = make_mix(elsewhere, **many)
+        MixStore(stores_at["mix_url"]).publish(newest.folder)
+    backup(away, tmp_path / "copy")
+    shutil.rmtree(tmp_path / "mixes")
+    shutil.rmtree(settings.home)
+    filesystem, root = open_store(stores_at["archive_url"])
+    filesystem.rm(root, recursive=True)
+    restore(away, tmp_path / "copy")
+    assert contents(tmp_path / "mixes") == contents(elsewhere)
+    assert latest_mix(settings.mix_dir / "persona_v2").name == newest.digest
+    assert not settings.raw_dir.exists()
+    archive = Archive(stores_at["archive_url"])
+    assert sum(len(list(archive.latest("notes", board))) for board in archive.boards("notes")) == 2
 
 
 def test_what_was_there_is_moved_aside(settings: Settings, tmp_path: Path) -> None:
