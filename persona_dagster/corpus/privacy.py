@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
@@ -433,10 +434,16 @@ def find(text: str) -> list[tuple[int, int, str]]:
         if not anchor.search(folded):
             continue
         for start, end in detector(folded):
-            in_link = kind not in INSIDE_URLS and any(start < right and left < end for left, right in links)
-            if not in_link and not any(start < right and left < end for left, right, _ in taken):
-                taken.append((start, end, kind))
-    return sorted(taken)
+            in_link = kind not in INSIDE_URLS and _overlaps(links, start, end)
+            if not in_link and not _overlaps(taken, start, end):
+                insort(taken, (start, end, kind))
+    return taken
+
+
+def _overlaps(spans: Sequence[tuple[int, int] | tuple[int, int, str]], start: int, end: int) -> bool:
+    """Whether one of the spans, which are in order and apart, shares a character with this one."""
+    after = bisect_left(spans, (end,))
+    return after > 0 and spans[after - 1][1] > start
 
 
 def mask(text: str) -> tuple[str, Counter[str]]:
