@@ -25,8 +25,11 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # CPU-seconds, not wall: threa
 
 import orjson
 import polars as pl
+from corpus_growth import FRESH, measured, read
 
+from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus import setjoin
+from persona_dagster.corpus.clean_file import clean_file
 from persona_dagster.corpus.dedup import normalised
 from persona_dagster.corpus.engine import one_pass
 from persona_dagster.corpus.funnel import Trace
@@ -129,6 +132,27 @@ def near_duplicates(texts: list[str], folder: Path) -> None:
             print(f"  {name:<15} {result['seconds']:6.2f} CPU-s  {speed:9,.0f} posts/CPU-s  {report}")
 
 
+def one_per_cent(dump: Path, folder: Path) -> None:
+    """End to end: the whole dump cleaned, filtered and compared, and what its hundredth row costs as news."""
+    news = folder / "news.jsonl"
+    with gzip.open(dump) as lines, news.open("wb") as out:
+        out.writelines(line for number, line in enumerate(lines) if number % FRESH == 0)
+    sources, seconds = load_sources(folder, "sample"), []
+    for source in (dump, news):
+        start = time.process_time()
+        clean_file(source, folder / f"clean-{source.stem}.jsonl", sources)
+        seconds.append(time.process_time() - start)
+    frame = read(folder / f"clean-{dump.stem}.jsonl")
+    whole, _ = measured(frame)
+    measured(frame.filter(pl.int_range(pl.len()) % FRESH != 0), folder / "index")
+    more, _ = measured(frame, folder / "index")
+    print(f"end to end, {len(frame):,} rows; 1 % of them new, on a stored index")
+    for name, cleaning, comparing in (("all rows", seconds[0], whole), ("1 % new", seconds[1], more)):
+        both = f"clean {cleaning:6.2f} + compare {comparing:5.2f} = {cleaning + comparing:6.2f} CPU-s"
+        share = (cleaning + comparing) / (seconds[0] + whole)
+        print(f"  {name:<9} {both}  {share:.1%}, comparing alone {comparing / whole:.1%}")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("dump", type=Path)
@@ -142,6 +166,7 @@ def main() -> None:
         cleaning(chosen, Path(name))
         texts = pl.DataFrame({"text": chosen}).select(normalised(pl.col("text")))["text"].unique(maintain_order=True)
         near_duplicates([text for text in texts if 5 <= len(text) <= 400], Path(name))
+        one_per_cent(arguments.dump, Path(name))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

@@ -1,9 +1,11 @@
 """How the comparison of all posts grows with the corpus, and what one per cent of new rows costs on a stored index.
 
-    python benchmarks/corpus_growth.py CLEANED.jsonl.zst [--times 1 3 10] [--plot docs/images/corpus_growth.png]
+    python benchmarks/corpus_growth.py CLEANED.jsonl.zst [--times 0.25 0.5 1 3 10] [--plot TARGET.png]
 
-CLEANED is what `persona clean` wrote. Every copy of the corpus after the first is edited: in 19 rows of 20 each sixth
-character, which leaves no twin, in the others one character, which makes one. Each size runs in a process of its own.
+CLEANED is what `persona clean` wrote. Below 1x: rows of it, by chance. Above: copies of it with edits; in 9 rows of 10
+every second character is another, in the tenth one, which makes a twin. So what two texts share by accident, and the
+share of copies, grow as they do in the corpus itself; with each sixth character edited a text met six times as many.
+Each size runs in a process of its own.
 """
 
 from __future__ import annotations
@@ -34,7 +36,7 @@ def edited(texts: pl.Series, seed: int) -> pl.Series:
     chance = np.random.default_rng(seed)
     lengths = texts.str.len_chars().to_numpy().astype(np.int64)
     units = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).copy()
-    share = np.where(chance.random(len(texts)) < 0.95, 1 / 6, np.minimum(1 / np.maximum(lengths, 1), 1 / 6))
+    share = np.where(chance.random(len(texts)) < 0.9, 1 / 2, np.minimum(1 / np.maximum(lengths, 1), 1 / 6))
     chosen = chance.random(len(units)) < np.repeat(share, lengths)
     units[chosen] = chance.choice(units, chosen.sum())
     joined, ends = units.tobytes().decode("utf-32-le"), np.cumsum(lengths).tolist()
@@ -46,10 +48,12 @@ def read(source: Path) -> pl.DataFrame:
     return frame.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("post_id"), pl.lit("").alias("text_raw"))
 
 
-def grown(frame: pl.DataFrame, times: int) -> pl.DataFrame:
+def grown(frame: pl.DataFrame, times: float) -> pl.DataFrame:
+    if times < 1:
+        return frame.sample(fraction=times, shuffle=True, seed=1)
     copies = [
         frame.with_columns(edited(frame["text"], seed).alias("text"), pl.col("post_id") + f"-{seed}")
-        for seed in range(1, times)
+        for seed in range(1, int(times))
     ]
     return pl.concat([frame, *copies], rechunk=True)
 
@@ -60,7 +64,7 @@ def measured(frame: pl.DataFrame, index: Path | None = None) -> tuple[float, pl.
     return time.process_time() - start, marked
 
 
-def one_size(source: Path, times: int) -> dict[str, float]:
+def one_size(source: Path, times: float) -> dict[str, float]:
     frame = grown(read(source), times)
     whole, marked = measured(frame)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
@@ -95,9 +99,9 @@ def plot(sizes: list[dict[str, float]], target: Path) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("source", type=Path)
-    parser.add_argument("--times", type=int, nargs="+", default=[1, 3, 10])
+    parser.add_argument("--times", type=float, nargs="+", default=[0.25, 0.5, 1, 3, 10])
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--only", type=int, help=argparse.SUPPRESS)
+    parser.add_argument("--only", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.only:
         print(json.dumps(one_size(arguments.source, arguments.only)))
@@ -110,7 +114,7 @@ def main() -> None:
         size = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         sizes.append(size)
         print(
-            f"| {times} | {size['rows']:,} | {size['copies']:,} | {size['whole']:.1f} | {size['more']:.2f} | "
+            f"| {times:g} | {size['rows']:,} | {size['copies']:,} | {size['whole']:.1f} | {size['more']:.2f} | "
             f"{size['more'] / size['whole']:.1%} | {size['equal']} | {size['peak_gb']:.2f} | {size['index_mb']:.0f} |",
             flush=True,
         )

@@ -217,7 +217,7 @@ class Engine:
         self.status = Status(adapter.title, 1.0)
 
     def _load_base(self, adapter: Adapter, key: str) -> None:
-        from persona_dagster.training.base_model import load_base
+        from persona_dagster.training.base_model import attend_forward_only, load_base
 
         self._key = self._base = self._tokenizer = self._peft = None
         self._adapters = []
@@ -225,9 +225,7 @@ class Engine:
         gc.collect()  # the old base must be gone before a second comes
         self.status = Status(f"loading the base model {adapter.base.model}", 0.1)
         model, tokenizer = load_base(adapter.base, self.models_dir, adapter.quantisation)
-        # Eager attention is for training on the CPU; forward alone, SDPA is the faster.
-        with contextlib.suppress(ValueError):
-            model.set_attn_implementation("sdpa")
+        attend_forward_only(model)
         self._base, self._tokenizer = model.eval(), tokenizer
         self.status = Status("warming up", 0.9)
         self._warm_up()

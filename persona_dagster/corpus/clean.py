@@ -17,7 +17,7 @@ from persona_dagster.config.sources import Sources
 from persona_dagster.corpus import language, privacy, structure
 from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
-from persona_dagster.corpus.labels import standardise_board, standardise_tags
+from persona_dagster.corpus.labels import standardise_boards, standardise_tags
 from persona_dagster.corpus.pushes import join_pushes
 from persona_dagster.corpus.quality import quality_flags, usable
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
@@ -147,10 +147,9 @@ def clean_posts(
     frame = _deny(frame, sources, funnel)
     frame = frame.with_columns(pl.col("flags").fill_null([]), pl.col("text_raw").fill_null(""))
     if source in FORUM:
-        known = sources.site(source).boards  # type: ignore[arg-type]
-        spelt = {board: standardise_board(board, known) for board in frame["board"].drop_nulls().unique()}
-        frame = frame.with_columns(pl.col("board").replace(spelt))
-        funnel.unknown_labels.update(frame.filter(~pl.col("board").is_in(list(known)))["board"].drop_nulls())
+        boards, unlisted = standardise_boards(frame["board"], sources.site(source).boards)  # type: ignore[arg-type]
+        frame = frame.with_columns(boards)
+        funnel.unknown_labels.update(unlisted)
         for column in ("text_raw", "title", "quoted"):
             frame = _mask(frame, column, funnel.personal_data)
     frame = _own_words(frame.with_columns(pl.col("text_raw").alias("text")), source, funnel)

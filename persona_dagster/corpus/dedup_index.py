@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from persona_dagster.corpus import setjoin
 from persona_dagster.corpus.array_store import Arrays, ArrayStore
 from persona_dagster.corpus.grams import I64, U32, U64, bucket_ranks
-from persona_dagster.corpus.prefixes import Prefixes
+from persona_dagster.corpus.prefixes import BITMAPS, Prefixes
 from persona_dagster.digest import sha256, text_digest
 
 THRESHOLD = 0.7
@@ -54,13 +54,13 @@ class Hashes:
 
     @classmethod
     def of_texts(cls, texts: pl.Series) -> Hashes:
-        """By Polars: they tell texts apart within one of its versions, 18 times faster than a stable hash."""
+        """By Polars, from two seeds: they tell texts apart within one of its versions, 18 times faster than xxh3."""
         found = cls(np.empty(len(texts), np.uint64), np.empty(len(texts), np.uint64))
         for start in range(0, len(texts), ROWS_AT_ONCE):
             some = slice(start, start + ROWS_AT_ONCE)
             text = texts[some].to_frame("text")
             found.one[some] = text.select(pl.col("text").hash(1))["text"].to_numpy()
-            found.two[some] = text.select(pl.concat_str(pl.lit("#"), "text").hash(2).alias("text"))["text"].to_numpy()
+            found.two[some] = text.select(pl.col("text").hash(2) ^ pl.col("text").str.len_bytes())["text"].to_numpy()
         return found
 
     @classmethod
@@ -91,16 +91,17 @@ class Names:
     def find(self, hashes: Hashes) -> I64:
         """The nodes of hashes, -1 for the unknown."""
         found = np.full(len(hashes.one), -1, np.int64)
-        sought = np.argsort(hashes.one)  # in order, the search stays in the cache: three times faster
+        # Nearly in order, the search stays in the cache: three times faster. 16 bits sort in a fifth of the time of 64.
+        sought = np.argsort((hashes.one >> np.uint64(48)).astype(np.uint16), kind="stable")
         at = np.searchsorted(self.one, hashes.one[sought])
         while len(sought):  # once, but for texts that share their first half
             inside = at < len(self.one)
             sought, at = sought[inside], at[inside]
             near = self.one[at] == hashes.one[sought]
-            sought, at = sought[near], at[near]
-            same = self.two[at] == hashes.two[sought]
+            same = near & (self.two[at] == hashes.two[sought])
             found[sought[same]] = self.node[at[same]]
-            sought, at = sought[~same], at[~same] + 1
+            others = near & ~same
+            sought, at = sought[others], at[others] + 1
         return found
 
     def add(self, hashes: Hashes, nodes: I64) -> None:
@@ -129,7 +130,7 @@ def differ_beyond_digits(left: pl.Series, right: pl.Series) -> NDArray[np.bool_]
     return (shapes[0] != shapes[1]).to_numpy()
 
 
-POSTINGS = ("keys", "rows", "sizes", "bitmaps", "wide")
+POSTINGS = ("keys", "rows", "sizes")
 PAIRS = pl.Schema({"a": pl.UInt32, "b": pl.UInt32, "jaccard": pl.Float64})
 
 
@@ -158,7 +159,14 @@ class DedupIndex:
             parts["letters"],
             pl.DataFrame({name: parts[f"pairs.{name}"] for name in PAIRS}, schema=PAIRS),
             parts["ranks"],
-            [Prefixes(THRESHOLD, **{part: parts[segment + part] for part in POSTINGS}) for segment in segments],
+            [
+                Prefixes(
+                    THRESHOLD,
+                    bitmaps=[parts[f"{segment}bitmaps.{level}"] for level in range(len(BITMAPS))],
+                    **{name: parts[segment + name] for name in POSTINGS},
+                )
+                for segment in segments
+            ],
         )
 
     def save(self, store: ArrayStore) -> None:
@@ -168,6 +176,7 @@ class DedupIndex:
         parts |= {f"pairs.{name}": self.pairs[name].to_numpy() for name in PAIRS}
         for n, part in enumerate(self.segments):
             parts |= {f"{n}.{name}": getattr(part, name) for name in POSTINGS}
+            parts |= {f"{n}.bitmaps.{level}": bitmaps for level, bitmaps in enumerate(part.bitmaps)}
         store.save(parts, version())
 
     def take_in(self, texts: pl.Series) -> tuple[Hashes, I64]:
@@ -202,11 +211,12 @@ class DedupIndex:
         numbers = np.arange(first, first + len(fresh))
         self.norms.add(keys[fresh], numbers)
         self.texts.add(hashes, self.norms.find(keys))
-        letters = norms.str.len_chars().gather(fresh).to_numpy()
+        norms = norms.gather(fresh)
+        letters = norms.str.len_chars().to_numpy()
         self.letters = np.concatenate((self.letters, letters.astype(np.uint32)))
 
         joined = letters >= SHORTEST
-        compared, norms = norms.gather(fresh[joined]), norms.clear()
+        compared = norms.filter(pl.Series(joined))
         if not len(self.ranks):
             self.ranks = bucket_ranks(compared)
         added = Prefixes.of(compared, numbers[joined].astype(np.uint32), self.ranks, THRESHOLD)
@@ -216,18 +226,23 @@ class DedupIndex:
         row_of[node[seen]] = seen
         found = [added.within(), *(segment.across(added) for segment in self.segments)]
         left, right = (np.concatenate(side) for side in zip(*found, strict=True))
-        self._confirm(left, right, row_of, texts)
+        self._confirm(left, right, norms, row_of, texts)
         if not self.once and len(added.rows):
             self.segments.append(added)
             if len(self.segments) > SEGMENTS:
                 self.segments = [Prefixes.merged(self.segments, row_of >= 0)]
 
-    def _confirm(self, left: I64, right: I64, row_of: I64, texts: pl.Series) -> None:
-        """Candidates that are alike become pairs. A node without a row is dead: nobody's copy."""
+    def _confirm(self, left: I64, right: I64, newest: pl.Series, row_of: I64, texts: pl.Series) -> None:
+        """Candidates that are alike become pairs. A node without a row is dead: nobody's copy.
+
+        `newest` are the normalised texts of the last nodes; those of the others are made again.
+        """
         alive = (row_of[left] >= 0) & (row_of[right] >= 0)
         left, right = left[alive], right[alive]
         nodes, place = np.unique(np.concatenate((left, right)), return_inverse=True)
-        norms = _normalised(texts.gather(row_of[nodes]))
+        first = len(row_of) - len(newest)
+        known = nodes[nodes < first]
+        norms = _normalised(texts.gather(row_of[known])).append(newest.gather(nodes[len(known) :] - first))
         x, y, jaccard = setjoin.confirmed(norms, place[: len(left)], place[len(left) :], THRESHOLD)
         pairs = pl.DataFrame({"a": nodes[x], "b": nodes[y], "jaccard": jaccard}).cast(PAIRS)
         pairs = pairs.filter(differ_beyond_digits(norms.gather(x), norms.gather(y)))

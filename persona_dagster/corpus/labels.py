@@ -5,10 +5,13 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import polars as pl
+
+from persona_dagster.corpus.warehouse import run_sql
+from persona_dagster.digest import text_digest
 
 SPELLINGS = {
     "ptt": ("ptt", "批踢踢", "ptt.cc", "www.ptt.cc"),
@@ -24,6 +27,13 @@ def label_key(label: str) -> str:
     plain = unicodedata.normalize("NFKC", label).casefold()
     plain = re.sub(r"[\[\]【】〔〕()「」『』《》<>\s_\-]+", "", plain)
     return re.sub(r"^(?:人格|persona|角色)[::]?", "", plain)
+
+
+def labels_version(personas: Mapping[str, Any]) -> str:
+    """Hash of what decides the tags that cleaning writes; the rest of a persona concerns its dialogues only."""
+    return text_digest(
+        *(name for key, persona in sorted(personas.items()) for name in (key, persona.tag, *persona.aliases))
+    )
 
 
 def standardise_label(text: str, personas: Mapping[str, Any]) -> str | None:
@@ -67,8 +77,27 @@ def standardise_source(text: str) -> str | None:
     return next((source for source, spellings in SPELLINGS.items() if plain in spellings), None)
 
 
-def standardise_board(board: str, known: tuple[str, ...]) -> str:
-    """The spelling of `board` in sources.yaml where only case and width differ; else the board, trimmed."""
-    plain = unicodedata.normalize("NFKC", board).strip()
-    spelt = {unicodedata.normalize("NFKC", name).casefold(): name for name in known}
-    return spelt.get(plain.casefold(), plain)
+def standardise_boards(boards: pl.Series, known: tuple[str, ...]) -> tuple[pl.Series, Counter[str]]:
+    """Boards as sources.yaml spells them (`known`), and how many rows stand on those that it does not name.
+
+    DuckDB has no NFKC, so Python spells each name out once; which is which, SQL joins.
+    """
+    spelt = boards.drop_nulls().value_counts(name="rows").rename({boards.name: "board"})
+    plain = [_plain(board) for board in spelt["board"]]
+    found = run_sql(
+        "labels",
+        spelt=spelt.with_columns(plain=pl.Series(plain, dtype=pl.String), key=_keys(plain)),
+        known=pl.DataFrame({"name": pl.Series(known, dtype=pl.String), "key": _keys(known)}),
+    )
+    unlisted: Counter[str] = Counter()
+    for name, rows in found.filter("unlisted").select("name", "rows").iter_rows():
+        unlisted[name] += rows
+    return boards.replace(found["board"], found["name"]), unlisted
+
+
+def _plain(name: str) -> str:
+    return unicodedata.normalize("NFKC", name).strip()
+
+
+def _keys(names: Iterable[str]) -> pl.Series:
+    return pl.Series([_plain(name).casefold() for name in names], dtype=pl.String)

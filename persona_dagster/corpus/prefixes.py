@@ -6,7 +6,7 @@ above the threshold is ever lost, and what else comes out the exact count reject
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,8 +20,12 @@ from persona_dagster.corpus.grams import AT_ONCE, I64, U32, U64, GramSets, block
 ROW_BITS, PLACE_BITS = 24, 12
 LAST_PLACE = (1 << PLACE_BITS) - 1
 ROW, PLACE, TOKEN = np.uint64(PLACE_BITS), np.uint64(LAST_PLACE), np.uint64(ROW_BITS + PLACE_BITS)
-WIDE = 64  # distinct grams; 15 rows in 100 have more
+# Bits that tell texts apart: (texts of more grams than this, 64-bit words for each). All bits of too small a map are
+# set, and tell nothing: 128 bits are full at 64 grams (15 rows in 100 have more), 1,024 at 1,000 (1 in 100; with 8,192
+# bits for those, 18 of the 19 million characters that were counted in vain on the real corpus are not).
+BITMAPS = ((0, 2), (64, 16), (768, 128))
 HASH = np.uint64(0xC2B2AE3D27D4EB4F)
+BIT = np.uint64(0xD6E8FEB86659FD93)
 Rows = tuple[I64, I64]
 
 
@@ -34,29 +38,14 @@ def least(sizes: I64, share: float) -> I64:
     return np.ceil(sizes * share - 1e-9).astype(np.int64)
 
 
-def _wide_bitmaps(sets: GramSets) -> U64:
-    """1,024 bits for each row of more than WIDE grams, whose 128 bits are all set and tell nothing."""
-    long = np.flatnonzero(sets.sizes > WIDE)
-    sizes = sets.sizes[long]
-    bit = (sets.grams[ranges(sets.offsets[long], sizes)] * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(54)
-    bitmaps = np.zeros((len(long), 16), np.uint64)
-    at = (np.repeat(np.arange(len(long)), sizes), (bit >> np.uint64(6)).astype(np.int64))
-    np.bitwise_or.at(bitmaps, at, np.uint64(1) << (bit & np.uint64(63)))
-    return bitmaps
-
-
-def _bitmaps(sets: GramSets) -> U64:
-    """128 bits a row, one for each hashed gram: bits that differ are a lower bound of grams that differ."""
-    bitmaps = np.zeros((len(sets.offsets) - 1, 2), np.uint64)
-    filled = np.flatnonzero(sets.sizes)
-    if len(filled):
-        bit = (sets.grams * np.uint64(0xD6E8FEB86659FD93)) >> np.uint64(57)
-        one = np.uint64(1) << (bit & np.uint64(63))
-        upper = bit >> np.uint64(6)  # 0 or 1: which of the two words
-        starts = sets.offsets[filled]
-        bitmaps[filled, 0] = np.bitwise_or.reduceat(one * (upper ^ np.uint64(1)), starts)
-        bitmaps[filled, 1] = np.bitwise_or.reduceat(one * upper, starts)
-    return bitmaps
+def _bitmaps(sets: GramSets, above: int, words: int) -> U64:
+    """A bit for each hashed gram, of rows of more than `above`: bits that differ are a lower bound of grams that do."""
+    rows = np.flatnonzero(sets.sizes > above)
+    sizes = sets.sizes[rows]
+    bits = (sets.grams[ranges(sets.offsets[rows], sizes)] * BIT) >> np.uint64(64 - (words * 64).bit_length() + 1)
+    found = np.zeros((len(rows), words * 64), bool)
+    found[np.repeat(np.arange(len(rows)), sizes), bits.astype(np.int64)] = True
+    return np.packbits(found, axis=1).view(np.uint64)
 
 
 @dataclass
@@ -67,25 +56,23 @@ class Prefixes:
     keys: U64  # postings, ascending
     rows: U32  # the owner's number of every row here
     sizes: U32  # distinct grams, ascending
-    bitmaps: U64  # (rows, 2)
-    wide: U64  # (rows of more than WIDE grams, 16): those of the last rows
+    bitmaps: list[U64]  # one of BITMAPS each, (the last rows: those of so many grams, words)
 
     @classmethod
     def of(cls, texts: pl.Series, numbers: U32, ranks: U32, threshold: float) -> Prefixes:
         """Of texts that are called `numbers`; those of less than three letters have no grams, and are left out."""
-        tokens, sizes, bitmaps = [np.empty(0, np.uint32)], [np.empty(0, np.int64)], [np.empty((0, 2), np.uint64)]
-        wide = [np.empty((0, 16), np.uint64)]
+        tokens, sizes = [np.empty(0, np.uint32)], [np.empty(0, np.int64)]
+        bitmaps = [[np.empty((0, words), np.uint64)] for _, words in BITMAPS]
         for some in text_blocks(texts):
             sets = gram_sets(some, ranks)
             grams = sets.grams[ranges(sets.offsets[:-1], _probe(sets.sizes, threshold))]
             tokens.append(((grams * HASH) >> TOKEN).astype(np.uint32))
             sizes.append(sets.sizes)
-            bitmaps.append(_bitmaps(sets))
-            wide.append(_wide_bitmaps(sets))
+            for level, (above, words) in zip(bitmaps, BITMAPS, strict=True):
+                level.append(_bitmaps(sets, above, words))
         size = np.concatenate(sizes)
         order = np.argsort(size, kind="stable")
         order = order[np.count_nonzero(size == 0) :]
-        among_wide = (np.cumsum(size > WIDE) - 1)[order[size[order] > WIDE]]
         if len(order) >= 1 << ROW_BITS:
             raise TooManyTextsError(f"{len(order):,} distinct texts: at most {1 << ROW_BITS:,} are compared at once")
         place = np.zeros(len(size), np.uint64)
@@ -102,7 +89,7 @@ class Prefixes:
             row, posting = row + len(part), posting + len(token)
         keys.sort()
         rows, counts = numbers[order].astype(np.uint32), size[order].astype(np.uint32)
-        return cls(threshold, keys, rows, counts, np.concatenate(bitmaps)[order], np.concatenate(wide)[among_wide])
+        return cls(threshold, keys, rows, counts, _in_order(bitmaps, size, order))
 
     @classmethod
     def merged(cls, parts: list[Prefixes], alive: NDArray[np.bool_]) -> Prefixes:
@@ -122,9 +109,8 @@ class Prefixes:
             first += len(part.rows)
         every = np.concatenate(keys)
         every.sort()
-        bitmaps = np.concatenate([part.bitmaps for part in parts])[order]
-        wide = np.concatenate([part.wide for part in parts])[(np.cumsum(sizes > WIDE) - 1)[order[sizes[order] > WIDE]]]
-        return cls(parts[0].threshold, every, rows[order], sizes[order], bitmaps, wide)
+        bitmaps = _in_order(zip(*(part.bitmaps for part in parts), strict=True), sizes, order)
+        return cls(parts[0].threshold, every, rows[order], sizes[order], bitmaps)
 
     @staticmethod
     def _row(keys: U64) -> I64:
@@ -168,7 +154,10 @@ class Prefixes:
         longest = np.searchsorted(ours, np.floor(theirs / self.threshold + 1e-9).astype(np.int64), side="right")
         row, place = self._row(other.keys), (other.keys & PLACE).astype(np.int64)
         first = np.searchsorted(self.keys, self._from(other.keys, shortest[row]))
-        counts = np.searchsorted(self.keys, self._from(other.keys, longest[row])) - first
+        at = np.minimum(first, len(self.keys) - 1)
+        met = np.flatnonzero(self.keys[at] >> TOKEN == other.keys >> TOKEN)  # most grams are nobody else's
+        row, place, first = row[met], place[met], first[met]
+        counts = np.searchsorted(self.keys, self._from(other.keys[met], longest[row])) - first
         found = [np.empty(0, np.uint64)]
         for some in blocks(counts, max(len(counts), 1)):
             entry = np.repeat(np.arange(some.start, some.stop), counts[some])
@@ -196,6 +185,14 @@ class Prefixes:
             start = stop
 
 
+def _in_order(bitmaps: Iterable[Sequence[U64]], sizes: I64 | U32, order: I64) -> list[U64]:
+    """Bitmaps made in parts, those of each level as one array, by rows in this order."""
+    return [
+        np.concatenate(parts)[(np.cumsum(sizes > above) - 1)[order[sizes[order] > above]]]
+        for parts, (above, _) in zip(bitmaps, BITMAPS, strict=True)
+    ]
+
+
 def _probe(sizes: I64, threshold: float) -> I64:
     """How many of a row's rarest grams look for partners among shorter rows."""
     return np.where(sizes > 0, sizes - least(sizes, threshold) + 1, 0)
@@ -218,15 +215,16 @@ def _alike(left: Prefixes, x: I64, right: Prefixes, y: I64) -> U64:
     x, y = _unpacked(packed)
     total = left.sizes[x].astype(np.int64) + right.sizes[y]
     most = total - 2 * least(total, left.threshold / (1 + left.threshold))  # grams in which they may differ
-    near = _bits_apart(left.bitmaps[x], right.bitmaps[y]) <= most
-    packed, x, y, most = packed[near], x[near], y[near], most[near]
-    x, y = x - (len(left.rows) - len(left.wide)), y - (len(right.rows) - len(right.wide))
-    near = (x < 0) | (y < 0)
-    long = np.flatnonzero(~near)
-    for some in blocks(np.full(len(long), 32)):
-        pair = long[some]
-        near[pair] = _bits_apart(left.wide[x[pair]], right.wide[y[pair]]) <= most[pair]
-    return packed[near]
+    for ours, theirs in zip(left.bitmaps, right.bitmaps, strict=True):
+        # What has no bitmap of this level, being too short, comes out negative, and stays.
+        first, second = x - (len(left.rows) - len(ours)), y - (len(right.rows) - len(theirs))
+        there = np.flatnonzero((first >= 0) & (second >= 0))
+        near = np.ones(len(packed), bool)
+        for some in blocks(np.full(len(there), 2 * ours.shape[1])):
+            pair = there[some]
+            near[pair] = _bits_apart(ours[first[pair]], theirs[second[pair]]) <= most[pair]
+        packed, x, y, most = packed[near], x[near], y[near], most[near]
+    return packed
 
 
 def _bits_apart(left: U64, right: U64) -> I64:

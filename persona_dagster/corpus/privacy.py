@@ -189,10 +189,16 @@ def _site(latin: str, han: str) -> re.Pattern[str]:
 LINE_ID = _site("line", "賴")
 IG_ID = _site("ig|instagram", "哀居")
 FB_ID = _site("fb|facebook", "臉書")
+# A name holds no word of a sentence: 臉書名字她看得到是Lo and 臉書搜尋或LINE掃描 name nobody.
 FB_NAME = re.compile(
-    r"(?<![A-Za-z<])(?:fb|facebook|臉書)(?:搜尋|搜|名字|名稱|暱稱)[:： ]?(?!功能|結果|不到|紀錄|引擎|欄)"
-    r"(?P<handle>[\u4e00-\u9fffA-Za-z]{2,16}?(?: [A-Z][a-z]{1,12})?)(?=就|[，,。！!？?、\s)]|$)",
+    r"(?<![A-Za-z<])(?:fb|facebook|臉書)(?:(?:搜尋|搜(?!尋))[:： ]?(?!功能|結果|不到|紀錄|引擎|欄)"
+    r"|(?:名字|名稱|暱稱)(?:(?:是|叫做?|為|[:： ]){1,2}|(?=[A-Za-z])))"
+    r"(?P<handle>(?:(?![她我他你妳您它們看是有得到或及和與請可會]|的粉)[\u4e00-\u9fffA-Za-z]){2,16}?"
+    r"(?: [A-Z][a-z]{1,12})?)(?=就|[，,。！!？?、\s)]|$)",
     re.IGNORECASE,
+)
+FB_PERSON = re.compile(
+    r"(?<![A-Za-z<])(?i:fb|facebook|臉書) ?[:：] ?(?P<handle>[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15}){1,2})(?![A-Za-z])"
 )
 PROFILE = re.compile(
     r"(?<![A-Za-z0-9\-])(?P<site>instagram|facebook|fb)\.(?:com|me)/(?:profile\.php\?id=)?"
@@ -270,6 +276,7 @@ def ig_ids(text: str) -> Iterator[Span]:
 
 def fb_ids(text: str) -> Iterator[Span]:
     yield from _profiles(("facebook", "fb"), text)
+    yield from _handles(FB_PERSON, text)
     yield from _handles(FB_ID, text)
     yield from _handles(FB_NAME, text)
 
@@ -363,12 +370,18 @@ MENTION = re.compile(
 )
 
 
+MAIL_HOST = re.compile(
+    r"\.(?:edu|com|org|net|gov|idv|mil)(?:\.tw)?$", re.IGNORECASE
+)  # the half of an address: @gm.x.edu.tw
+
+
 def users(text: str) -> Iterator[Span]:
     for found in USER.finditer(text):
         group = next(name for name, value in found.groupdict().items() if value is not None)
         yield found.span(group)
     for found in MENTION.finditer(text):
-        yield found.span()
+        if not MAIL_HOST.search(found["name"]):
+            yield found.span()
 
 
 # In order: an earlier kind wins where spans overlap. The anchor is what no finding can lack: it spares the detector.

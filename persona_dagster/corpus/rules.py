@@ -44,7 +44,8 @@ CODE = (
     "common_words.py",
     "language.py",
     "quality.py",
-    "sql/crowds.sql",
+    "sql/quality.sql",
+    "sql/labels.sql",
     "clean.py",
     "labels.py",
 )

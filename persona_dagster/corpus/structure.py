@@ -4,6 +4,7 @@ words, and join what the 80-column editor wrapped. Plain Python, on rows that sh
 
 from __future__ import annotations
 
+import codecs
 import re
 from dataclasses import dataclass, field
 
@@ -19,21 +20,28 @@ ANGLE_QUOTE = re.compile(r"^>(?: |$|>)")
 OWN_LINE = re.compile(
     r"^(?:[ \-*•·●○◎■□▲△★☆※#＊>:：◆◇→推噓]|[0-9]{1,3}(?:[、)）:：/]|\.(?![0-9]))"
     r"|[(（][0-9一二三四五六七八九十]{1,3}[)）]"
-    r"|[一二三四五六七八九十]{1,3}[、.]|https?://|[A-Za-z]+[:：] )"
+    r"|[一二三四五六七八九十]{1,3}[、.]|https?://|[A-Za-z]+(?: [A-Za-z]+)?[:：])"
 )
 # A signature is at most six lines on PTT; with drawn borders and blank lines crawls show up to twelve.
 SIGNATURE_LINES = 12
 # The editor breaks at 78-80 columns; a line two columns shorter is one whose next character was wide.
 WRAP_FROM, WRAP_TO = 75, 81
 SPLITS_WORDS = 79  # a line this full was cut within a word; a shorter one between words
-SENTENCE_ENDS = frozenset("。！？!?…~～:：)）」』】")  # a full line that ends a sentence was ended by its author
+WORDS_FROM = 60  # from here on an English line is a wrapped one if the next line's first word had no room on it
+CLOSING = ")）」』】"  # ends a sentence only after what ends one: 「…。」, but not 「馬王」
+SENTENCE_ENDS = frozenset("。！？!?…~～:：" + CLOSING)  # a full line that ends a sentence was ended by its author
+FIRST_WORD = re.compile(r"[A-Za-z0-9][!-~]*")
+LINK_TO_THE_END = re.compile(r"(?:https?://|www\.)[!-~]+$")
+OVERFLOW = 8  # columns of a quoted line that its mark pushed over the edge, and that stand alone below it
 # A crawl that lost the line ends leaves quote marks within the line: quote and answer cannot be told apart.
 FLATTENED = re.compile(r"^[ ※]*引述 ?《|^ ?[:：][^\n]{40}|(?: : [^\n]{1,200}?){3}")
 # What ends such a line: the app's signature, the next article, the signature after a lone mark.
 FLAT_TAIL = re.compile(
     r"[-—]{0,6} ?[Ss]ent ?[Ff]rom|[ ─]作者:? ?<USER> ?(?:看板|站內)|※ ?發信站|[.。]?引述 ?《[^》\n]{1,60}》之銘言"
-    r"|(?<!-)--(?!-)(?=[^\n]{0,160}\Z)"
+    r"|(?<!-)--(?!-)(?=[^\n]{0,160}\Z)|(?<=[？?！!。卦])(?:--|----)(?![->])|(?<=[^ -~])----(?=[^ -~])"
 )
+# Far from the end, the mark parts an article from its author's answers to pushes: whose are which, nobody can tell.
+LONE_MARK = re.compile(r"[\u3400-\u9fff）)」？！。]--[\u3400-\u9fff「]")
 
 
 @dataclass(slots=True)
@@ -46,9 +54,17 @@ class Article:
     flattened: bool = False
 
 
+def _two_columns(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return "??" * (error.end - error.start), error.end
+
+
+codecs.register_error("two_columns", _two_columns)
+
+
 def columns(line: str) -> int:
-    """Terminal columns: what is not Latin is two wide in Big5."""
-    return len(line) if line.isascii() else len(line.encode("cp950", "replace"))
+    """Terminal columns: what is not Latin is two wide in Big5, and so is what PTT shows beyond it (Japanese forms)."""
+    return len(line) if line.isascii() else len(line.encode("cp950", "two_columns"))
 
 
 def _end_of_body(lines: list[str]) -> tuple[int, str | None]:
@@ -72,22 +88,46 @@ def _end_of_body(lines: list[str]) -> tuple[int, str | None]:
     return end, closed
 
 
+def _wrapped(before: str, width: int, tight: str) -> bool:
+    """Whether the editor, not the author, ended the line `before` of so many columns."""
+    if not before or not tight or OWN_LINE.match(tight):
+        return False
+    if WRAP_FROM <= width <= WRAP_TO:
+        bare = before[-1] in CLOSING and before[-2:-1] not in SENTENCE_ENDS
+        return bare or before[-1] not in SENTENCE_ENDS
+    word = FIRST_WORD.match(tight)
+    no_room = word is not None and width + 1 + len(word[0]) > SPLITS_WORDS
+    return (
+        no_room
+        and WORDS_FROM <= width < WRAP_FROM
+        and (before[-1] == "," or before[-1:].isalnum())
+        and before.isascii()
+    )
+
+
 def rejoin(lines: list[str]) -> str:
     """Lines joined where the editor broke them: a full line followed by one that does not begin anew."""
     joined: list[str] = []
-    width = 0
+    width, last = 0, ""
     for line in lines:
         tight = line.rstrip()
-        wrapped = joined and WRAP_FROM <= width <= WRAP_TO and joined[-1][-1:] not in SENTENCE_ENDS
-        if wrapped and tight and not OWN_LINE.match(tight):
+        if joined and _wrapped(last, width, tight):
             before = joined[-1]
             words = before[-1].isascii() and tight[0].isascii() and tight[0].isalnum() and width < SPLITS_WORDS
-            apart = " " if words else ""
+            apart = " " if words and not LINK_TO_THE_END.search(before) else ""
             joined[-1] = before + apart + tight
         else:
             joined.append(tight)
-        width = columns(tight)
+        width, last = columns(tight), tight
     return "\n".join(joined)
+
+
+def _overflow(lines: list[str], number: int) -> bool:
+    """Whether a line is the rest of the quoted one above it, which goes on below."""
+    above, line, below = lines[max(number - 1, 0)], lines[number].strip(), "".join(lines[number + 1 : number + 2])
+    return bool(
+        line and columns(line) <= OVERFLOW and QUOTE.match(above) and QUOTE.match(below) and columns(above) >= WRAP_FROM
+    )
 
 
 def _one_line(text: str) -> Article:
@@ -95,7 +135,10 @@ def _one_line(text: str) -> Article:
     if FLATTENED.search(text):
         return Article(own=text, steps=["flattened"], flattened=True)
     tail = FLAT_TAIL.search(text)
-    return Article(own=text[: tail.start()], steps=["flat_tail"]) if tail else Article(own=text)
+    own = text[: tail.start()] if tail else text
+    steps = ["flat_tail"] if tail else []
+    mixed = LONE_MARK.search(own) is not None
+    return Article(own=own, steps=[*steps, "flattened"] if mixed else steps, flattened=mixed)
 
 
 def take_apart(text: str) -> Article:
@@ -117,7 +160,7 @@ def take_apart(text: str) -> Article:
     answers = any(ATTRIBUTION.match(line) for line in body)
     own: list[str] = []
     quoted: list[str] = []
-    for line in body:
+    for number, line in enumerate(body):
         if ATTRIBUTION.match(line):
             steps.append("attribution")
         elif PUSH.match(line):
@@ -126,6 +169,8 @@ def take_apart(text: str) -> Article:
         elif QUOTE.match(line) or (answers and ANGLE_QUOTE.match(line)):
             quoted.append(re.sub(r"^(?:[:>：] ?)+", "", line))
             steps.append("quotes")
+        elif _overflow(body, number):
+            quoted[-1] += line
         else:
             own.append(line)
     joined = rejoin(own)

@@ -9,7 +9,8 @@ import polars as pl
 
 from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.data_card import funnel_of, write_data_card
-from persona_dagster.corpus.dedup import mark_duplicates
+from persona_dagster.corpus.dedup import dedup_version, mark_duplicates
+from persona_dagster.corpus.labels import labels_version
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
@@ -21,7 +22,11 @@ from persona_dagster.records import FORUMS, Source, posts_frame
 from persona_dagster.scraping.parsing import PARSER_VERSION, parse_board
 
 Frame = dg.Output[pl.DataFrame]
-CODE_VERSION = text_digest(rules_version(), PARSER_VERSION)
+
+
+def cleaning_version(house: House) -> str:
+    """Code, rules, and the spellings of personas' labels: what a row of a board comes out by."""
+    return text_digest(rules_version(), PARSER_VERSION, labels_version(house.personas().personas))
 
 
 def build_corpus_assets(house: House) -> list[dg.AssetsDefinition]:
@@ -44,7 +49,7 @@ def _forum_posts(house: House, source: Source) -> dg.AssetsDefinition:
         kinds={"duckdb", "polars"},
         owners=["team:data"],
         pool="duckdb",
-        code_version=CODE_VERSION,
+        code_version=cleaning_version(house),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -62,7 +67,7 @@ def _notes(house: House) -> dg.AssetsDefinition:
         kinds={"duckdb", "polars"},
         owners=["team:data"],
         pool="duckdb",
-        code_version=CODE_VERSION,
+        code_version=cleaning_version(house),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -108,7 +113,7 @@ def _posts(house: House) -> dg.AssetsDefinition:
         kinds={"duckdb", "polars"},
         owners=["team:data"],
         pool="duckdb",
-        code_version=CODE_VERSION,
+        code_version=dedup_version(),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(join=True),
     )

@@ -170,13 +170,13 @@ def _render(turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tup
 
 
 def _shorten(turns: list[Message], length: int, tokenizer: PreTrainedTokenizerBase, max_length: int) -> Encoded | None:
-    """One exchange cut to fit: the answer keeps at least half of the room that the template leaves."""
+    """One exchange cut to fit: the answer keeps at least two thirds of the room that the template leaves."""
     *before, question, answer = turns
     asked, answered = (len(_ids(turn["content"], tokenizer)) for turn in (question, answer))
     room = max_length - (length - asked - answered)
     cut: Cut = "question"
     answer_text = answer["content"]
-    answer_room = max(room // 2, room - asked)
+    answer_room = max(room * 2 // 3, room - asked)
     if answered > answer_room:
         cut = "answer"
         answer_text = _to_sentence_end(_fit(answer_text, answer_room, tokenizer))

@@ -11,7 +11,7 @@ import json
 import os
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,10 +22,10 @@ from persona_dagster.dialogue.chat_format import prompt_text
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
-from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, read_rows, stratified
+from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, part, read_rows, stratified
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster.training.adapter import point_latest, replacing
-from persona_dagster.training.base_model import load_base
+from persona_dagster.training.base_model import attend_forward_only, load_base
 from persona_dagster.training.reporting import Reporter, open_reporter
 from persona_dagster.training.trl_backend import shortcut
 
@@ -113,9 +113,7 @@ def load_models(job: GenerateJob) -> tuple[PeftModel, PreTrainedTokenizerBase, s
     cuda = torch.cuda.is_available()
     base = job.recipe.base if cuda else job.recipe.base.model_copy(update={"dtype": "float32"})
     model, tokenizer = load_base(base, job.models_dir, job.recipe.quantisation if cuda else None)
-    # Only training wants eager attention on the CPU; forward alone, SDPA is the faster.
-    with contextlib.suppress(ValueError):
-        model.set_attn_implementation("sdpa")
+    attend_forward_only(model)
     tokenizer.padding_side = "left"
     return PeftModel.from_pretrained(model, str(job.adapter_dir)).eval(), tokenizer, base.dtype
 
@@ -146,15 +144,11 @@ def answer_all(
     spec = job.recipe.evaluation
     room = prompt_room(model, job.recipe)
     texts = {prompt.key: prompt_text(prompt.messages, tokenizer, room) for prompt in prompts}
-    order = {"base": 0, "fewshot": 1, "adapter": 2}
-    # Like lengths together: padding is prefill paid for nothing.
-    waiting = sorted(
-        (prompt for prompt in prompts if prompt.key not in done),
-        key=lambda prompt: (order[prompt.model], len(texts[prompt.key]), prompt.key),
-    )
     partial.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("a", encoding="utf-8") as file:
-        for batch in _batches(waiting, spec.batch_size):
+        for batch in _batches(prompts, texts, spec.batch_size):
+            if all(prompt.key in done for prompt in batch):
+                continue
             started = time.perf_counter()
             # Seeded by batch content, so that a resumed run samples what an unbroken one would have.
             torch.manual_seed(int(json_digest([spec.seed, [prompt.key for prompt in batch]])[:8], 16))
@@ -174,16 +168,13 @@ def answer_all(
     return pl.DataFrame(rows, schema=GENERATION_SCHEMA)
 
 
-def _batches(prompts: list[Prompt], size: int) -> Iterator[list[Prompt]]:
-    """Batches of one model each."""
-    batch: list[Prompt] = []
-    for prompt in prompts:
-        if batch and (len(batch) == size or batch[0].model != prompt.model):
-            yield batch
-            batch = []
-        batch.append(prompt)
-    if batch:
-        yield batch
+def _batches(prompts: list[Prompt], texts: Mapping[tuple[str, str, str], str], most: int) -> Iterator[Sequence[Prompt]]:
+    """Batches of one model each, of like lengths (padding is prefill paid for nothing) and like sizes."""
+    for model in ("base", "fewshot", "adapter"):
+        asked = sorted((p for p in prompts if p.model == model), key=lambda p: (len(texts[p.key]), p.key))
+        count = -(-len(asked) // most)
+        for place in range(count):
+            yield asked[len(asked) * place // count : len(asked) * (place + 1) // count]
 
 
 def _read_partial(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
@@ -254,7 +245,7 @@ def score_all(
     trained = stratified(train, len(tested), spec.seed)
     rows = [Answered(row.row_id, "test", row.persona, row.messages) for row in tested]
     rows += [Answered(row.row_id, "train", row.persona, row.messages) for row in trained]
-    for probe in knowledge(spec.max_probes):
+    for probe in knowledge(part(spec.max_probes, 2)):
         question = {"role": "user", "content": probe.prompt}
         for option, text in enumerate((probe.answer, *probe.wrong)):
             messages = [question, {"role": "assistant", "content": probe.say.format(text)}]

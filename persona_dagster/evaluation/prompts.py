@@ -118,6 +118,11 @@ def stratified(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
     return taken[:count]
 
 
+def part(limit: int | None, of: int) -> int | None:
+    """`limit` / `of`, rounded up; no limit stays none."""
+    return None if limit is None else -(-limit // of)
+
+
 def load_probes(name: str) -> Any:
     """probes/<name>.yaml as written."""
     return yaml.safe_load((PROBES / f"{name}.yaml").read_text(encoding="utf-8"))
@@ -164,10 +169,9 @@ def few_shot(row: Row, train: Sequence[Row], personas: Personas) -> list[Message
 def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Evaluation) -> list[Prompt]:
     """Everything to ask: base and adapter side by side, and the few-shot baseline on a third of the test prompts.
 
-    With `max_probes` n: n routing prompts, n/2 contradictions, n/3 knowledge questions.
+    With `max_probes` n: n routing prompts, n/2 contradictions, n/6 knowledge questions.
     """
     limit = spec.max_probes
-    half, third = (None, None) if limit is None else (-(-limit // 2), -(-limit // 3))
     voiced = any(row.persona in personas.personas for row in test)
     tested = stratified(test, spec.max_rows, spec.seed)
     asked: list[tuple[str, str, str, bool, list[Message], str | None]] = [
@@ -180,12 +184,12 @@ def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Ev
                 asked.append((f"probe-{key}-{n}", "probe", key, True, turns, None))
         for probe_id, key, text in routing(personas, limit):
             asked.append((probe_id, "routing", key, False, [{"role": "user", "content": text}], None))
-        for probe_id, key, text in contradictions(personas, half):
+        for probe_id, key, text in contradictions(personas, part(limit, 2)):
             turns = with_persona([{"role": "user", "content": text}], personas.personas[key], tagged=True)
             asked.append((probe_id, "contradiction", key, True, turns, None))
     asked += [
         (probe.id, "knowledge", "general", False, [{"role": "user", "content": probe.prompt}], None)
-        for probe in knowledge(third)
+        for probe in knowledge(part(limit, 6))
     ]
     prompts = [
         Prompt(prompt_id, suite, model, key, tagged, turns, reference)

@@ -80,6 +80,13 @@ def test_a_ptt_article_becomes_its_author_s_words(frame_of, sources):
         ("threads", "post", "今天好累\n1\n/\n2", "今天好累"),
         ("threads", "reply", "@some.body 我懂你 #心累 #上班", "我懂你"),
         ("threads", "post", "看這個\ninstagram.com/lazy…\n好笑", "看這個\n好笑"),
+        ("threads", "post", "直播完成了！\nyoutube.com/live…\nyoutube.com\n油洗頭必看", "直播完成了！"),
+        ("threads", "post", "哪一個？\n左邊\n41%\n右邊\n59%\n17票 · 票選活動已結束", "哪一個？\n左邊\n右邊"),
+        ("ptt", "post", "吃完了\n圖文網誌：https://x.tw/a\n推薦", "吃完了\n推薦"),
+        ("ptt", "post", "以下有雷\n.\n.\n.\n.\n他死了", "以下有雷\n\n他死了"),
+        ("ptt", "post", "5.完整新聞連結 (或短網址)不可用YAHOO、LINE等轉載媒體:\n我的心得", "我的心得"),
+        ("ptt", "post", "我的想法\n本網站已依台灣網站內容分級規定處理。此區域為限制級", "我的想法"),
+        ("dcard", "comment", "🇹🇼🇹🇼🇹🇼🇹🇼 加油", "🇹🇼🇹🇼🇹🇼 加油"),
     ],
 )  # fmt: skip
 def test_residue_of_each_site(frame_of, sources, source, kind, raw, text):  # noqa: PLR0917
@@ -178,8 +185,45 @@ def test_signatures_with_two_marks_and_quotes_below():
     assert article.quoted == "要不要分手"
 
 
+def test_what_a_quote_mark_pushed_over_the_edge_is_quoted():
+    quote = ": 我認為現在各家應該沒有實際的營收，而連訊營收已經歷史新高了。如果後面真的是"
+    article = take_apart(f"我的話\n{quote}\n開\n: 始出貨了話\n開心\n--")
+    assert (article.own, article.quoted) == ("我的話\n開心", quote[2:] + "開始出貨了話")
+
+
+def test_an_article_without_line_ends_ends_where_its_mark_stands():
+    answers = "他們說得也對不過我還是這樣想的" * 12
+    assert take_apart(f"為什麼會這樣呢？--{answers}").own == "為什麼會這樣呢？"
+    assert take_apart("身為粉絲實在是氣氣氣----對呀什麼心態--").own == "身為粉絲實在是氣氣氣"
+    assert take_apart(f"這件事我覺得還好--{answers}").flattened
+    assert not take_apart("這件事我覺得--- 還好").flattened
+
+
+def test_lines_of_words_wrap_where_the_next_word_had_no_room():
+    line = "One key highlight of this release is the continued movement of the new"
+    assert take_apart(f"{line}\nprogramming features").own == f"{line} programming features"
+    assert take_apart(f"{line}\nway").own == f"{line}\nway"
+    link = "https://imgcdn.cna.com.tw/www/WebPhotos/1024/20241107/800x600_wmky_576659479"
+    assert take_apart(f"{link}\n9_0.jpg\n\n好").own == f"{link}9_0.jpg\n\n好"
+
+
+def test_replies_to_news_are_words_of_their_own_and_placeholders_are_no_words(frame_of, sources):
+    reply = clean_posts(frame_of(["這個政策根本就是亂來啊"], title="Re: [新聞] 政策"), "ptt", sources).frame
+    assert reply["flags"].to_list() == [[]]
+    form = clean_posts(frame_of(["記者從台北報導這件事情"], title="[新聞] 政策"), "ptt", sources).frame
+    assert form["flags"].to_list() == [["template"]]
+    address = clean_posts(frame_of(["140.112.30.21"], kind="comment"), "ptt", sources).frame
+    assert (address["text"][0], address["flags"][0].to_list()) == ("<IP>", ["too_short"])
+
+
 def test_wrapped_lines_join_and_authored_lines_do_not():
     full = "這一行剛好寫滿了三十九個全形字所以編輯器把它從中間硬生生地切斷成為兩行文字哦對啊可是我還是想把它寫完"
     assert take_apart(f"{full[:39]}\n{full[39:]}\n短行\n另一行\n--").own == f"{full}\n短行\n另一行"
+    bracket = full[:38] + "」"
+    assert take_apart(f"{bracket}\n{full[39:]}").own == bracket + full[39:], "a bracket alone ends no sentence"
+    ended = full[:37] + "。」"
+    assert take_apart(f"{ended}\n{full[39:]}").own == f"{ended}\n{full[39:]}"
+    japanese = "恋学" + full[2:39]
+    assert take_apart(f"{japanese}\n{full[39:]}").own == japanese + full[39:], "two columns each, though not in Big5"
     listed = take_apart(f"{full[:39]}\n1. 這是清單\n--").own
     assert listed.split("\n")[1] == "1. 這是清單"

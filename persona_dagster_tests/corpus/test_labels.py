@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import polars as pl
 import pytest
 
 from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.clean import clean_posts
-from persona_dagster.corpus.labels import standardise_board, standardise_label, standardise_source
+from persona_dagster.corpus.labels import standardise_boards, standardise_label, standardise_source
 
 
 @pytest.mark.parametrize(
@@ -39,5 +40,12 @@ def test_sources_and_boards():
         *("ptt", "dcard", "threads"),
         None,
     ]
-    assert standardise_board("ｂoy-girl ", ("Boy-Girl",)) == "Boy-Girl"
-    assert standardise_board("C_Chat", ("Boy-Girl",)) == "C_Chat"
+
+
+def test_boards_are_spelt_as_listed_and_the_others_are_counted():
+    boards = pl.Series("board", ["ｂoy-girl ", "Boy-Girl", None, "Ｃ_Chat", "C_Chat", "BOY-GIRL"])
+    spelt, unlisted = standardise_boards(boards, ("Boy-Girl", "Hate"))
+    assert spelt.to_list() == ["Boy-Girl", "Boy-Girl", None, "C_Chat", "C_Chat", "Boy-Girl"]
+    assert unlisted == {"C_Chat": 2}
+    nothing, nobody = standardise_boards(boards.clear(), ())
+    assert (len(nothing), nobody) == (0, {})

@@ -68,3 +68,17 @@ def test_precision_and_recall(kind: str) -> None:
 @pytest.mark.parametrize("text", ["mix ed55db82328fbc44cf63ba679c", "見 ignore.1 與 online.v2", "commit 3ig4f0.9a"])
 def test_a_site_inside_a_word_names_no_account(text: str) -> None:
     assert privacy.find(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("我的臉書名字她看得到是 Lo", "我的臉書名字她看得到是 Lo"),
+        ("開啟FB搜尋或LINE掃描QR CODE", "開啟FB搜尋或LINE掃描QR CODE"),
+        ("新學生信箱（@gm.nuu.edu.tw）", "新學生信箱（@gm.nuu.edu.tw）"),
+        ("Fb: Taylor Cheng (台中)", "Fb: <FB_ID> (台中)"),
+        ("找我 @some.shop.tw", "找我 <USER>"),
+    ],
+)
+def test_what_a_reader_of_the_masked_corpus_found(text: str, masked: str) -> None:
+    assert privacy.mask(text)[0] == masked

@@ -78,6 +78,25 @@ def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
     assert upstream["iteration_report"] == {"eval_report"}
 
 
+def test_a_persona_s_label_is_part_of_cleaning_and_its_prompt_is_not(tmp_path: Path) -> None:
+    def versions() -> dict[str, str | None]:
+        found = specs(build_defs(Settings(home=tmp_path, profile="tiny")))
+        return {name: spec.code_version for spec in found if (name := spec.key.to_user_string()) in cleaned | {"posts"}}
+
+    cleaned = {"ptt_posts", "dcard_posts", "threads_posts", "notes"}
+    packaged = yaml.safe_load((ROOT / "persona_dagster/config/personas.yaml").read_text(encoding="utf-8"))
+    before = versions()
+    (tmp_path / "config").mkdir()
+    edited = tmp_path / "config" / "personas.yaml"
+    packaged["personas"]["mentor"]["probes"].append("我該怎麼辦？")
+    edited.write_text(yaml.safe_dump(packaged, allow_unicode=True), encoding="utf-8")
+    assert versions() == before
+    packaged["personas"]["mentor"]["aliases"].append("暖心姊姊")
+    edited.write_text(yaml.safe_dump(packaged, allow_unicode=True), encoding="utf-8")
+    changed = {name for name, version in versions().items() if version != before[name]}
+    assert changed == cleaned, "the corpus as a whole follows the rows, not the rules"
+
+
 def test_a_backfill_is_a_run_a_partition_with_its_key(defs: dg.Definitions) -> None:
     """By a range instead, its checks would be stored without a partition, and what waits for them waits for good."""
     graph = defs.resolve_asset_graph()

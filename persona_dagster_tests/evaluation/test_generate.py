@@ -16,7 +16,7 @@ from persona_dagster.evaluation.job import GenerateJob
 from persona_dagster.evaluation.loss import Answered, choices, likelihoods
 from persona_dagster.evaluation.prompts import read_rows
 from persona_dagster.records import GENERATION_SCHEMA
-from persona_dagster.training.base_model import load_base
+from persona_dagster.training.base_model import attend_forward_only, load_base
 from persona_dagster.training.reporting import Reporter
 
 pytestmark = pytest.mark.train
@@ -216,3 +216,28 @@ def test_choices_take_the_likeliest_sentence() -> None:
 def test_a_missing_adapter_says_what_to_do(job: GenerateJob, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="train the recipe first"):
         program.generate(job.model_copy(update={"adapter_dir": tmp_path}), Reporter(None, quiet=True))
+
+
+def test_grouped_attention_answers_as_eager_does() -> None:
+    """Four query heads on two key heads, prompts padded on the left: the CPU kernel takes the groups as they are."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    torch.manual_seed(0)
+    shape = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4}
+    config = LlamaConfig(vocab_size=50, num_key_value_heads=2, attn_implementation="eager", **shape)
+    model = LlamaForCausalLM(config).eval()
+    ids = torch.randint(3, 50, (3, 9))
+    mask = torch.ones_like(ids)
+    mask[0, :4] = mask[1, :1] = 0
+
+    def last_logits() -> torch.Tensor:
+        """Of a step after a remembered prompt, as generation takes it."""
+        with torch.no_grad():
+            cache = model(input_ids=ids[:, :-1], attention_mask=mask[:, :-1], use_cache=True).past_key_values
+            return model(input_ids=ids[:, -1:], attention_mask=mask, past_key_values=cache).logits
+
+    expected = last_logits()
+    attend_forward_only(model)
+    assert model.config._attn_implementation == "sdpa_grouped"
+    assert torch.allclose(last_logits(), expected, atol=1e-5)
