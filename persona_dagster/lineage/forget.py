@@ -150,11 +150,21 @@ def _choose(asked: Target, home: Home) -> Chosen:
     repeats = posts.filter(SAID.str.contains_any(lines)) if lines else posts.clear()
     told = pl.concat([chosen, repeats])
     pages = told.filter(~pl.col("kind").is_in(["comment", "reply"]))
-    below = posts.join(pages.select("source", parent_id="post_id"), on=["source", "parent_id"], how="semi")
-    below = below.filter(pl.col("kind").is_in(["comment", "reply"]))
-    gone = pl.concat([told, below]).unique(["doc_id", "kind"], maintain_order=True)
+    gone = pl.concat([told, _below(pages, posts)]).unique(["doc_id", "kind"], maintain_order=True)
     kept = posts.join(gone.select("doc_id"), on="doc_id", how="anti").select(said=SAID)["said"]
     return Chosen(gone, _captures(home, gone, asked.query), _lines(gone, posts), kept)
+
+
+def _below(pages: pl.DataFrame, posts: pl.DataFrame) -> pl.DataFrame:
+    """Comments of the pages, and what answers those: an author's word under a comment stands on the page as well."""
+    answers = posts.filter(pl.col("kind").is_in(["comment", "reply"]))
+    levels = [pages]
+    while not levels[-1].is_empty():
+        above = levels[-1].select("source", parent_id="post_id")
+        answered = answers.join(above, on=["source", "parent_id"], how="semi")
+        levels.append(answered)
+        answers = answers.join(answered.select("doc_id"), on="doc_id", how="anti")
+    return pl.concat([posts.clear(), *levels[1:]])
 
 
 def _lines(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:

@@ -52,12 +52,18 @@ def edit_recipe(folder: Path, **changes: object) -> None:
 
 
 def content() -> Content:
-    """Day 20 shows the tiny sample; two more threads of Hate come on day 21, and two on day 24."""
+    """Day 20 shows the tiny sample; two more threads of Hate come on day 21, and two on day 24. Of the first two one is
+    edited on day 25, and the other taken down on day 26."""
     small, everything = tiny(), load()
     hate = [_still(item, item.day) for item in small.ptt["Hate"] if item.day <= FIRST_DAY]
     known = {item.id for item in hate}
     more = [item for item in everything.ptt["Hate"] if item.id not in known and item.re is None and item.pushes][:4]
     news = [_still(item, FIRST_DAY + day) for item, day in zip(more, (1, 1, 4, 4), strict=True)]
+    edit = {
+        "edited_day": FIRST_DAY + 5,
+        "edited_body": f"{news[0].body}\n後來又發生一次，這次我真的忍不住了。",
+    }
+    news[:2] = news[0].model_copy(update=edit), news[1].model_copy(update={"deleted_day": FIRST_DAY + 6})
     return Content(
         ptt={"Hate": [*hate, *news]}, dcard={"mood": small.dcard["mood"]}, threads={"失戀": small.threads["失戀"]}
     )
@@ -208,6 +214,19 @@ def test_a_forgotten_post_is_trained_away_at_once(month: Month) -> None:
     ran = month.day("a post that the adapter saw is forgotten")
     assert ran.count(TRAINED[0]) == 1, month.reasons
     assert below(month.day("nothing")) == []
+
+
+@pytest.mark.soak
+def test_edits_and_deletions_are_followed_and_the_rest_of_the_month_is_quiet(month: Month) -> None:
+    assert below(month.day("two more threads", site_days=3)) == NEWS
+    ran = below(month.day("a post was edited; the window of the recipe has passed", site_days=1))
+    assert set(ran) == {*NEWS, *TRAINED} and twice(ran) == [], month.reasons
+    # A 404 may be a mistake of the site: one is no news, the second says that the post is gone.
+    assert below(month.day("a post was taken down", site_days=1)) == []
+    assert below(month.day("it is still gone: it goes from corpus and mixes")) == NEWS
+    assert below(month.day("the window of the recipe has passed")) == TRAINED, month.reasons
+    while len(month.table) < 30:
+        assert below(month.day("nothing")) == []
 
 
 def report(month: Month, *, passed: bool) -> None:

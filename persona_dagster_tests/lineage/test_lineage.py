@@ -9,7 +9,7 @@ import orjson
 import polars as pl
 import pytest
 
-from persona_dagster.corpus.warehouse import Warehouse
+from persona_dagster.corpus.warehouse import Warehouse, write_parquet
 from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
 from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.lineage import search, tombstones
@@ -53,6 +53,26 @@ def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> 
     assert not (settings.adapters_dir / "persona_v2" / "old" / "forgotten.json").exists()
     assert not (settings.home / "checkpoints" / "persona_v2").exists()
     assert SECRET not in report.markdown() and "found nowhere" in report.markdown()
+
+
+def test_what_an_author_answers_below_a_comment_goes_with_the_page(home: tuple[Settings, MixManifest]) -> None:
+    """An inline reply of PTT: its parent is a comment of the page, not the page."""
+    settings, _ = home
+    posts = pl.read_parquet(settings.exports_dir / "posts" / "all.parquet")
+    line = "這一句是原po在推文底下自己回的，頁面不在它也不在"
+    added = {"kind": "reply", "post_id": "7-1.reply", "parent_id": "7-1", "doc_id": "dcard:mood:7-1.reply"}
+    reply = posts.filter(pl.col("post_id") == "7-1").with_columns(
+        *(pl.lit(value).alias(name) for name, value in added.items() if name in posts.columns),
+        text=pl.lit(line),
+        text_raw=pl.lit(line),
+    )
+    for table in ("posts", "dcard_posts"):
+        write_parquet(pl.concat([posts, reply]), settings.exports_dir / table / "all.parquet")
+        Warehouse(settings.warehouse).replace(table, "all", pl.concat([posts, reply]))
+    assert holders(settings, line) == {"exports", "warehouse"}
+    report = forget(URL, settings)
+    assert "dcard:mood:7-1.reply" in report.docs and report.left == []
+    assert holders(settings, line) == set()
 
 
 def test_what_was_made_of_a_stale_adapter_is_stale(home: tuple[Settings, MixManifest]) -> None:
