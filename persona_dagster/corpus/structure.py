@@ -20,7 +20,7 @@ ANGLE_QUOTE = re.compile(r"^>(?: |$|>)")
 OWN_LINE = re.compile(
     r"^(?:[ \-*•·●○◎■□▲△★☆※#＊>:：◆◇→推噓]|[0-9]{1,3}(?:[、)）:：/]|\.(?![0-9]))"
     r"|[(（][0-9一二三四五六七八九十]{1,3}[)）]"
-    r"|[一二三四五六七八九十]{1,3}[、.]|https?://|．|[A-Za-z]+(?: [A-Za-z]+)?[:：])"
+    r"|[一二三四五六七八九十]{1,3}[、.]|https?://|[A-Za-z]+(?: [A-Za-z]+)?[:：])"
 )
 # A signature is at most six lines on PTT; with drawn borders and blank lines crawls show up to twelve.
 SIGNATURE_LINES = 12
@@ -115,9 +115,10 @@ def rejoin(lines: list[str]) -> str:
     """Lines joined where the editor broke them: a full line followed by one that does not begin anew."""
     joined: list[str] = []
     width, last = 0, ""
+    listed = sum(line.startswith("．") for line in lines) > 1  # one alone stands within a foreign name
     for line in lines:
         tight = line.rstrip()
-        if joined and _wrapped(last, width, tight):
+        if joined and _wrapped(last, width, tight) and not (listed and tight[0] == "．"):
             before = joined[-1]
             words = before[-1].isascii() and tight[0].isascii() and tight[0].isalnum() and width < SPLITS_WORDS
             apart = " " if words and not LINK_TO_THE_END.search(before) else ""
