@@ -177,7 +177,9 @@ def funnel_of(frame: pl.DataFrame, cards: Path) -> Funnel:
         flags=Counter(frame["flags"].explode().drop_nulls()),
         languages=Counter(frame["lang"].drop_nulls()),
     )
-    for source, board in frame.select("source", "board").unique().sort("source", "board").iter_rows():
+    parts = frame.select("source", "board").unique().rows()
+    # Imported rows stand in a partition of that name, whatever their boards.
+    for source, board in sorted({*parts, *((source, "import") for source, _ in parts)}):
         card = cards / card_name(source, [board]) / "data_card.json"
         if card.exists():
             numbers = json.loads(card.read_text(encoding="utf-8"))
