@@ -14,6 +14,7 @@ import yaml
 from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.defs import corpus, raw
 from persona_dagster.lineage.forget import forget
+from persona_dagster.records import FORUMS
 from persona_dagster.sample.clock import FIRST_DAY, Clock
 from persona_dagster.sample.content import Content, PttItem, load, tiny
 from persona_dagster.sample.faults import Rule, Scenario
@@ -79,6 +80,7 @@ def _still(item: PttItem, day: int) -> PttItem:
 def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
     home = tmp_path_factory.mktemp("home")
     few_boards(home / "config")
+    (home / "author.key").write_bytes(b"0" * 64)  # comments are named by it, and the split goes by names
     edit_recipe(home / "config", retrain=RETRAIN)
     with (
         dg.DagsterInstance.ephemeral(str(home)) as instance,
@@ -208,7 +210,7 @@ def test_a_forgotten_post_is_trained_away_at_once(month: Month) -> None:
     settings = month.house.settings
     mix = settings.mix_dir / V2
     rows = pl.read_parquet(mix / (mix / "latest").read_text(encoding="utf-8").strip() / "provenance.parquet")
-    seen = rows.filter((pl.col("split") == "train") & (pl.col("source") == "ptt"))["doc_ids"].explode()
+    seen = rows.filter((pl.col("split") == "train") & pl.col("source").is_in(FORUMS))["doc_ids"].explode()
     report_of = forget(str(seen[0]), settings)
     assert report_of.adapters and not report_of.left
     ran = month.day("a post that the adapter saw is forgotten")
@@ -218,12 +220,15 @@ def test_a_forgotten_post_is_trained_away_at_once(month: Month) -> None:
 
 @pytest.mark.soak
 def test_edits_and_deletions_are_followed_and_the_rest_of_the_month_is_quiet(month: Month) -> None:
-    assert below(month.day("two more threads", site_days=3)) == NEWS
+    others = {"dcard_posts/mood", "threads_posts/失戀"}
+    ran = below(month.day("two more threads; on the other sites new posts, an edit, a 404", site_days=3))
+    assert set(ran) == {*NEWS, *others} and twice(ran) == []
     ran = below(month.day("a post was edited; the window of the recipe has passed", site_days=1))
-    assert set(ran) == {*NEWS, *TRAINED} and twice(ran) == [], month.reasons
-    # A 404 may be a mistake of the site: one is no news, the second says that the post is gone.
-    assert below(month.day("a post was taken down", site_days=1)) == []
-    assert below(month.day("it is still gone: it goes from corpus and mixes")) == NEWS
+    assert {*NEWS[:3], *TRAINED} <= set(ran) and twice(ran) == [], month.reasons
+    # The replica has no cache time, so the second look at a 404 comes in the same pass; in live a day lies between.
+    ran = below(month.day("a post was taken down, and goes from corpus and mixes", site_days=1))
+    assert set(ran) == set(NEWS) and twice(ran) == []
+    assert below(month.day("nothing")) == []
     assert below(month.day("the window of the recipe has passed")) == TRAINED, month.reasons
     while len(month.table) < 30:
         assert below(month.day("nothing")) == []
