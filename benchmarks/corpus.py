@@ -1,6 +1,6 @@
 """Speed claims of the corpus room, one run on one input: CPU-seconds of this process or of the peer's.
 
-    python benchmarks/corpus.py DUMP.jsonl.gz [--rows N]
+    python benchmarks/corpus.py [DUMP.jsonl.gz] [--rows N]    # by default the real corpus
 
 Peers run in their own environments (benchmarks/peers.sh, corpus_peers.py); an absent one is skipped with its reason.
 """
@@ -26,6 +26,7 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # CPU-seconds, not wall: threa
 import orjson
 import polars as pl
 from corpus_growth import FRESH, measured, read
+from real_data import real_data
 
 from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus import setjoin
@@ -155,10 +156,11 @@ def one_per_cent(dump: Path, folder: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("dump", type=Path)
+    parser.add_argument("dump", type=Path, nargs="?")
     parser.add_argument("--rows", type=int, default=60_000, help="rows for cleaning, and posts for near duplicates")
     arguments = parser.parse_args()
-    with gzip.open(arguments.dump) as lines:
+    dump = arguments.dump or real_data("corpus", "forum_posts.jsonl.gz")
+    with gzip.open(dump) as lines:
         rows = [orjson.loads(line)["text"] or "" for line in lines]
     chosen = random.Random(1).sample(rows, min(arguments.rows, len(rows)))
     print(time.strftime("%Y-%m-%d"), Path(sys.argv[0]).name, f"--rows {len(chosen)} load {os.getloadavg()[0]:.1f}")
@@ -166,7 +168,7 @@ def main() -> None:
         cleaning(chosen, Path(name))
         texts = pl.DataFrame({"text": chosen}).select(normalised(pl.col("text")))["text"].unique(maintain_order=True)
         near_duplicates([text for text in texts if 5 <= len(text) <= 400], Path(name))
-        one_per_cent(arguments.dump, Path(name))
+        one_per_cent(dump, Path(name))
     print(f"peak memory {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024:.0f} MB")
 
 

@@ -1,10 +1,11 @@
 """How the comparison of all posts grows with the corpus, and what one per cent of new rows costs on a stored index.
 
-    python benchmarks/corpus_growth.py CLEANED.jsonl.zst [--times 0.25 0.5 1 3 10] [--plot TARGET.png]
+    python benchmarks/corpus_growth.py [CLEANED.jsonl.zst] [--times 0.25 0.5 1 3 10] [--plot TARGET.png]
 
-CLEANED is what `persona clean` wrote. Below 1x: rows of it, by chance. Above: copies of it with edits; in 9 rows of 10
-every second character is another, in the tenth one, which makes a twin. So what two texts share by accident, and the
-share of copies, grow as they do in the corpus itself; with each sixth character edited a text met six times as many.
+CLEANED is what `persona clean` wrote; by default the real corpus is cleaned first. Below 1x: rows of it, by chance.
+Above: copies of it with edits; in 5 rows of 6 every second character is another, in the sixth one, which makes a twin.
+So what two texts share by accident, and the share of copies, grow as they do in the corpus itself; with each sixth
+character edited a text met six times as many.
 Each size runs in a process of its own.
 """
 
@@ -24,8 +25,10 @@ os.environ.setdefault("POLARS_MAX_THREADS", "1")  # CPU-seconds, not wall: threa
 
 import numpy as np
 import polars as pl
+from real_data import real_data
 
-from persona_dagster.corpus.clean_file import as_posts, batches
+from persona_dagster.config.sources import load_sources
+from persona_dagster.corpus.clean_file import as_posts, batches, clean_file
 from persona_dagster.corpus.dedup import mark_duplicates
 
 FRESH = 100  # one row in so many is new
@@ -36,7 +39,7 @@ def edited(texts: pl.Series, seed: int) -> pl.Series:
     chance = np.random.default_rng(seed)
     lengths = texts.str.len_chars().to_numpy().astype(np.int64)
     units = np.frombuffer("".join(texts).encode("utf-32-le"), np.uint32).copy()
-    share = np.where(chance.random(len(texts)) < 0.9, 1 / 2, np.minimum(1 / np.maximum(lengths, 1), 1 / 6))
+    share = np.where(chance.random(len(texts)) < 5 / 6, 1 / 2, np.minimum(1 / np.maximum(lengths, 1), 1 / 6))
     chosen = chance.random(len(units)) < np.repeat(share, lengths)
     units[chosen] = chance.choice(units, chosen.sum())
     joined, ends = units.tobytes().decode("utf-32-le"), np.cumsum(lengths).tolist()
@@ -96,21 +99,36 @@ def plot(sizes: list[dict[str, float]], target: Path) -> None:
     figure.savefig(target)
 
 
+def cleaned(folder: Path) -> Path:
+    """The real corpus as `persona clean` writes it."""
+    target = folder / "cleaned.jsonl.zst"
+    clean_file(real_data("corpus", "forum_posts.jsonl.gz"), target, load_sources(folder, "live"))
+    return target
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
+    parser.add_argument("source", type=Path, nargs="?")
     parser.add_argument("--times", type=float, nargs="+", default=[0.25, 0.5, 1, 3, 10])
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--only", type=float, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
-    if arguments.only:
+    if arguments.source is None:
+        with tempfile.TemporaryDirectory() as folder:
+            grow(cleaned(Path(folder)), arguments.times, arguments.plot)
+    elif arguments.only:
         print(json.dumps(one_size(arguments.source, arguments.only)))
-        return
+    else:
+        grow(arguments.source, arguments.times, arguments.plot)
+
+
+def grow(source: Path, times_of: list[float], picture: Path | None) -> None:
+    """Every size in turn, a row of the table each; the plot anew after each."""
     print(time.strftime("%Y-%m-%d"), f"load {os.getloadavg()[0]:.1f}; CPU-seconds on one thread")
     print("| times | rows | copies | all rows | 1 % new, stored index | share | equal | peak GB | index MB |")
     sizes = []
-    for times in arguments.times:
-        command = [sys.executable, __file__, str(arguments.source), "--only", str(times)]
+    for times in times_of:
+        command = [sys.executable, __file__, str(source), "--only", str(times)]
         size = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
         sizes.append(size)
         print(
@@ -118,8 +136,8 @@ def main() -> None:
             f"{size['more'] / size['whole']:.1%} | {size['equal']} | {size['peak_gb']:.2f} | {size['index_mb']:.0f} |",
             flush=True,
         )
-        if arguments.plot:
-            plot(sizes, arguments.plot)
+        if picture:
+            plot(sizes, picture)
 
 
 if __name__ == "__main__":

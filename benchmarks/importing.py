@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import json
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -16,12 +15,11 @@ from itertools import islice
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from real_data import real_data
+
 from persona_dagster.digest import author_key
 from persona_dagster.records import FORUMS
 from persona_dagster.scraping.importing import open_dump, parse_import, read_dump
-
-ROOT = Path(__file__).resolve().parent.parent
-CORPUS = Path(os.environ.get("PERSONA_SHARED", ROOT.parent / "shared" / "data")) / "corpus" / "forum_posts.jsonl.gz"
 
 
 def cpu(task: Callable[[], int]) -> tuple[int, float]:
@@ -56,6 +54,6 @@ def main(path: Path, rows: int | None) -> None:
 
 if __name__ == "__main__":
     main(
-        Path(sys.argv[1]) if len(sys.argv) > 1 else CORPUS,
+        Path(sys.argv[1]) if len(sys.argv) > 1 else real_data("corpus", "forum_posts.jsonl.gz"),
         int(sys.argv[2]) if len(sys.argv) > 2 else None,
     )

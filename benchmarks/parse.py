@@ -6,9 +6,9 @@ counted as pushes with all their parts, titles, authors and times found.
 
 from __future__ import annotations
 
-import os
 import time
-from pathlib import Path
+
+from real_data import real_data
 
 from persona_dagster.scraping.ptt import parse_article
 
@@ -16,11 +16,8 @@ PASSES = 5
 
 
 def pages() -> list[tuple[str, str, bytes]]:
-    root = Path(__file__).resolve().parent.parent
-    folder = Path(os.environ.get("PERSONA_SHARED", root.parent / "shared" / "data")) / "pages" / "ptt_html"
+    folder = real_data("pages", "ptt_html")
     paths = sorted([*folder.glob("article/*"), *folder.glob("article_fragment/*")])
-    if not paths:
-        raise SystemExit(f"no real pages under {folder}; set PERSONA_SHARED")
     return [(*path.stem.split("__", 1), path.read_bytes()) for path in paths]
 
 

@@ -15,12 +15,13 @@ import time
 from pathlib import Path
 
 import dagster as dg
+from real_data import real_data
 from rich.console import Console
 
 from persona_dagster.definitions import build_defs
 from persona_dagster.defs.demo import BY_RECIPE, Pass
 from persona_dagster.records import FORUMS
-from persona_dagster.settings import PROJECT_ROOT, Settings
+from persona_dagster.settings import Settings
 
 CORPUS = ("notes_raw", "capybara_raw", "notes", "posts", "personas_config", "dialogues", "capybara_dialogues", "split")
 
@@ -35,9 +36,7 @@ def prepare(home: Path, shared: Path) -> None:
 
 
 def main() -> None:
-    shared = Path(os.environ.get("PERSONA_SHARED", PROJECT_ROOT.parent / "shared" / "data")).resolve()
-    if not shared.is_dir():
-        raise SystemExit(f"skipped: no real data at {shared}; set PERSONA_SHARED")
+    shared = real_data().resolve()
     recipe = sys.argv[1] if len(sys.argv) > 1 else None
     with tempfile.TemporaryDirectory(dir=os.environ.get("PERSONA_BENCH_DIR")) as folder:
         home = Path(folder) / "home"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -55,10 +56,12 @@ def clean(source: Path, target: Path) -> None:
     from persona_dagster.config.personas import load_personas
     from persona_dagster.config.sources import load_sources
     from persona_dagster.corpus.clean_file import clean_file
+    from persona_dagster.digest import author_key
 
     settings = Settings()
     sources, personas = load_sources(settings.config_dir, settings.profile), load_personas(settings.config_dir).personas
-    console.print(clean_file(source, target, sources, personas=personas).markdown())
+    pseudonym = partial(author_key, settings.author_secret)
+    console.print(clean_file(source, target, sources, personas=personas, author_key=pseudonym).markdown())
 
 
 @app.command()

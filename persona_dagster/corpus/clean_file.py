@@ -8,7 +8,7 @@ from __future__ import annotations
 import gzip
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
 
@@ -23,6 +23,7 @@ from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import KINDS, SOURCES
 from persona_dagster.records import POST_SCHEMA
 
+AuthorKey = Callable[[str, str], str]  # of a source and an author
 BATCH_BYTES = 12 << 20  # about 30,000 posts: under 500 MB with all columns of a batch in memory (16: 529 MB)
 # The import schema; what a row has besides is not written again.
 ROW_SCHEMA = pl.Schema(
@@ -43,6 +44,7 @@ ROW_SCHEMA = pl.Schema(
         ),
         pl.String(),
     )
+    | {"flags": pl.List(pl.String)}  # of a dump that was cleaned before
 )
 
 
@@ -124,16 +126,26 @@ def as_posts(rows: pl.DataFrame) -> pl.DataFrame:
         pl.col("text").fill_null("").alias("text_raw"),
         pl.col("author").alias("author_key"),
         *(pl.lit(None, dtype=POST_SCHEMA[name]).alias(name) for name in UNSAID),
-        pl.lit([], dtype=pl.List(pl.String)).alias("flags"),
+        # What went into the row before it went there once and for all; the rest is judged anew.
+        pl.col("flags").fill_null([]).list.set_intersection(["joined"]),
     ).select(list(POST_SCHEMA))  # fmt: skip
+
+
+def _pseudonyms(rows: pl.DataFrame, author_key: AuthorKey | None) -> pl.Series:
+    """Authors by key; nobody, without one."""
+    pairs = rows.select("source", "author")
+    keys = {pair: author_key(*pair) for pair in pairs.drop_nulls().unique().iter_rows()} if author_key else {}
+    return pl.Series("author", [keys.get(pair) for pair in pairs.iter_rows()], dtype=pl.String)
 
 
 def clean_batch(
     rows: pl.DataFrame,
     sources: Sources,
     funnel: Funnel,
+    *,
     simplified: Simplified = "convert",
     personas: Mapping[str, Any] | None = None,
+    author_key: AuthorKey | None = None,
 ) -> pl.DataFrame:
     """One batch cleaned: the import schema again, with `text` clean and `lang`, `quoted`, `flags`, `usable` added."""
     posts = as_posts(rows).with_row_index("place")
@@ -145,7 +157,7 @@ def clean_batch(
         funnel.add(result.funnel)
         cleaned.append(result.frame.with_columns(kept["place"], usable().alias("usable")))
     out = pl.concat(cleaned).sort("place")
-    carried = rows.select("id", "author", "created_at", "score", "floor")[out["place"]]
+    carried = rows.select("id", _pseudonyms(rows, author_key), "created_at", "score", "floor")[out["place"]]
     return pl.concat(
         [
             out.select(
@@ -164,9 +176,11 @@ def clean_file(
     *,
     simplified: Simplified = "convert",
     personas: Mapping[str, Any] | None = None,
+    author_key: AuthorKey | None = None,
 ) -> Funnel:
     """`src` cleaned into `dst` (JSON lines, put in place whole); returns what the rules did.
 
+    `author_key` (source, author) names authors in `dst`; without it they are left out.
     Floods and copypasta are judged within a batch of 12 MB. Raises DumpFormatError naming the file and block.
     """
     funnel = Funnel()
@@ -176,7 +190,9 @@ def clean_file(
         with temporary.open("wb") as file:
             with _writer(file, dst.suffix) as target:
                 for rows in batches(src):
-                    clean_batch(rows, sources, funnel, simplified, personas).write_ndjson(target)
+                    clean_batch(
+                        rows, sources, funnel, simplified=simplified, personas=personas, author_key=author_key
+                    ).write_ndjson(target)
                 target.flush()
             if not file.closed:
                 file.flush()

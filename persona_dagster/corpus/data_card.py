@@ -16,13 +16,16 @@ from typing import Any
 
 import polars as pl
 
-from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.funnel import Funnel, RuleCount
+from persona_dagster.corpus.privacy import DETECTORS
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.warehouse import run_sql
 
 Bars = list[tuple[str, float]]
 # Qwen and Llama 3 spend about 0.8 tokens on a Han character and 1.3 on an English word (4.5 letters).
 TOKENS_PER_HAN, LETTERS_PER_TOKEN = 0.8, 4.0
+MASKED = f"<(?:{'|'.join(kind for kind, *_ in DETECTORS)})>"
+BOARD = ("source", "board", "rows", "usable", "copies", "personal_data", "tokens")
 
 
 def _numbers(frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None) -> dict[str, Any]:
@@ -33,9 +36,11 @@ def _numbers(frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None) 
         text.str.len_chars().alias("chars"),
         (han * TOKENS_PER_HAN + (text.str.len_chars() - han) / LETTERS_PER_TOKEN).alias("tokens"),
         usable().alias("usable"),
+        pl.col("text_raw").str.extract_all(MASKED).alias("masked"),
         pl.col("dup_of").is_not_null().alias("copy"),
     )  # fmt: skip
-    boards, lengths, years = (run_sql(f"card_{name}", shape=shape) for name in ("boards", "lengths", "years"))
+    parts = ("boards", "lengths", "years", "personal_data")
+    boards, lengths, years, personal = (run_sql(f"card_{name}", shape=shape) for name in parts)
     return {
         "funnel": funnel.to_dict(),
         "rows": len(frame),
@@ -44,6 +49,8 @@ def _numbers(frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None) 
         "boards": boards.to_dicts(),
         "lengths": [(f"{least}-{most or ''}", rows) for least, most, rows in lengths.iter_rows()],
         "years": list(years.iter_rows()),
+        "personal_data": [(kind.strip("<>"), found, boards) for kind, found, boards in personal.iter_rows()],
+        "examples": {name: count.examples for name, count in funnel.trace.rules.items()},
         "duplicates": []
         if matches is None
         else [tuple(r.values()) for r in matches.group_by("cause").len().sort("cause").to_dicts()],
@@ -89,11 +96,13 @@ def _markdown(numbers: dict[str, Any], funnel: Funnel, title: str) -> str:
             "|---|--:|",
             *(f"| {cause} | {count:,} |" for cause, count in numbers["duplicates"]),
         ]
-    lines += ["", "| source | board | rows | usable | copies | tokens |", "|---|---|--:|--:|--:|--:|"]
-    lines += [
-        f"| {b['source']} | {_cell(b['board'])} | {b['rows']:,} | {b['usable']:,} | {b['copies']:,} | {b['tokens']:,} |"
-        for b in numbers["boards"][:40]
-    ]
+    if numbers["personal_data"]:
+        lines += ["", "| personal data masked | found | boards |", "|---|--:|--:|"]
+        lines += [f"| {kind} | {found:,} | {boards:,} |" for kind, found, boards in numbers["personal_data"]]
+    lines += ["", f"| {' | '.join(BOARD).replace('_', ' ')} |", "|---|---|--:|--:|--:|--:|--:|"]
+    for board in numbers["boards"][:40]:
+        counts = " | ".join(f"{board[name]:,}" for name in BOARD[2:])
+        lines.append(f"| {board['source']} | {_cell(board['board'])} | {counts} |")
     lines += ["", "## What each rule did", ""]
     for name, count in funnel.trace.rules.items():
         lines += [f"- **{name}** ({count.rows:,} rows)"]
@@ -117,7 +126,7 @@ STYLE = """
 body{font:15px/1.5 system-ui,'Noto Sans TC',sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#111}
 table{border-collapse:collapse;margin:.8em 0}td,th{border-bottom:1px solid #ddd;padding:.2em .7em;text-align:left}
 td:nth-child(n+2){font-variant-numeric:tabular-nums}details{margin:.3em 0}h1,h2{font-weight:600}
-code{background:#f4f4f5;padding:.1em .3em;white-space:pre-wrap}img{max-width:100%}
+code{background:#f4f4f5;padding:.1em .3em;white-space:pre-wrap}img{max-width:49%}
 """
 
 
@@ -138,7 +147,6 @@ def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], titl
             ("Removed", funnel.removed),
             ("Flags", funnel.flags),
             ("Languages", funnel.languages),
-            ("Personal data masked", funnel.personal_data),
             ("Labels that no configuration names", funnel.unknown_labels),
         )
         if values
@@ -148,28 +156,43 @@ def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], titl
         if numbers["duplicates"]
         else "<p>none</p>"
     )
-    boards = _table(
-        ["source", "board", "rows", "usable", "copies", "tokens"],
-        [[b[k] for k in ("source", "board", "rows", "usable", "copies", "tokens")] for b in numbers["boards"]],
-    )
+    personal = _table(["kind", "found", "boards"], [list(row) for row in numbers["personal_data"]])
+    boards = _table([n.replace("_", " ") for n in BOARD], [[b[n] for n in BOARD] for b in numbers["boards"]])
     size = f"{funnel.rows_in:,} rows in, {numbers['rows']:,} out, {numbers['usable']:,} usable"
     return (
         f'<!doctype html><html lang="zh-Hant"><meta charset="utf-8"><title>Data card: {html.escape(title)}</title>'
         f"<style>{STYLE}</style><h1>Data card: {html.escape(title)}</h1>"
         f"<p>{size}, about {numbers['tokens_usable_estimate']:,} tokens.</p>{images}{counts}"
-        f"<h2>Copies</h2>{copies}<h2>By board</h2>{boards}<h2>What each rule did</h2>{rules}</html>"
+        f"<h2>Personal data masked</h2>{personal}<h2>Copies</h2>{copies}<h2>By board</h2>{boards}"
+        f"<h2>What each rule did</h2>{rules}</html>"
     )
 
 
-def funnel_of(frame: pl.DataFrame) -> Funnel:
-    """The counts that finished rows still tell, for a card over many partitions; the rules' own stand with each."""
-    return Funnel(
+def funnel_of(frame: pl.DataFrame, cards: Path) -> Funnel:
+    """The counts that finished rows still tell, and what the cards of their boards (below `cards`) say of the rules."""
+    whole = Funnel(
         rows_in=frame.height,
         rows_out=frame.height,
         usable=frame.filter(usable()).height,
         flags=Counter(frame["flags"].explode().drop_nulls()),
         languages=Counter(frame["lang"].drop_nulls()),
     )
+    parts = frame.select("source", "board").unique().rows()
+    # Imported rows stand in a partition of that name, whatever their boards.
+    for source, board in sorted({*parts, *((source, "import") for source, _ in parts)}):
+        card = cards / card_name(source, [board]) / "data_card.json"
+        if card.exists():
+            numbers = json.loads(card.read_text(encoding="utf-8"))
+            part = Funnel(unknown_labels=Counter(numbers["funnel"]["unknown_labels"]))
+            for name, count in numbers["funnel"]["rules"].items():
+                part.trace.rules[name] = RuleCount(**count, examples=[tuple(e) for e in numbers["examples"][name]])
+            whole.add(part)
+    return whole
+
+
+def card_name(source: str, boards: list[str]) -> str:
+    """The folder of a partition's card."""
+    return f"{source}-{'-'.join(boards[:1])}"
 
 
 def write_data_card(
@@ -183,7 +206,7 @@ def write_data_card(
             ("characters of usable rows", [(label, float(count)) for label, count in numbers["lengths"]]),
             ("rows by year", [(label, float(count)) for label, count in numbers["years"]]),
             ("rows by flag", [(flag, float(count)) for flag, count in funnel.flags.most_common(12)]),
-            ("personal data by kind", [(kind, float(count)) for kind, count in funnel.personal_data.most_common()]),
+            ("personal data by kind", [(kind, float(found)) for kind, found, _ in numbers["personal_data"]]),
         )
         if bars
     }

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from bisect import bisect_left, insort
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import polars as pl
 
@@ -53,7 +54,8 @@ def emails(text: str) -> Iterator[Span]:
 
 
 PHONE = re.compile(
-    r"(?<![0-9A-Za-z_/$＄])(?<![0-9][.\-:])(?:\(?\+?\(?886\)?[-\s]{0,2}\(?0?\)?|\(?0)[1-9](?:[-\s().]{0,2}[0-9]){6,9}"
+    r"(?:(?<![0-9A-Za-z_/$＄])|(?<=[0-9][ap]m))(?<![0-9][.\-:])"
+    r"(?:\(?\+?\(?886\)?[- ]{0,2}\(?0?\)?|\(?0)[1-9](?:[- ().]{0,2}[0-9]){6,9}"
     r"(?:[ ]?(?:#|分機[:： ]?|ext\.? ?|轉 ?)[0-9]{1,6})?(?![0-9A-Za-z_])"
     r"|(?<![0-9,.])09[0-9]{2},[0-9]{3},[0-9]{3}(?![0-9,])",
     re.IGNORECASE,
@@ -78,39 +80,58 @@ LANDLINES = (
 )
 LANDLINE = re.compile("|".join(f"(?:{pattern})" for pattern, _ in LANDLINES))
 PHONE_WORD = re.compile(
-    r"(?:電話|手機|市話|專線|聯絡|連絡|洽詢|來電|傳真|撥打|撥|客服|打給|號碼|tel|phone|fax|mobile|call)[^0-9\n]{0,8}$",
+    r"(?:電 ?話|手機|市話|專線|聯絡|連絡|洽詢|來電|傳真|撥打|撥|客服|打給|號碼|tel|phone|fax|mobile|call)"
+    r"[^0-9\n]{0,8}$",
     re.I,
 )
 NOT_A_PHONE = re.compile(
     r"(?:訂單|單號|編號|流水號|序號|統編|統一編號|代碼|發票|學號|料號|型號|案號|字第|條碼|帳號|帳戶|戶頭|匯款|轉帳|"
-    r"ISBN|NT\$?|NTD|USD|金額|共|約|ID|文章代碼|AID|sn|serial|no\.)[^0-9\n]{0,4}$",
+    r"ISBN|NT\$?|NTD|USD|金額|(?<!預)約|ID|文章代碼|AID|sn|serial|no\.)[^0-9\n]{0,4}$|共[ :：]{0,2}$",
     re.IGNORECASE,
 )
-QUANTITY = re.compile(r"^ ?(?:元|塊|円|萬|億|人|次|張|股|筆|票|點|%|％|公尺|公里|mm|cm|GB|MB)", re.IGNORECASE)
+QUANTITY = re.compile(
+    r"^ ?(?:元|塊|円|萬|億|人|次|張(?!先生|小姐|太太|老師|同學|媽|爸)|股|筆|票|點|%|％|公尺|公里|mm|cm|GB|MB)",
+    re.IGNORECASE,
+)
+
+
+# A name of PTT that is a number: a0912345678.
+NAMED_PHONE = re.compile(r"(?<![A-Za-z0-9])[A-Za-z]{1,2}(?P<number>09[0-9]{8})(?![0-9A-Za-z])")
 
 
 def phones(text: str) -> Iterator[Span]:
     for found in PHONE.finditer(text):
-        start, end = found.span()
-        spelt = found.group()
-        number = re.split(r"#|分機|ext|轉", spelt, maxsplit=1, flags=re.IGNORECASE)[0]
-        digits = re.sub(r"\D", "", number)
-        abroad = digits.startswith("886")
-        if abroad:
-            digits = "0" + digits[3:].lstrip("0")
-        before = text[max(0, start - 14) : start]
-        if NOT_A_PHONE.search(before) or QUANTITY.match(text[end : end + 4]):
-            continue
-        if re.fullmatch(r"09\d{8}", digits):
-            if not re.search(r"\d{4}[./]\d{2}[./]\d{2}", number):
-                yield start, end
-        elif LANDLINE.fullmatch(digits):
-            separated = re.match(r"\(0\d{1,3}\)|0\d{1,3}[-\s)]", number) is not None
-            if separated or abroad or PHONE_WORD.search(before):
-                yield start, end
+        start = found.start()
+        whole = found.group()
+        # What follows a number after a space may be another one (an hour, the number of a list).
+        for spelt in (whole, *(whole[: space.start()] for space in reversed([*re.finditer(" +", whole)]))):
+            if _is_phone(text, start, spelt):
+                yield start, start + len(spelt)
+                break
     for found in SPOKEN_PHONE.finditer(text):
         if not found.group().isascii():
             yield found.span()
+    for found in NAMED_PHONE.finditer(text):
+        yield found.span("number")
+
+
+def _is_phone(text: str, start: int, spelt: str) -> bool:
+    end = start + len(spelt)
+    number = re.split(r"#|分機|ext|轉", spelt, maxsplit=1, flags=re.IGNORECASE)[0]
+    digits = re.sub(r"\D", "", number)
+    abroad = digits.startswith("886")
+    if abroad:
+        digits = "0" + digits[3:].lstrip("0")
+    before = text[max(0, start - 14) : start]
+    if NOT_A_PHONE.search(before) or QUANTITY.match(text[end : end + 4]):
+        return False
+    if re.fullmatch(r"09\d{8}", digits):
+        return not re.search(r"\d{4}[./]\d{2}[./]\d{2}", number)
+    if not LANDLINE.fullmatch(digits):
+        return False
+    separated = re.match(r"\(0\d{1,3}\)|0\d{1,3}[- )]", number) is not None
+    alone = before[-1:] in ("", "\n") and text[end : end + 1] in ("", "\n")  # a line of its own, below an address
+    return separated or abroad or alone or PHONE_WORD.search(before) is not None
 
 
 IPV4 = re.compile(r"(?:(?<![0-9A-Za-z_.\-/])|(?<=[iI][pP]))(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?![0-9a-z_]|\.[0-9])")
@@ -183,7 +204,7 @@ LOOKS = r"(?P<other>@?(?=[A-Za-z0-9.\-]{0,29}[0-9._])(?=[0-9._\-]{0,29}[A-Za-z])
 def _site(latin: str, han: str) -> re.Pattern[str]:
     # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
     name = rf"(?<![A-Za-z0-9<])(?:(?:{latin})(?=id|[^A-Za-z0-9])|{han})"
-    return re.compile(rf"{name}[ ]?(?:的)?(?:{NAMED}{HANDLE}|{LOOSE}{LOOKS})", re.IGNORECASE)
+    return re.compile(rf"{name}[ ]?(?:🆔|的|官方帳號|官方)?[ ]?(?:{NAMED}{HANDLE}|{LOOSE}{LOOKS})", re.IGNORECASE)
 
 
 LINE_ID = _site("line", "賴")
@@ -365,11 +386,14 @@ USER = re.compile(
 MENTION = re.compile(
     r"(?<![A-Za-z0-9_.@＠/])[@＠](?!(?:property|override|staticmethod|classmethod|media|click|import|param|return|types|app|test"
     r"|dataclass|cache|component|keyframes|autowired|entity|bean|input|change|submit|angular|babel|vue|nestjs|deprecated)(?![A-Za-z0-9_]))"
-    r"(?P<name>[A-Za-z][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@(/])",
+    r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@(/])",
     re.IGNORECASE,
 )
 
 
+QUANTITY_NAME = re.compile(
+    r"[0-9._]*(?:p|fps|g?hz|[mckµ]?m|[gmk]b|k?w|k|[ap]m|mah|v|x|nd|st|th)?", re.IGNORECASE
+)  # 1080p@60fps
 MAIL_HOST = re.compile(
     r"\.(?:edu|com|org|net|gov|idv|mil)(?:\.tw)?$", re.IGNORECASE
 )  # the half of an address: @gm.x.edu.tw
@@ -380,7 +404,8 @@ def users(text: str) -> Iterator[Span]:
         group = next(name for name, value in found.groupdict().items() if value is not None)
         yield found.span(group)
     for found in MENTION.finditer(text):
-        if not MAIL_HOST.search(found["name"]):
+        name = found["name"]
+        if not MAIL_HOST.search(name) and not QUANTITY_NAME.fullmatch(name):
             yield found.span()
 
 
@@ -395,7 +420,7 @@ DETECTORS: tuple[tuple[str, Detector, re.Pattern[str]], ...] = (
     ("ADDRESS", addresses, re.compile(r"[號号]")),
     ("PHONE", phones, re.compile(r"0\)?[1-9]|886|[零〇][九9]")),
     ("BANK", bank_accounts, re.compile(r"[0-9]{3}[0-9 )）\-]{6}")),
-    ("USER", users, re.compile(r"作者|引述|※|@[A-Za-z]|[推噓→]|\n[0-9]{4}-")),
+    ("USER", users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓→]|\n[0-9]{4}-")),
 )
 INSIDE_URLS = {"EMAIL", "LINE_ID", "IG_ID", "FB_ID", "IP"}  # the rest read digits of a link as numbers of people
 
@@ -409,10 +434,16 @@ def find(text: str) -> list[tuple[int, int, str]]:
         if not anchor.search(folded):
             continue
         for start, end in detector(folded):
-            in_link = kind not in INSIDE_URLS and any(start < right and left < end for left, right in links)
-            if not in_link and not any(start < right and left < end for left, right, _ in taken):
-                taken.append((start, end, kind))
-    return sorted(taken)
+            in_link = kind not in INSIDE_URLS and _overlaps(links, start, end)
+            if not in_link and not _overlaps(taken, start, end):
+                insort(taken, (start, end, kind))
+    return taken
+
+
+def _overlaps(spans: Sequence[tuple[int, int] | tuple[int, int, str]], start: int, end: int) -> bool:
+    """Whether one of the spans, which are in order and apart, shares a character with this one."""
+    after = bisect_left(spans, (end,))
+    return after > 0 and spans[after - 1][1] > start
 
 
 def mask(text: str) -> tuple[str, Counter[str]]:

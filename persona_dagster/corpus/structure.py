@@ -38,7 +38,8 @@ FLATTENED = re.compile(r"^[ ※]*引述 ?《|^ ?[:：][^\n]{40}|(?: : [^\n]{1,20
 # What ends such a line: the app's signature, the next article, the signature after a lone mark.
 FLAT_TAIL = re.compile(
     r"[-—]{0,6} ?[Ss]ent ?[Ff]rom|[ ─]作者:? ?<USER> ?(?:看板|站內)|※ ?發信站|[.。]?引述 ?《[^》\n]{1,60}》之銘言"
-    r"|(?<!-)--(?!-)(?=[^\n]{0,160}\Z)|(?<=[？?！!。卦])(?:--|----)(?![->])|(?<=[^ -~])----(?=[^ -~])"
+    r"|(?<!-)--(?!-)(?=[^\n]{0,160}\Z)|(?<=[？?！!。卦])(?:--|----)(?![->])"
+    r"|(?<=[^ -~])----(?=[^ -~])(?!補充|更新|編輯|以下)"
 )
 # Far from the end, the mark parts an article from its author's answers to pushes: whose are which, nobody can tell.
 LONE_MARK = re.compile(r"[\u3400-\u9fff）)」？！。]--[\u3400-\u9fff「]")
@@ -93,8 +94,13 @@ def _wrapped(before: str, width: int, tight: str) -> bool:
     if not before or not tight or OWN_LINE.match(tight):
         return False
     if WRAP_FROM <= width <= WRAP_TO:
-        bare = before[-1] in CLOSING and before[-2:-1] not in SENTENCE_ENDS
-        return bare or before[-1] not in SENTENCE_ENDS
+        if before[-1] not in CLOSING:
+            return before[-1] not in SENTENCE_ENDS
+        if before[-2:-1] in SENTENCE_ENDS:
+            return False
+        if before[-1] in "」』）":  # read: right in 44 of 47; after ) and 】 in 2 of 12
+            return tight[0] not in "（(「『【·" and not tight[0].isdigit()
+        return tight[0] in "、，。；！？的"
     word = FIRST_WORD.match(tight)
     no_room = word is not None and width + 1 + len(word[0]) > SPLITS_WORDS
     return (
@@ -109,9 +115,10 @@ def rejoin(lines: list[str]) -> str:
     """Lines joined where the editor broke them: a full line followed by one that does not begin anew."""
     joined: list[str] = []
     width, last = 0, ""
+    listed = sum(line.startswith("．") for line in lines) > 1  # one alone stands within a foreign name
     for line in lines:
         tight = line.rstrip()
-        if joined and _wrapped(last, width, tight):
+        if joined and _wrapped(last, width, tight) and not (listed and tight[0] == "．"):
             before = joined[-1]
             words = before[-1].isascii() and tight[0].isascii() and tight[0].isalnum() and width < SPLITS_WORDS
             apart = " " if words and not LINK_TO_THE_END.search(before) else ""
@@ -135,6 +142,10 @@ def _one_line(text: str) -> Article:
     if FLATTENED.search(text):
         return Article(own=text, steps=["flattened"], flattened=True)
     tail = FLAT_TAIL.search(text)
+    if (
+        tail and tail[0] == "----" and text[-2:] in ("卦？", "卦?", "嗎？", "嗎?")
+    ):  # still the article, its question comes last
+        tail = None
     own = text[: tail.start()] if tail else text
     steps = ["flat_tail"] if tail else []
     mixed = LONE_MARK.search(own) is not None

@@ -8,7 +8,7 @@ import dagster as dg
 import polars as pl
 
 from persona_dagster.corpus.clean import clean_posts
-from persona_dagster.corpus.data_card import funnel_of, write_data_card
+from persona_dagster.corpus.data_card import card_name, funnel_of, write_data_card
 from persona_dagster.corpus.dedup import dedup_version, mark_duplicates
 from persona_dagster.corpus.labels import labels_version
 from persona_dagster.corpus.quality import usable
@@ -88,7 +88,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     rows = without_forgotten(posts_frame(parsed.posts), house.settings.home)
     cleaned = clean_posts(rows, source, house.sources, personas=house.personas().personas)
     card = write_data_card(
-        cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / f"{source}-{'-'.join(boards[:1])}"
+        cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / card_name(source, boards)
     )
     return versioned(
         cleaned.frame,
@@ -120,12 +120,9 @@ def _posts(house: House) -> dg.AssetsDefinition:
     def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
         everything = pl.concat([ptt_posts, dcard_posts, threads_posts])
         deduplicated = mark_duplicates(everything, house.settings.warehouse.with_name("dedup"))
-        card = write_data_card(
-            deduplicated.frame,
-            funnel_of(deduplicated.frame),
-            deduplicated.matches,
-            house.settings.reports_dir / "corpus" / "posts",
-        )
+        cards = house.settings.reports_dir / "corpus"
+        funnel = funnel_of(deduplicated.frame, cards)
+        card = write_data_card(deduplicated.frame, funnel, deduplicated.matches, cards / "posts")
         return versioned(
             deduplicated.frame,
             POST_MEANING,

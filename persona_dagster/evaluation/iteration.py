@@ -197,9 +197,14 @@ def markdown(runs: list[Run], table: list[tuple[str, list[tuple[str, list[str]]]
     return "\n".join(lines)
 
 
+def _voiced(runs: list[Run]) -> list[Run]:
+    """The runs that were asked for a voice: a plain chat model has the judge in its report, and nothing to judge."""
+    return [run for run in runs if run.value("fidelity_adapter") is not None]
+
+
 def warnings(runs: list[Run]) -> list[str]:
     """Why some numbers of the table may not be set against each other."""
-    voiced = [run for run in runs if run.metrics["detail"]["voices"]]
+    voiced = _voiced(runs)
     found = []
     if len({run.metrics["detail"]["judge"]["digest"] for run in voiced}) > 1:
         found.append("The voices were judged by different judges: compare the gains over the base, not the shares.")
@@ -211,8 +216,8 @@ def warnings(runs: list[Run]) -> list[str]:
 
 
 def samples(runs: list[Run]) -> list[dict[str, Any]]:
-    """Prompts that at least two runs answered, personas in turn, with each run's answer."""
-    voiced = [run for run in runs if run.metrics["detail"]["voices"]]
+    """Prompts that all runs with voices answered, personas in turn, with each run's answer."""
+    voiced = _voiced(runs)
     frames = {
         run.recipe: {
             (row["suite"], row["prompt_id"]): row

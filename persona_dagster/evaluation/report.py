@@ -24,6 +24,11 @@ TEMPLATES = Path(__file__).parent / "templates"
 WORDS = {"green": "Ready", "amber": "Undecided", "red": "Not ready"}
 NAMES = {"human": "People", "base": "Base", "fewshot": "Few-shot", "adapter": "Adapter"}
 SAMPLES = 6  # a persona
+# Gates judge voice, loss, copying and residue; that a small model makes no sense, a reader sees at once.
+PRACTICE = (
+    "The base that comes with the package is small and was taught English: its Chinese takes on the form of a voice, "
+    "and makes little sense. It shows every step at work; release a model of the mission's own size."
+)
 COLLAPSE_ROWS = [
     ("distinct_1", "distinct-1", "plain"),
     ("distinct_2", "distinct-2", "plain"),
@@ -143,6 +148,8 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     failed = [gate["title"].lower() for gate in metrics["gates"] if gate["verdict"] == "red"]
     if failed:
         sentences.append(f"Failed: {'; '.join(failed)}.")
+    if str(metrics["settings"]["base"]["model"]).startswith("bundled:"):
+        sentences.append(PRACTICE)
     return sentences
 
 

@@ -83,6 +83,8 @@ def test_a_ptt_article_becomes_its_author_s_words(frame_of, sources):
         ("threads", "post", "直播完成了！\nyoutube.com/live…\nyoutube.com\n油洗頭必看", "直播完成了！"),
         ("threads", "post", "哪一個？\n左邊\n41%\n右邊\n59%\n17票 · 票選活動已結束", "哪一個？\n左邊\n右邊"),
         ("ptt", "post", "吃完了\n圖文網誌：https://x.tw/a\n推薦", "吃完了\n推薦"),
+        ("dcard", "post", "先上張照片：\nhttps://i.imgur.com/a.jpg\n好看嗎", "先上張照片：\n好看嗎"),
+        ("threads", "post", "今天真的很累喔\n翻譯", "今天真的很累喔"),
         ("ptt", "post", "以下有雷\n.\n.\n.\n.\n他死了", "以下有雷\n\n他死了"),
         ("ptt", "post", "5.完整新聞連結 (或短網址)不可用YAHOO、LINE等轉載媒體:\n我的心得", "我的心得"),
         ("ptt", "post", "我的想法\n本網站已依台灣網站內容分級規定處理。此區域為限制級", "我的想法"),
@@ -195,6 +197,7 @@ def test_an_article_without_line_ends_ends_where_its_mark_stands():
     answers = "他們說得也對不過我還是這樣想的" * 12
     assert take_apart(f"為什麼會這樣呢？--{answers}").own == "為什麼會這樣呢？"
     assert take_apart("身為粉絲實在是氣氣氣----對呀什麼心態--").own == "身為粉絲實在是氣氣氣"
+    assert take_apart("第一段----第二段，有沒有八卦？").own == "第一段----第二段，有沒有八卦？"
     assert take_apart(f"這件事我覺得還好--{answers}").flattened
     assert not take_apart("這件事我覺得--- 還好").flattened
 
@@ -219,7 +222,9 @@ def test_replies_to_news_are_words_of_their_own_and_placeholders_are_no_words(fr
 def test_wrapped_lines_join_and_authored_lines_do_not():
     full = "這一行剛好寫滿了三十九個全形字所以編輯器把它從中間硬生生地切斷成為兩行文字哦對啊可是我還是想把它寫完"
     assert take_apart(f"{full[:39]}\n{full[39:]}\n短行\n另一行\n--").own == f"{full}\n短行\n另一行"
+    assert "\n" in take_apart(f"{full[:38]}】\n{full[39:]}").own
     bracket = full[:38] + "」"
+    assert "\n" in take_apart(f"{bracket}\n「{full[39:]}").own
     assert take_apart(f"{bracket}\n{full[39:]}").own == bracket + full[39:], "a bracket alone ends no sentence"
     ended = full[:37] + "。」"
     assert take_apart(f"{ended}\n{full[39:]}").own == f"{ended}\n{full[39:]}"

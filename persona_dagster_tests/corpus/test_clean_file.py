@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+from functools import partial
 
 import orjson
 import pytest
@@ -10,6 +11,7 @@ import zstandard
 
 from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.clean_file import DumpFormatError, batches, clean_file
+from persona_dagster.digest import author_key
 
 STATION = "※ 發信站: 批踢踢實業坊(ptt.cc)"
 ROWS = [
@@ -49,6 +51,26 @@ def test_a_dump_is_cleaned_in_order(tmp_path, sources, suffix):
     assert (funnel.rows_in, funnel.rows_out, funnel.removed["denied_board"]) == (4, 3, 1)
     assert funnel.personal_data["PHONE"] == 1
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_authors_go_by_their_key_or_not_at_all(tmp_path, sources):
+    rows = [{"source": "ptt", "kind": "comment", "text": "好喔", "author": name} for name in ("kitty99", None)]
+    source, out = packed(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl"
+    clean_file(source, out, sources, author_key=partial(author_key, b"secret"))
+    assert [row["author"] for row in read(out)] == [author_key(b"secret", "ptt", "kitty99"), None]
+    clean_file(source, out, sources)
+    assert b"kitty99" not in out.read_bytes()
+
+
+def test_what_was_cleaned_comes_out_the_same(tmp_path, sources):
+    cut = "我覺得這件事情其實沒有那麼簡單因為大家都只看到表面"
+    pushes = [f"推 a: {cut} 08/17 02:53", f"→ a: {cut} 08/17 02:53", "→ a: 你說是不是啊 08/17 02:53"]
+    rows = [{"source": "ptt", "kind": "comment", "parent_id": "M.1", "author": "a", "text": text} for text in pushes]
+    once, twice = tmp_path / "once.jsonl", tmp_path / "twice.jsonl"
+    clean_file(packed(tmp_path / "in.jsonl", rows), once, sources, author_key=lambda *_: "key")
+    assert [row["flags"] for row in read(once)] == [[], ["joined"], ["joined"]]
+    clean_file(once, twice, sources, author_key=lambda *_: "key")
+    assert read(twice) == read(once)
 
 
 def test_sources_in_other_spellings_are_known(tmp_path, sources):

@@ -78,6 +78,18 @@ def test_a_site_inside_a_word_names_no_account(text: str) -> None:
         ("新學生信箱（@gm.nuu.edu.tw）", "新學生信箱（@gm.nuu.edu.tw）"),
         ("Fb: Taylor Cheng (台中)", "Fb: <FB_ID> (台中)"),
         ("找我 @some.shop.tw", "找我 <USER>"),
+        ("問 @_cho_ge 和 @0331haru", "問 <USER> 和 <USER>"),
+        ("錄影 1080p@60fps 很順", "錄影 1080p@60fps 很順"),
+        ("0963-631-880\n(2)第二點", "<PHONE>\n(2)第二點"),
+        ("03-5512377 11:00 開門", "<PHONE> 11:00 開門"),
+        ("意者洽 0912473073 張先生", "意者洽 <PHONE> 張先生"),
+        ("預約或訂購：0972271597", "預約或訂購：<PHONE>"),
+        ("電 話：0225238000", "電 話：<PHONE>"),
+        ("台北市\n0225238000\n11:00", "台北市\n<PHONE>\n11:00"),
+        ("9:30pm02 2523 8000#3236", "9:30pm<PHONE>"),
+        ("推 a0933954587 的分析", "推 a<PHONE> 的分析"),
+        ("共 0912345678 元", "共 0912345678 元"),
+        ("LINE🆔：@abc.shop", "LINE🆔：<LINE_ID>"),
     ],
 )
 def test_what_a_reader_of_the_masked_corpus_found(text: str, masked: str) -> None:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from persona_dagster.corpus import rules
+from persona_dagster.corpus import privacy, rules, structure
 from persona_dagster.corpus.engine import apply_rule, apply_rules
 from persona_dagster.corpus.funnel import Trace
 from persona_dagster.corpus.rules import RuleError, clean_text, load_rules, rules_for, rules_version
@@ -176,3 +176,59 @@ def test_the_version_is_stable_and_follows_the_rules(monkeypatch, tmp_path):
     assert rules_version() == before
     (tmp_path / "rules.yaml").write_bytes(b"[]")
     assert rules_version() != before
+
+
+HOSTILE = [
+    *(
+        "a",
+        "a@",
+        "a.",
+        "@a",
+        "0",
+        "09",
+        "0-",
+        "1.",
+        "(0",
+        "::",
+        "f:",
+        "fb ",
+        "line:",
+        "ig的",
+        "路",
+        "街1號",
+        "市區路1",
+        "號",
+    ),
+    *(
+        "-",
+        "--",
+        "字----",
+        "？--",
+        ": ",
+        ": :",
+        "> ",
+        "推 a:",
+        "※ ",
+        "引述《",
+        "作者",
+        "字\n",
+        "https://",
+        "<USER>",
+        " ",
+        "\n",
+    ),
+]
+
+
+@pytest.mark.parametrize("step", [privacy.mask, structure.take_apart], ids=["mask", "take_apart"])
+def test_what_no_rule_can_do_takes_no_more_than_linear_time_either(step):
+    for seed in HOSTILE:
+        for ending in ("", "嗎？", "\n--\n"):
+            small, large = seed * (1600 // len(seed)) + ending, seed * (25600 // len(seed)) + ending
+            start = time.perf_counter()
+            step(small)
+            middle = time.perf_counter()
+            step(large)
+            taken, before = time.perf_counter() - middle, middle - start
+            # 16 times the input: 16x is linear, 256x is quadratic; below 50 ms is noise
+            assert taken < 0.05 or taken < 80 * before, f"{seed!r}: {before:.4f}s -> {taken:.4f}s"

@@ -235,6 +235,21 @@ def test_runs_that_do_not_compare_say_so(good_report: Path, publish: Publish, tm
     assert "different test sets" in html
 
 
+def test_a_run_without_voices_takes_nothing_from_the_others(
+    good_report: Path, bad_report: Path, publish: Publish, tmp_path: Path
+) -> None:
+    plain = publish("leaking", leaking)
+    path = plain / "metrics.json"
+    metrics = json.loads(path.read_text(encoding="utf-8"))
+    metrics["detail"]["judge"]["digest"] = metrics["test"]["digest"] = "its own"
+    metrics["intervals"]["fidelity_adapter"]["value"] = None
+    path.write_text(json.dumps(metrics), encoding="utf-8")
+    folders = {"persona_v1": bad_report, "persona_v2": good_report, "capybara_qlora": plain}
+    html = write_iteration_report(folders, tmp_path).path.read_text(encoding="utf-8")
+    assert html.count('class="sample"') == 6
+    assert "⚠" not in html
+
+
 def test_numbers_for_people() -> None:
     assert figure(None) == "–"
     assert figure(0.123456) == "0.123"
