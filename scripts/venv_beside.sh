@@ -6,6 +6,8 @@ venv_beside() {
   [ -x "$target/bin/python" ] || "$PYTHON" -m venv "$target"
   "$target/bin/python" - "$base" <<'PY'
 import pathlib, sys, sysconfig
-pathlib.Path(sysconfig.get_paths()["purelib"], "project.pth").write_text(sys.argv[1] + "\n")
+# addsitedir reads the .pth files that lie there too: the project itself is installed by one of them.
+line = f"import site; site.addsitedir({sys.argv[1]!r})\n"
+pathlib.Path(sysconfig.get_paths()["purelib"], "project.pth").write_text(line)
 PY
 }
