@@ -123,7 +123,7 @@ def headline(metrics: dict[str, Any]) -> str:
         return f"Not ready: {len(failed)} of {count} gates fail"
     if unsure:
         return f"Undecided: {len(unsure)} of {count} gates cannot be judged"
-    return f"Ready: all {count} gates pass"
+    return f"All {count} gates pass"
 
 
 def summary(metrics: dict[str, Any]) -> list[str]:
