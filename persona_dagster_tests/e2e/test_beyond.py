@@ -222,6 +222,8 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     server = moto.ThreadedMotoServer(ip_address="127.0.0.1", port=0)
     server.start()
     host, port = server.get_host_and_port()
+    # What moto holds lives as long as this process, not as its server: another test's bucket may stand there.
+    httpx.post(f"http://{host}:{port}/moto-api/reset").raise_for_status()
     try:
         for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
             monkeypatch.setenv(name, "test")
