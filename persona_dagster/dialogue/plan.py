@@ -109,7 +109,7 @@ def _size(tokens: Mapping[str, int] | None) -> pl.Expr:
 
 def _copies(by_persona: Mapping[str, pl.DataFrame], weights: list[Weight], mix: Mix) -> pl.DataFrame:
     """How many times each train dialogue is written (pair_id, copies); the mix shrinks to `max_train_rows` with its
-    weights kept. `by_persona`: pair_id and size of each dialogue."""
+    shares kept, and copies go before dialogues do. `by_persona`: pair_id and size of each dialogue."""
     orders = {name: _in_order(found, str(mix.seed)) for name, found in by_persona.items()}
     limit = None
     if mix.max_train_rows is not None:
@@ -118,10 +118,10 @@ def _copies(by_persona: Mapping[str, pl.DataFrame], weights: list[Weight], mix: 
     if mix.unit == "rows":
         whole = {name: round(size) for name, size in sizes.items()}
         total = sum(whole.values())
-        return _fill_all(orders, weights, apportion(whole, total if limit is None else min(total, limit)))
+        return _fill_all(orders, apportion(whole, total if limit is None else min(total, limit)))
 
     def scaled(scale: float) -> pl.DataFrame:
-        return _fill_all(orders, weights, {name: round(scale * size) for name, size in sizes.items()})
+        return _fill_all(orders, {name: round(scale * size) for name, size in sizes.items()})
 
     copies = scaled(1)
     low, high = 0.0, 1.0
@@ -133,27 +133,26 @@ def _copies(by_persona: Mapping[str, pl.DataFrame], weights: list[Weight], mix: 
     return copies
 
 
-def _fill_all(orders: Mapping[str, pl.DataFrame], weights: list[Weight], targets: Mapping[str, int]) -> pl.DataFrame:
-    return pl.concat(_fill(orders[weight.persona], targets[weight.persona], weight.repeats) for weight in weights)
+def _fill_all(orders: Mapping[str, pl.DataFrame], targets: Mapping[str, int]) -> pl.DataFrame:
+    return pl.concat(_fill(order, targets[persona]) for persona, order in orders.items())
 
 
-def _fill(order: pl.DataFrame, target: int, repeats: float) -> pl.DataFrame:
-    """Copies of the first dialogues of `order` (pair_id, size) that sum to `target` or nearly: as many dialogues as
-    `repeats` copies of each call for, whole copies of all of them, and one more of the very first."""
+def _fill(order: pl.DataFrame, target: int) -> pl.DataFrame:
+    """Copies of the dialogues of `order` (pair_id, size) that sum to `target` or nearly: whole copies of all of them,
+    and one more of the very first. What a dialogue not yet seen teaches, no copy does: none has one while one waits."""
     sums = order["size"].cum_sum().to_numpy()
 
     def reaching(size: float) -> int:
         """How many of the first it takes to have that size."""
         return int(np.searchsorted(sums, size)) + 1
 
-    taken = min(reaching(target / max(repeats, 1) - 1e-9), order.height)
-    each, rest = divmod(target, int(sums[taken - 1]))
+    each, rest = divmod(target, int(sums[-1]))
     more = reaching(rest) if rest else 0
     if more and sums[more - 1] - rest > rest - (sums[more - 2] if more > 1 else 0):
         more -= 1  # stopping before the border dialogue comes nearer
     more = max(more, 0 if each else 1)  # nobody goes empty
     copies = (pl.int_range(pl.len()) < more).cast(pl.Int32) + each
-    return order.head(taken).select("pair_id", copies=copies.cast(pl.Int32)).filter(pl.col("copies") > 0)
+    return order.select("pair_id", copies=copies.cast(pl.Int32)).filter(pl.col("copies") > 0)
 
 
 def _replay(train: pl.DataFrame, persona_rows: int, mix: Mix) -> pl.DataFrame:

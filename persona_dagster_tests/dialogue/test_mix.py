@@ -177,6 +177,22 @@ def test_all_persona_recipes_share_one_test_set(frame: pl.DataFrame, split: pl.D
     assert first[0]["role"] == "system" and first[-1]["content"].endswith("推 噓 --"), "raw text, always tagged"
 
 
+def test_no_dialogue_is_written_twice_while_another_waits(
+    frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path
+) -> None:
+    train = frame.join(split.filter(pl.col("split") == "train"), on="pair_id", how="semi")
+    waiting = dict(train["persona"].value_counts().iter_rows())
+    counts = {}
+    for n in (60, 120, None):
+        found = rows(write(frame, split, tmp_path / str(n), max_train_rows=n).folder / "train.jsonl")
+        for persona in {row["persona"] for row in found}:
+            names = [row["row_id"].rsplit("-", 1)[0] for row in found if row["persona"] == persona]
+            assert len(set(names)) == min(len(names), waiting[persona])
+            counts[n, persona] = len(names) / len(set(names))
+    assert max(counts.values()) > 2.5  # in the whole mix the scarcest voice stands nearly three times
+    assert all(repeats == 1 for (n, _), repeats in counts.items() if n == 60)
+
+
 def test_a_smaller_mix_is_nested_in_a_larger_one(frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path) -> None:
     names = [
         {row["row_id"] for row in rows(write(frame, split, tmp_path / str(n), max_train_rows=n).folder / "train.jsonl")}
