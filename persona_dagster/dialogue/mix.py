@@ -31,7 +31,7 @@ from persona_dagster.dialogue.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.records import PROVENANCE_SCHEMA
 
-MIX_VERSION = "1"
+MIX_VERSION = "2"
 
 CHUNK = 50_000  # dialogues held as text at a time
 BUCKET = 100_000  # rows sorted at a time

@@ -18,7 +18,7 @@ from persona_dagster.digest import file_digest, json_digest, text_digest
 from persona_dagster.training.base_model import base_revision
 
 # Raise when the trainer would make other weights of the same recipe and mix: every adapter is then stale.
-TRAINING_VERSION = "2"
+TRAINING_VERSION = "3"
 
 # How often it is looked at changes no weight; what a failing watch does, and which step is best, does.
 _UNSEEN = {"log_every", "save_every", "sample_every"}
