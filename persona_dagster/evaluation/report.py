@@ -129,7 +129,8 @@ def headline(metrics: dict[str, Any]) -> str:
 def summary(metrics: dict[str, Any]) -> list[str]:
     """What was found, in two or three sentences of numbers."""
     i, sentences = metrics["intervals"], []
-    if metrics["detail"]["voices"] and i["fidelity_adapter"]["value"] is not None:
+    voiced = bool(metrics["detail"]["voices"]) and i["fidelity_adapter"]["value"] is not None
+    if voiced:
         gain = i["fidelity_gain"]
         sure = (
             f" (95 % interval {figure(100 * gain['low'], 'one')} to {figure(100 * gain['high'], 'one')})"
@@ -148,7 +149,7 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     failed = [gate["title"].lower() for gate in metrics["gates"] if gate["verdict"] == "red"]
     if failed:
         sentences.append(f"Failed: {'; '.join(failed)}.")
-    if str(metrics["settings"]["base"]["model"]).startswith("bundled:"):
+    if voiced and str(metrics["settings"]["base"]["model"]).startswith("bundled:"):
         sentences.append(PRACTICE)
     return sentences
 

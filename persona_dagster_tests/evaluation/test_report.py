@@ -18,7 +18,7 @@ from persona_dagster.evaluation.iteration import write_iteration_report
 from persona_dagster.evaluation.job import EvaluateJob
 from persona_dagster.evaluation.measure import Material
 from persona_dagster.evaluation.prompts import Prompt
-from persona_dagster.evaluation.report import figure, marked
+from persona_dagster.evaluation.report import PRACTICE, figure, marked, summary
 from persona_dagster.training.reporting import Reporter
 from persona_dagster_tests.evaluation.test_gates import good, leaking, reciting
 
@@ -248,6 +248,16 @@ def test_a_run_without_voices_takes_nothing_from_the_others(
     html = write_iteration_report(folders, tmp_path).path.read_text(encoding="utf-8")
     assert html.count('class="sample"') == 6
     assert "⚠" not in html
+
+
+def test_only_the_packaged_base_is_called_practice(good_report: Path) -> None:
+    metrics = json.loads((good_report / "metrics.json").read_text(encoding="utf-8"))
+    for base, practice in (("bundled:smollm2-135m-instruct", True), ("tiny:llama", False), ("an/other", False)):
+        metrics["settings"]["base"]["model"] = base
+        assert (PRACTICE in summary(metrics)) is practice
+    metrics["settings"]["base"]["model"] = "bundled:smollm2-135m-instruct"
+    metrics["intervals"]["fidelity_adapter"]["value"] = None
+    assert PRACTICE not in summary(metrics), "a chat model is asked for no voice"
 
 
 def test_numbers_for_people() -> None:
