@@ -5,6 +5,12 @@ and is trusted only as far as its accuracy on human test answers, which is repor
 topic: Latin words and digits are masked, and so is what the answer repeats of its question. It learns from as much
 of a human answer as the models may write, or it would wait for the list at the end of an answer that is cut before
 it. Beside it stand markers that anyone can count.
+
+Two numbers, both 0 to 1: the share of answers in which the asked voice is the likeliest, and the clarity, the mean
+probability that the judge gives to the asked voice. The share counts a voice hardly heard and one heard at once
+alike; the clarity weighs them, and so tells two models apart over fewer prompts (after Mir et al. 2019, who measure
+the intensity of a style by a classifier's distribution instead of its first choice). Answers with hardly any Chinese
+have neither.
 """
 
 from __future__ import annotations
@@ -63,6 +69,15 @@ class Judge:
         """The voice of each answer; `unclear` for answers that are empty or hardly Chinese."""
         best = self.probabilities(answers, questions).argmax(axis=1)
         return [self.voices[place] if speaks(text) else UNCLEAR for place, text in zip(best, answers, strict=True)]
+
+    def clarity(self, answers: Sequence[str], questions: Sequence[str], asked: Sequence[str]) -> list[float | None]:
+        """The probability, 0 to 1, of the voice that each answer was asked in; 0 for answers that are `unclear`, None
+        where what was asked is no voice."""
+        told = self.probabilities(answers, questions)
+        return [
+            (float(row[self.voices.index(voice)]) if speaks(text) else 0.0) if voice in self.voices else None
+            for row, text, voice in zip(told, answers, asked, strict=True)
+        ]
 
 
 def speaks(text: str) -> bool:

@@ -20,7 +20,7 @@ ORDER: tuple[Verdict, ...] = ("green", "amber", "red")
 # Field of the recipe's gates: title in the report, and on which side of the threshold green lies. Measured numbers
 # carry the same names.
 GATES: dict[str, tuple[str, Bound]] = {
-    "min_fidelity_gain": ("Speaks in the asked voice more often than the base", "above"),
+    "min_fidelity_gain": ("Carries the asked voice more clearly than the base", "above"),
     "min_tag_obedience": ("Obeys its tag even against the topic", "at least"),
     "min_loss_gain": ("Finds human answers likelier than the base does", "above"),
     "max_train_test_gap": ("Test loss stays near train loss", "at most"),

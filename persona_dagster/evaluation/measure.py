@@ -75,7 +75,9 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
     frame = material.generations
     questions = [routing.question_of(messages) for messages in frame["messages"].to_list()]
     answers = frame["answer"].to_list()
-    heard = material.judge.hear(answers, questions) if material.judge else [None] * len(answers)
+    judge, nothing = material.judge, [None] * len(answers)
+    heard = judge.hear(answers, questions) if judge else nothing
+    clarity = judge.clarity(answers, questions, frame["asked"].to_list()) if judge else nothing
     # A reference of the tokens that were allowed could have been written in full.
     fits = [_fits(text, material.max_new_tokens) for text in frame["reference"].to_list()]
     copied = [index.look_up(text) for text in answers]
@@ -85,6 +87,7 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
     return frame.with_columns(
         pl.Series("question", questions, dtype=pl.String),
         pl.Series("heard", heard, dtype=pl.String),
+        pl.Series("clarity", clarity, dtype=pl.Float64),
         pl.Series("repetition", [collapse.repetition(text) for text in answers], dtype=pl.Float64),
         pl.Series(
             "broken",
@@ -171,8 +174,14 @@ def _voices(
     heard = judge.hear([row.answer for row in human], [row.question for row in human])
     right = [float(row.persona == voice) for row, voice in zip(human, heard, strict=True)]
     intervals["judge_accuracy"] = mean_interval(right, groups=[text_digest(row.question) for row in human])
+    questions = [row.question for row in human]
+    told = judge.clarity([row.answer for row in human], questions, [row.persona for row in human])
+    intervals["clarity_human"] = mean_interval(
+        [value for value in told if value is not None], groups=[text_digest(text) for text in questions]
+    )
     known = rows.filter(pl.col("asked").is_in(list(judge.voices))).with_columns(
-        right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64)
+        right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64),
+        voiced=(pl.col("heard") != fidelity.UNCLEAR).cast(pl.Float64),
     )
     # A voice is asked for by a tag, by what is said, or by a tag against what is said: all of them are fidelity.
     families = {
@@ -186,10 +195,14 @@ def _voices(
         for model in MODELS:
             intervals[f"{name}_{model}"] = _grouped(part.filter(pl.col("model") == model), "right")
         intervals[f"{name}_gain"] = paired_interval(*_values(part, "right", "adapter", "base"))
+    spoken = known.filter(pl.col("suite").is_in(SPOKEN))
+    for name in ("clarity", "voiced"):
+        for model in MODELS:
+            intervals[f"{name}_{model}"] = _grouped(spoken.filter(pl.col("model") == model), name)
+        intervals[f"{name}_gain"] = paired_interval(*_values(spoken, name, "adapter", "base"))
     intervals["fidelity_over_fewshot"] = paired_interval(
         *_values(known.filter(pl.col("suite") == "test"), "right", "adapter", "fewshot")
     )
-    spoken = known.filter(pl.col("suite").is_in(SPOKEN))
     detail["voices"] = list(judge.voices)
     detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
     detail["confusion"] = {"human": fidelity.confusion([row.persona for row in human], heard, judge.voices)}
@@ -208,7 +221,7 @@ def _voices(
         part = spoken.filter(pl.col("model") == model)
         answers = {v: part.filter(pl.col("asked") == v)["answer"].to_list() for v in judge.voices}
         detail["markers"][model] = fidelity.by_voice(answers)
-    return {"min_fidelity_gain": intervals["fidelity_gain"], "min_tag_obedience": intervals["contradiction_adapter"]}
+    return {"min_fidelity_gain": intervals["clarity_gain"], "min_tag_obedience": intervals["contradiction_adapter"]}
 
 
 def _values(

@@ -131,7 +131,7 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     i, sentences = metrics["intervals"], []
     voiced = bool(metrics["detail"]["voices"]) and i["fidelity_adapter"]["value"] is not None
     if voiced:
-        gain = i["fidelity_gain"]
+        gain = i["clarity_gain"]
         sure = (
             f" (95 % interval {figure(100 * gain['low'], 'one')} to {figure(100 * gain['high'], 'one')})"
             if gain["enough"]
@@ -139,7 +139,8 @@ def summary(metrics: dict[str, Any]) -> list[str]:
         )
         sentences.append(
             f"It answers in the asked voice {figure(i['fidelity_adapter']['value'], 'percent')} of the time, its base "
-            f"{figure(i['fidelity_base']['value'], 'percent')}: {figure(100 * gain['value'], 'one')} points{sure}."
+            f"{figure(i['fidelity_base']['value'], 'percent')}; it carries that voice "
+            f"{figure(100 * gain['value'], 'one')} points more clearly{sure}."
         )
     if i["loss_adapter"]["value"] is not None:
         sentences.append(
@@ -159,6 +160,8 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     i, detail = metrics["intervals"], metrics["detail"]
     voices = bool(detail["voices"])
     wanted = [
+        ("clarity", "How clearly the asked voice is heard", "the judge's mean probability for it", "percent", voices),
+        ("voiced", "A voice is heard at all", "answers with enough Chinese to hear one in", "percent", voices),
         ("fidelity", "Answers in the asked voice", "all prompts that ask for one", "percent", voices),
         ("on_topic", "… asked by tag and topic", "test rows and personas' own probes", "percent", voices),
         ("routing", "… chosen untold", "untagged prompts", "percent", voices),

@@ -338,8 +338,9 @@ def _answers(
         floor += 1
         push = line.push
         author = author_key(push.user) if push.user else None
-        # Named by content, not by place: an author may delete a push, and the others keep their names.
-        name = text_digest(f"{author}\0{push.tag}\0{push.content}\0{push.when.strip()}")[:12]
+        # Named by content, not by place: an author may delete a push, and the others keep their names. Nor by the
+        # author's pseudonym: under another key (another home, a lost file) the split would be drawn anew.
+        name = text_digest(f"{push.tag}\0{push.content}\0{push.when.strip()}")[:12]
         seen[name] = seen.get(name, 0) + 1
         text = mask(_push_text(push))
         post = _answer(root, "comment", post_id=f"{root.post_id}#{name}", parent=root.post_id, text=text, author=author)

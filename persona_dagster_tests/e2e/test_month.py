@@ -80,7 +80,6 @@ def _still(item: PttItem, day: int) -> PttItem:
 def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
     home = tmp_path_factory.mktemp("home")
     few_boards(home / "config")
-    (home / "author.key").write_bytes(b"0" * 64)  # comments are named by it, and the split goes by names
     edit_recipe(home / "config", retrain=RETRAIN)
     with (
         dg.DagsterInstance.ephemeral(str(home)) as instance,

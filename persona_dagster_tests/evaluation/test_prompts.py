@@ -34,8 +34,8 @@ def test_sixty_two_untagged_prompts_with_the_two_that_were_asked_for(personas: P
 def test_contradictions_contradict_and_are_balanced(personas: Personas) -> None:
     probes = load_probes("contradiction")
     assert all(probe["asked"] != probe["topic"] for probe in probes)
-    assert set(Counter(probe["asked"] for probe in probes).values()) == {6}
-    assert len(contradictions(personas, None)) == 18
+    assert set(Counter(probe["asked"] for probe in probes).values()) == {10}
+    assert len(contradictions(personas, None)) == 30
 
 
 def test_knowledge_probes_accept_their_answers_and_no_wrong_one() -> None:

@@ -132,6 +132,9 @@ def test_metrics_hold_flat_numbers_intervals_and_gates(good_report: Path) -> Non
         "bertscore_f1_adapter",
         "fidelity_base",
         "fidelity_adapter",
+        "clarity_human",
+        "clarity_gain",
+        "voiced_adapter",
     }
     assert wanted <= set(metrics["key"])
     assert metrics["detail"]["bertscore"]["layer"] == 9

@@ -40,10 +40,12 @@ def push(text: str = ": 好", tag: str = "推", user: str = "reader22", when: st
     )
 
 
-def parse(main: str, *, title: str = "[討論] 排隊", metas: str | None = None, key: str = ID) -> Parsed:
+def parse(
+    main: str, *, title: str = "[討論] 排隊", metas: str | None = None, key: str = ID, home: str = "key"
+) -> Parsed:
     head = METAS.format(title=title) + TIME if metas is None else metas
     page = f'<div id="main-content" class="bbs-screen bbs-content">{head}{main}</div>'
-    return parse_article(page.encode(), board="Hate", article_id=key, author_key=lambda user: f"key of {user}")
+    return parse_article(page.encode(), board="Hate", article_id=key, author_key=lambda user: f"{home} of {user}")
 
 
 def article(parsed: Parsed) -> Post:
@@ -199,6 +201,15 @@ def test_a_push_keeps_its_name_when_another_goes() -> None:
     one = parse(f"\n本文\n{STATION}{push(': 二')}{push(': 二')}")
     assert [post.post_id for post in both.posts[2:]] == [post.post_id for post in one.posts[1:]]
     assert len({post.post_id for post in both.posts}) == 4
+
+
+def test_two_homes_name_a_push_alike() -> None:
+    """Under whatever key they write pseudonyms: by these names the split is drawn."""
+    main = f"\n本文\n{STATION}{push(': 一')}\n回你\n{push(': 一', user='other11')}{push(': 二')}"
+    here, there = parse(main).posts, parse(main, home="another key").posts
+    assert [post.post_id for post in here] == [post.post_id for post in there]
+    assert len({post.post_id for post in here}) == 5
+    assert not {post.author_key for post in here} & {post.author_key for post in there}
 
 
 def test_every_real_page(shared_data: Path) -> None:
