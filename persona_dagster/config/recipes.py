@@ -101,6 +101,7 @@ class Gates(Config):
     max_train_test_gap: float | None = 1.0  # test loss minus train loss, nats a token
     min_train_loss: float | None = None  # under it, the model memorises
     min_fidelity_gain: float | None = 0.0  # of clarity: lower end of the 95 % interval, adapter minus base
+    min_voice_over_chance: float | None = 0.0  # the same of the adapter alone, over any voice at random
     min_tag_obedience: float | None = 0.4  # share of contradicting tags obeyed; one voice for all gets 1/3
     min_loss_gain: float | None = 0.0  # lower end of the 95 % interval, base minus adapter
     max_repetition: float | None = 0.25  # share of repeated 4-grams within an answer

@@ -151,7 +151,7 @@ def _verdict(house: House) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="eval_report",
         partitions_def=RECIPE_PARTITIONS,
-        description="Every gate of the recipe is green. Red stops the release of this recipe, and nothing else.",
+        description="No gate of the recipe is red. Red and amber hold its release back, and nothing else.",
     )
     def verdict(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         folder = latest(house.settings.reports_dir / context.partition_key)

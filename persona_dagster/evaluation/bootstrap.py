@@ -29,10 +29,6 @@ class Interval:
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
-    @property
-    def excludes_zero(self) -> bool:
-        return self.enough and self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
-
 
 NOTHING = Interval(None, None, None, 0, False)
 

@@ -152,6 +152,9 @@ def key_numbers(measured: Measured, gates: list[Gate]) -> dict[str, float | int]
         numbers[f"gates_{colour}"] = sum(gate.verdict == colour for gate in gates)
     for model, table in measured.detail["bertscore"]["models"].items():
         numbers[f"bertscore_rescaled_{model}"] = table["rescaled"]["F"]
+    for model, value in measured.detail["perplexity"].items():
+        if value is not None:
+            numbers[f"perplexity_{model}"] = value
     for model, table in measured.detail["collapse"].items():
         for name in ("distinct_2", "self_bleu"):
             if table[name] is not None:

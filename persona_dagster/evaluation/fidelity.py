@@ -10,7 +10,7 @@ Two numbers, both 0 to 1: the share of answers in which the asked voice is the l
 probability that the judge gives to the asked voice. The share counts a voice hardly heard and one heard at once
 alike; the clarity weighs them, and so tells two models apart over fewer prompts (after Mir et al. 2019, who measure
 the intensity of a style by a classifier's distribution instead of its first choice). Answers with hardly any Chinese
-have neither.
+count 0 in both, so a model gains on an English one by its language alone: `voices` gives what is over chance as well.
 """
 
 from __future__ import annotations
@@ -65,19 +65,14 @@ class Judge:
         texts = [mask_topic(answer[: self.hears], question) for answer, question in pairs]
         return np.asarray(self.model.predict_proba(texts)) if texts else np.zeros((0, len(self.voices)))
 
+    def weigh(self, answers: Sequence[str], questions: Sequence[str]) -> np.ndarray:
+        """`probabilities`, and a row of zeros for each answer that is `unclear`."""
+        clear = np.array([speaks(text) for text in answers], dtype=float)
+        return self.probabilities(answers, questions) * clear[:, None]
+
     def hear(self, answers: Sequence[str], questions: Sequence[str]) -> list[str]:
         """The voice of each answer; `unclear` for answers that are empty or hardly Chinese."""
-        best = self.probabilities(answers, questions).argmax(axis=1)
-        return [self.voices[place] if speaks(text) else UNCLEAR for place, text in zip(best, answers, strict=True)]
-
-    def clarity(self, answers: Sequence[str], questions: Sequence[str], asked: Sequence[str]) -> list[float | None]:
-        """The probability, 0 to 1, of the voice that each answer was asked in; 0 for answers that are `unclear`, None
-        where what was asked is no voice."""
-        told = self.probabilities(answers, questions)
-        return [
-            (float(row[self.voices.index(voice)]) if speaks(text) else 0.0) if voice in self.voices else None
-            for row, text, voice in zip(told, answers, asked, strict=True)
-        ]
+        return [self.voices[row.argmax()] if row.any() else UNCLEAR for row in self.weigh(answers, questions)]
 
 
 def speaks(text: str) -> bool:

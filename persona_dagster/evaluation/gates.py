@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
+from math import isfinite
 from typing import Any, Literal
 
 from persona_dagster.config.recipes import Gates
@@ -21,6 +22,7 @@ ORDER: tuple[Verdict, ...] = ("green", "amber", "red")
 # carry the same names.
 GATES: dict[str, tuple[str, Bound]] = {
     "min_fidelity_gain": ("Carries the asked voice more clearly than the base", "above"),
+    "min_voice_over_chance": ("Its voice follows what is asked, beyond chance", "above"),
     "min_tag_obedience": ("Obeys its tag even against the topic", "at least"),
     "min_loss_gain": ("Finds human answers likelier than the base does", "above"),
     "max_train_test_gap": ("Test loss stays near train loss", "at most"),
@@ -61,6 +63,8 @@ def judge(measured: Interval, threshold: float, bound: Bound) -> tuple[Verdict, 
     """
     if measured.value is None:
         return "amber", "not measured"
+    if not isfinite(measured.value):
+        return "red", "not a number: the adapter computes nonsense"
     missed = {
         "at most": measured.value > threshold,
         "at least": measured.value < threshold,

@@ -175,6 +175,9 @@ SECTIONS: list[tuple[str, list[tuple[str, Tell]]]] = [
         "Generation behaviour",
         [
             ("asked voice", lambda run: _spread(run, "fidelity_adapter", "percent")),
+            ("how clearly it is heard", lambda run: _spread(run, "clarity_adapter", "percent")),
+            ("… more than by the base", lambda run: _spread(run, "clarity_gain", "percent")),
+            ("… more than a voice at random", lambda run: _spread(run, "over_chance_adapter", "percent")),
             ("voice chosen untold", lambda run: _spread(run, "routing_adapter", "percent")),
             ("tag against topic", lambda run: _spread(run, "contradiction_adapter", "percent")),
             ("BERTScore F1, raw", lambda run: _spread(run, "bertscore_f1_adapter", "plain")),

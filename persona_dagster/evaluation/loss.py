@@ -97,12 +97,6 @@ def _batch_nats(model: Any, inputs: list[list[int]], labels: list[list[int]], pa
     return sums
 
 
-def mean_loss(frame: pl.DataFrame) -> float | None:
-    """Nats a token over the frame; None when it holds no token."""
-    tokens = frame["tokens"].sum()
-    return float(frame["nats"].sum()) / int(tokens) if tokens else None
-
-
 def perplexity(loss: float | None) -> float | None:
     return None if loss is None else float(np.exp(min(loss, 50)))
 
@@ -114,9 +108,12 @@ def choices(frame: pl.DataFrame) -> pl.DataFrame:
     the tokenizer cuts into more pieces.
     """
     best = (
+        # A NaN would sort first, and whatever it is of be the likeliest.
         frame.filter(pl.col("suite") == "knowledge")
+        .with_columns(pl.col("nats").fill_nan(float("inf")))
         .sort("nats", "option")
         .group_by("key", "model", maintain_order=True)
         .first()
     )
-    return best.select("key", "model", right=(pl.col("option") == 0)).sort("key", "model")
+    right = (pl.col("option") == 0) & pl.col("nats").is_finite()
+    return best.select("key", "model", right=right).sort("key", "model")

@@ -14,16 +14,15 @@ import polars as pl
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation import collapse, fidelity, forgetting, loss, residue, routing
+from persona_dagster.evaluation import collapse, forgetting, loss, residue
 from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval, paired_interval
+from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, mean_over, of_model
 from persona_dagster.evaluation.encoder import BUNDLED
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
-from persona_dagster.evaluation.prompts import Row, knowledge
-
-MODELS = ("base", "fewshot", "adapter")
-SPOKEN = ("test", "probe", "routing", "contradiction")  # suites whose answers ought to be fluent prose
+from persona_dagster.evaluation.prompts import Row, knowledge, question_of
+from persona_dagster.evaluation.voices import measure_voices
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ def measure(material: Material, scorer: Scorer) -> Measured:
     detail: dict[str, Any] = {}
     gated = {
         **_likelihood(material, intervals, detail),
-        **_voices(material, rows, intervals, detail),
+        **measure_voices(material.judge, material.test, rows, intervals, detail),
         **_collapse(rows, intervals, detail),
         **_residue(material, rows, intervals, detail),
         **_memorisation(material, rows, intervals, detail),
@@ -73,11 +72,11 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
     index = TrainIndex((row.row_id, row.answer) for row in material.train)
     tags = residue.tag_pattern(material.personas)
     frame = material.generations
-    questions = [routing.question_of(messages) for messages in frame["messages"].to_list()]
+    questions = [question_of(messages) for messages in frame["messages"].to_list()]
     answers = frame["answer"].to_list()
     judge, nothing = material.judge, [None] * len(answers)
     heard = judge.hear(answers, questions) if judge else nothing
-    clarity = judge.clarity(answers, questions, frame["asked"].to_list()) if judge else nothing
+    told = judge.weigh(answers, questions).tolist() if judge else nothing
     # A reference of the tokens that were allowed could have been written in full.
     fits = [_fits(text, material.max_new_tokens) for text in frame["reference"].to_list()]
     copied = [index.look_up(text) for text in answers]
@@ -87,7 +86,7 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
     return frame.with_columns(
         pl.Series("question", questions, dtype=pl.String),
         pl.Series("heard", heard, dtype=pl.String),
-        pl.Series("clarity", clarity, dtype=pl.Float64),
+        pl.Series("told", told, dtype=pl.List(pl.Float64)),
         pl.Series("repetition", [collapse.repetition(text) for text in answers], dtype=pl.Float64),
         pl.Series(
             "broken",
@@ -110,31 +109,13 @@ def _fits(reference: str | None, max_new_tokens: int) -> bool:
     return reference is not None and 2 * len(reference) <= max_new_tokens
 
 
-def _paired(rows: pl.DataFrame, column: str, ours: str, theirs: str) -> tuple[list[float], list[float], list[str]]:
-    """Values of `column` for prompts that both models answered, and the groups they are resampled in."""
-    keys = ["suite", "prompt_id"]
-    left, right = (rows.filter(pl.col("model") == name).select(*keys, "question", column) for name in (ours, theirs))
-    both = (
-        left.join(right.drop("question"), on=keys, suffix="_other").drop_nulls([column, f"{column}_other"]).sort(keys)
-    )
-    groups = [text_digest(question) for question in both["question"].to_list()]
-    return both[column].cast(pl.Float64).to_list(), both[f"{column}_other"].cast(pl.Float64).to_list(), groups
-
-
-def _grouped(rows: pl.DataFrame, column: str) -> Interval:
-    kept = rows.drop_nulls(column)
-    return mean_interval(
-        kept[column].cast(pl.Float64).to_list(), groups=[text_digest(text) for text in kept["question"].to_list()]
-    )
-
-
 def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict[str, Any]) -> dict[str, Interval]:
     frame = material.likelihoods.filter(pl.col("suite") != "knowledge")
     losses: dict[str, Interval] = {}
     for name, suite, model in (("base", "test", "base"), ("adapter", "test", "adapter"), ("train", "train", "adapter")):
         part = frame.filter((pl.col("suite") == suite) & (pl.col("model") == model)).sort("key")
         rates = (part["nats"] / part["tokens"]).to_list()
-        losses[name] = mean_interval(rates, part["tokens"].to_list())
+        losses[name] = mean_interval(rates, part["tokens"].to_list(), _asked(part, material))
         intervals[f"loss_{name}"] = losses[name]
     tested = frame.filter(pl.col("suite") == "test")
     both = tested.filter(pl.col("model") == "base").join(
@@ -145,6 +126,7 @@ def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict
         (both["nats"] / both["tokens"]).to_list(),
         (both["nats_adapter"] / both["tokens_adapter"]).to_list(),
         both["tokens"].to_list(),
+        _asked(both, material),
     )
     intervals["loss_gain"] = gain
     test, train = losses["adapter"].value, losses["train"].value
@@ -163,83 +145,20 @@ def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict
     return {"min_loss_gain": gain, "max_train_test_gap": gap, "min_train_loss": losses["train"]}
 
 
-def _voices(
-    material: Material, rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]
-) -> dict[str, Interval]:
-    judge = material.judge
-    if judge is None:
-        detail["voices"] = None
-        return {"min_fidelity_gain": NOTHING, "min_tag_obedience": NOTHING}
-    human = [row for row in material.test if row.persona in judge.voices]
-    heard = judge.hear([row.answer for row in human], [row.question for row in human])
-    right = [float(row.persona == voice) for row, voice in zip(human, heard, strict=True)]
-    intervals["judge_accuracy"] = mean_interval(right, groups=[text_digest(row.question) for row in human])
-    questions = [row.question for row in human]
-    told = judge.clarity([row.answer for row in human], questions, [row.persona for row in human])
-    intervals["clarity_human"] = mean_interval(
-        [value for value in told if value is not None], groups=[text_digest(text) for text in questions]
-    )
-    known = rows.filter(pl.col("asked").is_in(list(judge.voices))).with_columns(
-        right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64),
-        voiced=(pl.col("heard") != fidelity.UNCLEAR).cast(pl.Float64),
-    )
-    # A voice is asked for by a tag, by what is said, or by a tag against what is said: all of them are fidelity.
-    families = {
-        "fidelity": list(SPOKEN),
-        "on_topic": ["test", "probe"],
-        "routing": ["routing"],
-        "contradiction": ["contradiction"],
-    }
-    for name, suites in families.items():
-        part = known.filter(pl.col("suite").is_in(suites))
-        for model in MODELS:
-            intervals[f"{name}_{model}"] = _grouped(part.filter(pl.col("model") == model), "right")
-        intervals[f"{name}_gain"] = paired_interval(*_values(part, "right", "adapter", "base"))
-    spoken = known.filter(pl.col("suite").is_in(SPOKEN))
-    for name in ("clarity", "voiced"):
-        for model in MODELS:
-            intervals[f"{name}_{model}"] = _grouped(spoken.filter(pl.col("model") == model), name)
-        intervals[f"{name}_gain"] = paired_interval(*_values(spoken, name, "adapter", "base"))
-    intervals["fidelity_over_fewshot"] = paired_interval(
-        *_values(known.filter(pl.col("suite") == "test"), "right", "adapter", "fewshot")
-    )
-    detail["voices"] = list(judge.voices)
-    detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
-    detail["confusion"] = {"human": fidelity.confusion([row.persona for row in human], heard, judge.voices)}
-    detail["routing_confusion"] = {}
-    for model in ("base", "adapter"):
-        part = spoken.filter(pl.col("model") == model)
-        detail["confusion"][model] = fidelity.confusion(part["asked"].to_list(), part["heard"].to_list(), judge.voices)
-        part = known.filter((pl.col("model") == model) & (pl.col("suite") == "routing"))
-        detail["routing_confusion"][model] = fidelity.confusion(
-            part["asked"].to_list(), part["heard"].to_list(), judge.voices
-        )
-    detail["markers"] = {
-        "human": fidelity.by_voice({v: [row.answer for row in human if row.persona == v] for v in judge.voices})
-    }
-    for model in ("base", "adapter"):
-        part = spoken.filter(pl.col("model") == model)
-        answers = {v: part.filter(pl.col("asked") == v)["answer"].to_list() for v in judge.voices}
-        detail["markers"][model] = fidelity.by_voice(answers)
-    return {"min_fidelity_gain": intervals["clarity_gain"], "min_tag_obedience": intervals["contradiction_adapter"]}
-
-
-def _values(
-    rows: pl.DataFrame, column: str, ours: str, theirs: str
-) -> tuple[list[float], list[float], None, list[str]]:
-    left, right, groups = _paired(rows, column, ours, theirs)
-    return left, right, None, groups
+def _asked(rows: pl.DataFrame, material: Material) -> list[str]:
+    """The question of each row of likelihoods: answers to one hang together."""
+    questions = {row.row_id: text_digest(row.question) for row in (*material.train, *material.test)}
+    return [questions[key] for key in rows["key"].to_list()]
 
 
 def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]) -> dict[str, Interval]:
-    spoken = rows.filter(pl.col("suite").is_in(SPOKEN))
+    spoken = rows.filter(pl.col("suite").is_in(SPOKEN)).with_columns(is_broken=pl.col("broken").is_not_null())
+    compare(spoken, "repetition", "repetition", intervals)
+    compare(spoken, "is_broken", "broken", intervals)
     table: dict[str, Any] = {}
     for model in MODELS:
-        part = spoken.filter(pl.col("model") == model)
+        part = of_model(spoken, model)
         answers = part["answer"].to_list()
-        intervals[f"repetition_{model}"] = _grouped(part, "repetition")
-        broken = part.with_columns(pl.col("broken").is_not_null().cast(pl.Float64).alias("is_broken"))
-        intervals[f"broken_{model}"] = _grouped(broken, "is_broken")
         table[model] = {
             "answers": len(answers),
             "distinct_1": collapse.distinct(answers, 1),
@@ -248,6 +167,7 @@ def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[s
             "identical_openings": collapse.identical_openings(answers),
             "broken": dict(part.drop_nulls("broken")["broken"].value_counts().sort("broken").rows()),
             "mean_tokens": part["new_tokens"].mean(),
+            "at_limit": (part["finish"] == "length").mean(),
         }
     references = spoken.filter(pl.col("model") == "adapter")["reference"].drop_nulls().unique().sort().to_list()
     table["human"] = {
@@ -258,6 +178,7 @@ def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[s
         "identical_openings": collapse.identical_openings(references),
         "broken": {},
         "mean_tokens": None,
+        "at_limit": None,
     }
     intervals["repetition_human"] = mean_interval([collapse.repetition(text) for text in references])
     detail["collapse"] = table
@@ -277,11 +198,10 @@ def _residue(
     found = rows.filter(pl.col("suite") != "reference_train").with_columns(
         has_residue=(pl.col("residue").list.len() > 0).cast(pl.Float64)
     )
+    compare(found, "has_residue", "residue", intervals)
     detail["residue"] = {}
     for model in MODELS:
-        part = found.filter(pl.col("model") == model)
-        intervals[f"residue_{model}"] = _grouped(part, "has_residue")
-        answers = part["answer"].to_list()
+        answers = of_model(found, model)["answer"].to_list()
         raw = residue.measure(answers, material.personas)
         filtered = residue.measure(answers, material.personas, material.clean) if material.clean else None
         detail["residue"][model] = {"raw": asdict(raw), "filtered": asdict(filtered) if filtered else None}
@@ -297,12 +217,10 @@ def _memorisation(
 ) -> dict[str, Interval]:
     index = TrainIndex((row.row_id, row.answer) for row in material.train)
     human: list[Copied] = [index.look_up(row.answer) for row in material.test]
-    chance = mean_interval([one.share for one in human])
+    chance = mean_interval([one.share for one in human], groups=[text_digest(row.question) for row in material.test])
     intervals["copied_human"] = chance
-    for model in MODELS:
-        part = rows.filter((pl.col("model") == model) & pl.col("suite").is_in(SPOKEN))
-        intervals[f"copied_{model}"] = _grouped(part, "copied")
-    recited = _grouped(rows.filter(pl.col("suite") == "reference_train"), "copied")
+    compare(rows.filter(pl.col("suite").is_in(SPOKEN)), "copied", "copied", intervals)
+    recited = mean_over(rows.filter(pl.col("suite") == "reference_train"), "copied")
     intervals["recited_train"] = recited
     expected = chance.value or 0.0
     # What it writes by itself, and what it recites when asked a training question: the worse one is judged.
@@ -356,9 +274,9 @@ def _similarity(
     tested = rows.filter(pl.col("suite") == "test")
     baseline: Baseline = scorer.baseline([row.answer for row in material.test])
     table: dict[str, Any] = {}
+    compare(tested, "bertscore", "bertscore_f1", intervals)
     for model in MODELS:
-        part = tested.filter(pl.col("model") == model)
-        intervals[f"bertscore_f1_{model}"] = _grouped(part, "bertscore")
+        part = of_model(tested, model)
         means = [part[name].mean() for name in ("bert_p", "bert_r", "bertscore")]
         if part.height:
             import numpy as np
@@ -369,7 +287,6 @@ def _similarity(
                 "rescaled": dict(zip("PRF", np.asarray(rescaled).tolist(), strict=True)),
                 "n": part.height,
             }
-    intervals["bertscore_f1_gain"] = paired_interval(*_values(tested, "bertscore", "adapter", "base"))
     encoder = scorer.encoder
     ours = tested.filter((pl.col("model") == "adapter") & pl.col("reference").is_not_null())
     said, human = ours["answer"].to_list(), ours["reference"].to_list()

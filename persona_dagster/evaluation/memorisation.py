@@ -60,19 +60,12 @@ class TrainIndex:
     def _longest_run(self, hits: list[set[str] | None]) -> tuple[int, int]:
         """The longest run of units that stands in one row, and where it begins."""
         best, best_start = 0, 0
-        alive: set[str] = set()
-        begin = 0
+        begun: dict[str, int] = {}  # by row: where its run that reaches this place began
         for place, hit in enumerate(hits):
-            still = alive & hit if hit else set()
-            if still:
-                alive = still
-            elif hit:
-                alive, begin = set(hit), place
-            else:
-                alive = set()
-                continue
-            if (length := place - begin + self.n) > best:
-                best, best_start = length, begin
+            begun = {row: begun.get(row, place) for row in hit or ()}
+            first = min(begun.values(), default=place)
+            if hit and (length := place - first + self.n) > best:
+                best, best_start = length, first
         return best, best_start
 
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +21,7 @@ from persona_dagster.digest import keyed_hash
 
 PROBES = Path(__file__).parent / "probes"
 SHOTS = 2  # examples in the few-shot baseline
+FEWEST_SHOWN = 9  # test prompts of the few-shot baseline: under 8 nothing is judged
 SHOT_CHARS = 80  # of an example: prefill is what a few-shot prompt costs on a CPU
 TRAIN_PROMPTS = 3  # a persona: train questions asked again, to see whether the model recites their answers
 
@@ -43,7 +44,7 @@ class Row:
 
     @property
     def question(self) -> str:
-        return next((turn["content"] for turn in reversed(self.prompt) if turn["role"] == "user"), "")
+        return question_of(self.prompt)
 
     @property
     def answer(self) -> str:
@@ -102,6 +103,11 @@ def read_rows(path: Path) -> list[Row]:
                 raise MixError(f"{path}:{number}: row {row.row_id} does not end with an answer; write the mix again")
             rows.append(row)
     return rows
+
+
+def question_of(messages: Sequence[Mapping[str, str]]) -> str:
+    """The last thing the user said."""
+    return next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), "")
 
 
 def stratified(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
@@ -167,7 +173,8 @@ def few_shot(row: Row, train: Sequence[Row], personas: Personas) -> list[Message
 
 
 def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Evaluation) -> list[Prompt]:
-    """Everything to ask: base and adapter side by side, and the few-shot baseline on a third of the test prompts.
+    """Everything to ask: base and adapter side by side, and the few-shot baseline on a third of the test prompts,
+    or on `FEWEST_SHOWN`.
 
     With `max_probes` n: n routing prompts, n/2 contradictions, n/6 knowledge questions.
     """
@@ -204,6 +211,6 @@ def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Ev
     speaking = [row for row in tested if row.persona in personas.personas]
     prompts += [
         Prompt(row.row_id, "test", "fewshot", row.persona, True, few_shot(row, train, personas), row.answer)
-        for row in stratified(speaking, -(-len(tested) // 3), spec.seed)
+        for row in stratified(speaking, max(FEWEST_SHOWN, -(-len(tested) // 3)), spec.seed)
     ]
     return prompts

@@ -105,8 +105,8 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
     `exports` are folders of `persona export` whose files go along under their folder's name (merged weights, GGUF).
 
     Raises:
-        ReleaseError: something is missing, was made from another mix, saw what was forgotten since, or holds personal
-            data or a local path.
+        ReleaseError: something is missing, was made from another mix, is not what the report judged, saw what was
+            forgotten since, or holds personal data or a local path.
     """
     if (adapter_dir / FORGOTTEN).exists():
         raise ReleaseError(f"{adapter_dir.name}: saw rows that were forgotten since; materialise mix and lora_adapter")
@@ -119,6 +119,12 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
         raise ReleaseError(
             f"{adapter_dir.name}: trained on mix {run['mix_digest'][:12]}, while {mix_dir.name[:12]} is the newest; "
             "materialise lora_adapter and eval_report again"
+        )
+    judged = (report.get("run") or {}).get("digest")
+    if judged != run["digest"]:
+        raise ReleaseError(
+            f"{adapter_dir.name}: never judged, the newest report is of adapter {str(judged)[:12]}; "
+            "materialise eval_report again"
         )
     base = _json(adapter_dir / "adapter_config.json")["base_model_name_or_path"]
     out_dir.mkdir(parents=True, exist_ok=True)

@@ -338,11 +338,12 @@ def _answers(
         floor += 1
         push = line.push
         author = author_key(push.user) if push.user else None
-        # Named by content, not by place: an author may delete a push, and the others keep their names. Nor by the
-        # author's pseudonym: under another key (another home, a lost file) the split would be drawn anew.
-        name = text_digest(f"{push.tag}\0{push.content}\0{push.when.strip()}")[:12]
-        seen[name] = seen.get(name, 0) + 1
         text = mask(_push_text(push))
+        # Named by content, not by place: an author may delete a push, and the others keep their names. By what is
+        # kept of it: a digest of the address could be guessed, and by the author's pseudonym the split would be drawn
+        # anew under another key (another home, a lost file).
+        name = text_digest(text)[:12]
+        seen[name] = seen.get(name, 0) + 1
         post = _answer(root, "comment", post_id=f"{root.post_id}#{name}", parent=root.post_id, text=text, author=author)
         post.post_id += f".{seen[name]}" if seen[name] > 1 else ""
         post.created_at, odd = clock.read(push.when)

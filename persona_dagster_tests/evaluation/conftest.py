@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 
@@ -104,5 +105,6 @@ def likelihood_frame(
             known = model == "base" or place < knows * len(probes)
             for option in range(1 + len(probe.wrong)):
                 rate = 1.0 if (option == 0) == known else 2.0
+                rate = knows if math.isnan(knows) and model == "adapter" else rate
                 records.append((probe.id, "knowledge", "general", model, option, rate * 2, 2))
     return pl.DataFrame(records, schema=LIKELIHOOD_SCHEMA, orient="row")

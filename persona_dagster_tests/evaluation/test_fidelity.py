@@ -46,15 +46,14 @@ def test_no_voice_is_unclear(judge: fidelity.Judge, text: str) -> None:
     assert judge.hear([text], ["我好像失戀了"]) == [fidelity.UNCLEAR]
 
 
-def test_clarity_is_the_probability_of_the_voice_that_was_asked(judge: fidelity.Judge) -> None:
+def test_no_voice_weighs_nothing(judge: fidelity.Judge) -> None:
     warm, faint, english = "抱抱你，慢慢來，我會陪你的。", "你可以看看這個。", "I am sorry to hear that."
-    answers, asked = [warm, faint, warm, english, warm], ["mentor", "mentor", "mouthpiece", "mentor", "general"]
-    told = judge.clarity(answers, ["我好難過"] * 5, asked)
-    known = judge.probabilities([warm], ["我好難過"])[0]
-    assert told[0] == pytest.approx(known[judge.voices.index("mentor")])
-    assert told[2] == pytest.approx(known[judge.voices.index("mouthpiece")])
-    assert told[0] > told[1] > told[2]  # type: ignore[operator]
-    assert told[3:] == [0.0, None]
+    asked = ["我好難過"] * 3
+    told = judge.weigh([warm, faint, english], asked)
+    assert told[:2] == pytest.approx(judge.probabilities([warm, faint], asked[:2]))
+    mentor = judge.voices.index("mentor")
+    assert told[0, mentor] > told[1, mentor] > told[0, 1 - mentor]
+    assert told[2].tolist() == [0, 0, 0]
 
 
 def test_it_hears_no_more_of_people_than_models_may_say(mix: Path) -> None:

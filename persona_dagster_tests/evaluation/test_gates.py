@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from persona_dagster.config.recipes import Gates, Recipe
+from persona_dagster.digest import text_digest
 from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval
 from persona_dagster.evaluation.gates import GATES, Gate, judge, judge_gates, verdict
@@ -83,8 +84,27 @@ def test_a_looping_model_repeats_itself_and_breaks(judged: Judged) -> None:
 
 def test_one_voice_for_all_ignores_its_tags(judged: Judged) -> None:
     gates = judged(deaf_to_tags)
-    assert red(gates) == {"min_tag_obedience"}
+    assert "min_tag_obedience" in red(gates)
     assert gates["min_tag_obedience"].value == pytest.approx(1 / 3)
+    assert gates["min_voice_over_chance"].verdict != "green"
+    assert gates["min_voice_over_chance"].value == pytest.approx(0, abs=0.02)
+
+
+def any_voice(prompt: Prompt) -> str:
+    """A person's answer in a voice drawn by lot."""
+    if prompt.asked not in GOOD:
+        return good(prompt)
+    drawn = text_digest(prompt.suite, prompt.prompt_id)
+    answers = GOOD[sorted(GOOD)[int(drawn[:8], 16) % len(GOOD)]]
+    return answers[int(drawn[8:], 16) % len(answers)]
+
+
+def test_the_right_language_in_any_voice_is_no_voice(judged: Judged) -> None:
+    """Its base speaks no Chinese: it gains on that, and nothing over chance."""
+    gates = judged(any_voice)
+    assert gates["min_fidelity_gain"].verdict == "green"
+    assert gates["min_voice_over_chance"].verdict != "green"
+    assert gates["min_voice_over_chance"].value == pytest.approx(0, abs=0.15)
 
 
 def test_a_model_that_follows_the_topic_ignores_its_tags(judged: Judged) -> None:
@@ -97,6 +117,11 @@ def test_a_model_that_follows_the_topic_ignores_its_tags(judged: Judged) -> None
     gates = judged(by_topic)
     assert red(gates) == {"min_tag_obedience"}
     assert gates["min_tag_obedience"].value == 0
+
+
+def test_a_model_of_nans_is_red(judged: Judged) -> None:
+    gates = judged(good, losses=(3.0, float("nan"), float("nan")), knows=float("nan"))
+    assert red(gates) == {"min_loss_gain", "max_train_test_gap", "max_forgetting"}
 
 
 def test_a_leaking_model_leaves_residue(judged: Judged) -> None:
@@ -128,6 +153,10 @@ def interval(value: float, low: float, high: float, enough: bool = True) -> Inte
         (interval(0.9, 0.8, 1.0, enough=False), "above", "amber"),
         (interval(0.9, 0.8, 1.0, enough=False), "at most", "amber"),
         (NOTHING, "at most", "amber"),
+        *(
+            (interval(float("nan"), float("nan"), float("nan")), bound, "red")
+            for bound in ("at most", "at least", "above")
+        ),
     ],
 )
 def test_verdicts(measured: Interval, bound: str, expected: str) -> None:

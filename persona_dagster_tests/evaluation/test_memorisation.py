@@ -37,6 +37,12 @@ def test_a_run_does_not_jump_from_row_to_row() -> None:
     assert found.longest == 20
 
 
+def test_a_run_lives_on_in_the_row_that_holds_it_longest() -> None:
+    index = TrainIndex([("a", "一二三四"), ("b", "二三四五六")], n=3)
+    found = index.look_up("一二三四五六")
+    assert (found.longest, found.text) == (5, "二三四五六")
+
+
 def test_common_phrases_and_short_answers() -> None:
     index = TrainIndex(TRAIN)
     assert index.look_up("過擬合是指模型").share == 0  # under 13 units, and no whole answer

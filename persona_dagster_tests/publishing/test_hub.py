@@ -43,6 +43,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "gates": [{**GATE, "threshold": 0.0, "value": 0.5, "low": 0.4, "high": 0.6, "n": 30}],
         "intervals": {"fidelity_base": INTERVAL, "fidelity_adapter": {**INTERVAL, "value": 0.9}},
         "test": {"rows": 18, "digest": "3" * 32},
+        "run": {"digest": "a" * 32},
     }
     manifest = {
         "digest": "0" * 32,
@@ -226,6 +227,16 @@ def test_an_adapter_of_another_mix_or_personal_data_stops_the_plan(made: Path, t
     with pytest.raises(ReleaseError, match="trained on mix 9999"):
         plan(made, tmp_path / "out", other)
     assert not list((tmp_path / "out").glob("*"))
+
+
+def test_an_adapter_that_no_report_judged_stops_the_plan(made: Path, tmp_path: Path) -> None:
+    """Trained again on the same mix: the former one's green gates are not its own."""
+    other = tmp_path / "adapter"
+    shutil.copytree(made / "adapters" / "persona_v2" / ("a" * 32), other)
+    card = json.loads((other / "run_card.json").read_text(encoding="utf-8"))
+    (other / "run_card.json").write_text(json.dumps({**card, "digest": "c" * 32}), encoding="utf-8")
+    with pytest.raises(ReleaseError, match="never judged, the newest report is of adapter aaaaaaaaaaaa"):
+        plan(made, tmp_path / "out", other)
 
 
 def test_an_adapter_that_saw_what_was_forgotten_is_not_released(made: Path, tmp_path: Path) -> None:

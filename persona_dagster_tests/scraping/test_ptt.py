@@ -212,6 +212,12 @@ def test_two_homes_name_a_push_alike() -> None:
     assert not {post.author_key for post in here} & {post.author_key for post in there}
 
 
+def test_a_pushs_name_tells_no_address() -> None:
+    """A digest of it could be guessed: there are only so many addresses."""
+    one, other = (parse(f"\n本文\n{STATION}{push(when=f' {ip} 03/07 16:00')}") for ip in ("10.0.0.1", "10.0.0.2"))
+    assert one.posts[1].post_id == other.posts[1].post_id
+
+
 def test_every_real_page(shared_data: Path) -> None:
     """Counted by hand once: 61 articles, 2,877 pushes after their article, 23 listings with 14 deleted rows."""
     folder = shared_data / "pages" / "ptt_html"

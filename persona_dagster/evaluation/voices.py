@@ -1,0 +1,110 @@
+"""Which voice was asked for and which is heard: fidelity in all its families, confusion, markers.
+
+A voice is asked for by a tag, by what is said, or by a tag against what is said: all of them are fidelity. Clarity and
+its surplus over chance are means over those prompts together; shares are given for each family too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import polars as pl
+
+from persona_dagster.digest import text_digest
+from persona_dagster.evaluation import fidelity
+from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval
+from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, gain_over, mean_over, of_model
+from persona_dagster.evaluation.fidelity import Judge
+from persona_dagster.evaluation.prompts import Row
+
+FAMILIES = {
+    "fidelity": list(SPOKEN),
+    "on_topic": ["test", "probe"],
+    "routing": ["routing"],
+    "contradiction": ["contradiction"],
+}
+SIDE = ("base", "adapter")
+
+
+def measure_voices(
+    judge: Judge | None,
+    test: Sequence[Row],
+    rows: pl.DataFrame,
+    intervals: dict[str, Interval],
+    detail: dict[str, Any],
+) -> dict[str, Interval]:
+    """The gated numbers. `rows`: a line an answer, with `heard` and `told` (what `judge` says to it)."""
+    if judge is None:
+        detail["voices"] = None
+        return dict.fromkeys(("min_fidelity_gain", "min_voice_over_chance", "min_tag_obedience"), NOTHING)
+    human = [row for row in test if row.persona in judge.voices]
+    _people(judge, human, intervals, detail)
+    known = _judged(rows, judge.voices)
+    for name, suites in FAMILIES.items():
+        compare(known.filter(pl.col("suite").is_in(suites)), "right", name, intervals)
+    spoken = known.filter(pl.col("suite").is_in(SPOKEN))
+    for name in ("clarity", "over_chance", "voiced"):
+        compare(spoken, name, name, intervals)
+    _beside_examples(known, intervals)
+    detail["voices"] = list(judge.voices)
+    detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
+    routed = known.filter(pl.col("suite") == "routing")
+    detail["routing_confusion"] = {model: _confusion(of_model(routed, model), judge) for model in SIDE}
+    for model in SIDE:
+        part = of_model(spoken, model)
+        detail["confusion"][model] = _confusion(part, judge)
+        answers = {voice: part.filter(pl.col("asked") == voice)["answer"].to_list() for voice in judge.voices}
+        detail["markers"][model] = fidelity.by_voice(answers)
+    return {
+        "min_fidelity_gain": intervals["clarity_gain"],
+        "min_voice_over_chance": intervals["over_chance_adapter"],
+        "min_tag_obedience": intervals["contradiction_adapter"],
+    }
+
+
+def _people(judge: Judge, human: list[Row], intervals: dict[str, Interval], detail: dict[str, Any]) -> None:
+    """What the judge makes of people's own test answers: no model can be measured more surely."""
+    questions = [row.question for row in human]
+    groups = [text_digest(question) for question in questions]
+    answers, asked = [row.answer for row in human], [row.persona for row in human]
+    heard = judge.hear(answers, questions)
+    told = judge.weigh(answers, questions)
+    right = [float(voice == wanted) for voice, wanted in zip(heard, asked, strict=True)]
+    clear = [float(row[judge.voices.index(wanted)]) for row, wanted in zip(told, asked, strict=True)]
+    intervals["judge_accuracy"] = intervals["fidelity_human"] = mean_interval(right, groups=groups)
+    intervals["clarity_human"] = mean_interval(clear, groups=groups)
+    detail["confusion"] = {"human": fidelity.confusion(asked, heard, judge.voices)}
+    by_voice = {voice: [row.answer for row in human if row.persona == voice] for voice in judge.voices}
+    detail["markers"] = {"human": fidelity.by_voice(by_voice)}
+
+
+def _judged(rows: pl.DataFrame, voices: Sequence[str]) -> pl.DataFrame:
+    """The answers that were asked for in a voice, with what they are worth: `right`, `voiced`, `clarity`, and
+    `over_chance`, the clarity less that of a voice drawn at random from those asked of the same model.
+
+    A model that speaks one voice, or any, whatever it is asked, has nothing over chance.
+    """
+    known = rows.filter(pl.col("asked").is_in(list(voices)))
+    clarity = [pl.when(pl.col("asked") == voice).then(pl.col("told").list.get(n)) for n, voice in enumerate(voices)]
+    spoken = pl.col("suite").is_in(SPOKEN)
+    share = [((pl.col("asked") == voice) & spoken).sum().over("model") / spoken.sum().over("model") for voice in voices]
+    chance = [pl.col("told").list.get(n) * part for n, part in enumerate(share)]
+    return known.with_columns(
+        right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64),
+        voiced=(pl.col("heard") != fidelity.UNCLEAR).cast(pl.Float64),
+        clarity=pl.coalesce(clarity),
+    ).with_columns(over_chance=pl.col("clarity") - pl.sum_horizontal(chance))
+
+
+def _beside_examples(known: pl.DataFrame, intervals: dict[str, Interval]) -> None:
+    """All three models on the test prompts that the few-shot baseline answered, and the adapter's lead over it."""
+    tested = known.filter(pl.col("suite") == "test")
+    shown = tested.join(of_model(tested, "fewshot").select("prompt_id"), on="prompt_id", how="semi")
+    for model in MODELS:
+        intervals[f"shown_{model}"] = mean_over(of_model(shown, model), "right")
+    intervals["shown_gain"] = gain_over(shown, "right", theirs="fewshot")
+
+
+def _confusion(rows: pl.DataFrame, judge: Judge) -> dict[str, dict[str, int]]:
+    return fidelity.confusion(rows["asked"].to_list(), rows["heard"].to_list(), judge.voices)

@@ -1,0 +1,71 @@
+"""What is asked and what is heard, on tables small enough to count by hand."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import numpy as np
+import polars as pl
+import pytest
+
+from persona_dagster.evaluation.fidelity import Judge
+from persona_dagster.evaluation.voices import measure_voices
+
+ASSISTANT, MENTOR, MOUTHPIECE = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]
+ENGLISH = [0.0, 0.0, 0.0]
+VOICES = ("assistant", "mentor", "mouthpiece")
+
+
+class Spelled:
+    """A model of scikit-learn's kind that is told what to say: `0.8 0.1 0.1`."""
+
+    def predict_proba(self, texts: list[str]) -> np.ndarray:
+        return np.array([list(map(float, text.split())) for text in texts])
+
+
+def measured(answers: dict[str, list[list[float]]]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Each model's answers to one prompt of each voice in turn."""
+    judge = Judge(VOICES, 1000, "digest", 9, Spelled())
+    rows = [
+        {
+            "model": model,
+            "suite": "routing",
+            "prompt_id": str(place),
+            "question": f"question {place}",
+            "asked": VOICES[place % 3],
+            "heard": VOICES[int(np.argmax(told))] if any(told) else "unclear",
+            "told": told,
+            "answer": "好",
+        }
+        for model, said in answers.items()
+        for place, told in enumerate(said)
+    ]
+    intervals: dict[str, Any] = {}
+    detail: dict[str, Any] = {}
+    gated = measure_voices(judge, [], pl.DataFrame(rows), intervals, detail)
+    return intervals, detail, cast("dict[str, Any]", gated)
+
+
+def test_clarity_is_the_asked_voices_probability_and_chance_is_taken_off() -> None:
+    right = [ASSISTANT, MENTOR, MOUTHPIECE] * 3
+    english_first = [ENGLISH, MENTOR, MOUTHPIECE] * 3
+    intervals, detail, gated = measured({"base": english_first, "adapter": right})
+    assert intervals["clarity_adapter"].value == pytest.approx(0.8)
+    assert intervals["clarity_base"].value == pytest.approx(0.8 * 2 / 3)
+    assert gated["min_fidelity_gain"].value == pytest.approx(0.8 / 3)
+    assert intervals["voiced_base"].value == pytest.approx(2 / 3)
+    # 0.8 less the third of a voice drawn from three.
+    assert gated["min_voice_over_chance"].value == pytest.approx(0.8 - 1 / 3)
+    assert detail["routing_confusion"]["base"]["assistant"] == {**dict.fromkeys(VOICES, 0), "unclear": 3}
+
+
+def test_one_voice_for_all_has_nothing_over_chance_however_often_it_is_asked_for() -> None:
+    intervals, _, gated = measured({"base": [ENGLISH] * 10, "adapter": [ASSISTANT] * 10})
+    assert intervals["clarity_adapter"].value == pytest.approx((4 * 0.8 + 6 * 0.1) / 10)  # asked for 4 times of 10
+    assert gated["min_voice_over_chance"].value == pytest.approx(0)
+    assert gated["min_fidelity_gain"].value > 0
+
+
+def test_three_models_on_the_prompts_that_few_shot_answered() -> None:
+    rows = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3})[0]
+    assert rows["shown_fewshot"].value is None and rows["shown_gain"].value is None
