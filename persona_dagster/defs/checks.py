@@ -1,5 +1,7 @@
 """Asset checks. Scrape checks warn; corpus, split and mix checks block; gates of a report never block evaluation."""
 
+from collections.abc import Iterator
+
 import dagster as dg
 import orjson
 import polars as pl
@@ -9,6 +11,7 @@ from persona_dagster.corpus.privacy import mask
 from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS, board_partitions
 from persona_dagster.defs.resources import House
+from persona_dagster.evaluation.gates import GATES
 from persona_dagster.records import FORUMS, Source
 
 WARN = dg.AssetCheckSeverity.WARN
@@ -25,7 +28,7 @@ def build_checks(house: House) -> list[dg.AssetChecksDefinition]:
         _nothing_leaks(),
         _mix_is_whole(house),
         _learned(house),
-        _verdict(house),
+        _gates(house),
     ]
 
 
@@ -147,22 +150,30 @@ def _learned(house: House) -> dg.AssetChecksDefinition:
     return learned
 
 
-def _verdict(house: House) -> dg.AssetChecksDefinition:
-    @dg.asset_check(
-        asset="eval_report",
-        partitions_def=RECIPE_PARTITIONS,
-        description="No gate of the recipe is red. Red and amber hold its release back, and nothing else.",
-    )
-    def verdict(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        folder = latest(house.settings.reports_dir / context.partition_key)
-        gates = orjson.loads((folder / "metrics.json").read_bytes())["gates"]
-        failed = [gate["name"] for gate in gates if gate["verdict"] == "red"]
-        table = "\n".join(
-            ["| gate | verdict | measured | threshold |", "|---|---|---|---|"]
-            + [f"| {g['name']} | {g['verdict']} | {g['value']} | {g['threshold']} |" for g in gates]
+def _gates(house: House) -> dg.AssetChecksDefinition:
+    specs = [
+        dg.AssetCheckSpec(
+            name,
+            asset="eval_report",
+            partitions_def=RECIPE_PARTITIONS,
+            description=f"{title}. Red and amber hold back the release of this recipe, and nothing else.",
         )
-        return dg.AssetCheckResult(
-            passed=not failed, severity=WARN, metadata={"failed": failed, "gates": dg.MetadataValue.md(table)}
-        )
+        for name, (title, _) in GATES.items()
+    ]
 
-    return verdict
+    @dg.multi_asset_check(name="gates", specs=specs, can_subset=True)
+    def gates(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        folder = latest(house.settings.reports_dir / context.partition_key)
+        judged = {gate["name"]: gate for gate in orjson.loads((folder / "metrics.json").read_bytes())["gates"]}
+        for key in sorted(context.selected_asset_check_keys, key=lambda key: list(GATES).index(key.name)):
+            gate = judged.get(key.name, {"verdict": "green", "why": "not judged: the recipe sets no threshold"})
+            told = ("verdict", "why", "value", "low", "high", "n", "threshold")
+            yield dg.AssetCheckResult(
+                asset_key=key.asset_key,
+                check_name=key.name,
+                passed=gate["verdict"] == "green",
+                severity=WARN,
+                metadata={name: gate[name] for name in told if gate.get(name) is not None},
+            )
+
+    return gates
