@@ -138,8 +138,6 @@ def answer_all(
     reporter: Reporter,
 ) -> pl.DataFrame:
     """All answers as GENERATION_SCHEMA, in the order of `prompts`; `partial` holds those that are already there."""
-    import torch
-
     done = _read_partial(partial)
     spec = job.recipe.evaluation
     room = prompt_room(model, job.recipe)
@@ -150,10 +148,9 @@ def answer_all(
             if all(prompt.key in done for prompt in batch):
                 continue
             started = time.perf_counter()
-            # Seeded by batch content, so that a resumed run samples what an unbroken one would have.
-            torch.manual_seed(int(json_digest([spec.seed, [prompt.key for prompt in batch]])[:8], 16))
+            seeds = [int(json_digest([spec.seed, prompt.suite, prompt.prompt_id])[:8], 16) for prompt in batch]
             with as_model(model, batch[0].model):
-                answers = _answer(model, tokenizer, [texts[prompt.key] for prompt in batch], job.recipe)
+                answers = _answer(model, tokenizer, [texts[prompt.key] for prompt in batch], seeds, job.recipe)
             for prompt, answer in zip(batch, answers, strict=True):
                 done[prompt.key] = answer
                 file.write(json.dumps([prompt.key, answer], ensure_ascii=False) + "\n")
@@ -201,16 +198,17 @@ def prompt_room(model: Any, recipe: Recipe) -> int:
     return max(LEAST_PROMPT, min(window, trained) - recipe.evaluation.max_new_tokens)
 
 
-def _answer(model: Any, tokenizer: Any, texts: list[str], recipe: Recipe) -> list[dict[str, Any]]:
-    """Per text: answer, finish (stop | length) and new_tokens."""
+def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], recipe: Recipe) -> list[dict[str, Any]]:
+    """Per text, with its seed: answer, finish (stop | length) and new_tokens."""
     import torch
+    from transformers import LogitsProcessorList
+
+    from persona_dagster.evaluation.sampling import Draw
 
     spec = recipe.evaluation
     encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(model.device)
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None}
-    if spec.temperature > 0:
-        sampling = {"do_sample": True, "temperature": spec.temperature, "top_p": spec.top_p}
+    drawing = [Draw(seeds, spec.temperature, spec.top_p)] if spec.temperature > 0 else []
     with torch.inference_mode():
         output = model.generate(
             **batch,
@@ -218,8 +216,11 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], recipe: Recipe) -> lis
             repetition_penalty=spec.repetition_penalty,
             pad_token_id=tokenizer.pad_token_id,
             eos_token_id=tokenizer.eos_token_id,
+            do_sample=False,
+            temperature=None,
+            top_p=None,
             top_k=None,
-            **sampling,
+            logits_processor=LogitsProcessorList(drawing),
         )
     answers = []
     for ids in output[:, batch["input_ids"].shape[1] :].tolist():

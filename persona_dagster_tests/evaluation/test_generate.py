@@ -130,19 +130,28 @@ def test_an_interrupted_run_goes_on_to_the_same_answers(job: GenerateJob, tmp_pa
     assert not list((tmp_path / "b").glob(".partial-*"))
 
 
-def test_a_batch_answers_as_each_prompt_alone(job: GenerateJob) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_a_batch_answers_as_each_prompt_alone(job: GenerateJob, temperature: float) -> None:
     model, tokenizer, dtype = program.load_models(job)
     assert dtype == "float32"
     texts = ["你好", "什麼是 Transformer？" * 5, "我好像失戀了，怎麼辦"]
-    together = program._answer(model, tokenizer, texts, job.recipe)
-    alone = [program._answer(model, tokenizer, [text], job.recipe)[0] for text in texts]
+    spec = job.recipe.evaluation.model_copy(update={"temperature": temperature})
+    recipe = job.recipe.model_copy(update={"evaluation": spec})
+    together = program._answer(model, tokenizer, texts, [1, 2, 3], recipe)
+    alone = [program._answer(model, tokenizer, [text], [seed], recipe)[0] for seed, text in enumerate(texts, 1)]
     assert together == alone
 
 
-def test_an_untrained_adapter_is_its_base(job: GenerateJob, tmp_path: Path, models_dir: Path) -> None:
+@pytest.mark.parametrize("temperature", [0.0, 0.9])
+def test_an_untrained_adapter_is_its_base(
+    job: GenerateJob, tmp_path: Path, models_dir: Path, temperature: float
+) -> None:
     adapter = make_adapter(job.recipe, models_dir, tmp_path / "untrained", noise=0)
+    spec = job.recipe.evaluation.model_copy(update={"temperature": temperature})
+    changed = {"recipe": job.recipe.model_copy(update={"evaluation": spec})}
     folder = program.generate(
-        job.model_copy(update={"adapter_dir": adapter, "out_dir": tmp_path / "out"}), Reporter(None, quiet=True)
+        job.model_copy(update={**changed, "adapter_dir": adapter, "out_dir": tmp_path / "out"}),
+        Reporter(None, quiet=True),
     )
     both = answers(folder).filter(pl.col("suite") != "reference_train").filter(pl.col("model") != "fewshot")
     wide = both.pivot("model", index=["suite", "prompt_id"], values="answer")
