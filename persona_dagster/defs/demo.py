@@ -164,7 +164,7 @@ def _print_result(walk: Pass, recipes: tuple[str, ...], seconds: float) -> None:
         "test rows",
         "test loss before → after",
         "BERTScore F1 base → adapter",
-        "fidelity base → adapter",
+        "asked voice base → adapter",
         "verdict",
     ):
         table.add_column(column)

@@ -4,6 +4,7 @@ import dagster as dg
 import orjson
 from pydantic import Field
 
+from persona_dagster.config.recipes import Gates
 from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
@@ -43,7 +44,7 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
 
         settings, recipe = house.settings, house.recipe(context.partition_key)
         report = latest(settings.reports_dir / recipe.name)
-        held_back = not_green(report.joinpath("metrics.json").read_bytes())
+        held_back = not_green(report.joinpath("metrics.json").read_bytes(), recipe.evaluation.gates)
         if config.publish and held_back:
             raise dg.Failure(
                 f"{recipe.name} is not released: {', '.join(held_back)}. Look at {report / 'report.html'}.",
@@ -77,7 +78,9 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
     return hub_release
 
 
-def not_green(metrics: bytes) -> list[str]:
-    """The gates of a report that hold a release back: judged, and not green."""
-    gates = orjson.loads(metrics)["gates"]
-    return [f"gate {gate['name']} is {gate['verdict']}" for gate in gates if gate["verdict"] in ("red", "amber")]
+def not_green(metrics: bytes, wanted: Gates) -> list[str]:
+    """The gates that hold a release back: not green in the report, or not judged in it and yet in the recipe."""
+    judged = {gate["name"]: gate["verdict"] for gate in orjson.loads(metrics)["gates"]}
+    held = [f"gate {name} is {verdict}" for name, verdict in judged.items() if verdict != "green"]
+    missing = [name for name, limit in wanted.model_dump().items() if limit is not None and name not in judged]
+    return held + [f"gate {name} is not in the report, which is older" for name in missing]

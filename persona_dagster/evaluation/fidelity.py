@@ -72,7 +72,11 @@ class Judge:
 
     def hear(self, answers: Sequence[str], questions: Sequence[str]) -> list[str]:
         """The voice of each answer; `unclear` for answers that are empty or hardly Chinese."""
-        return [self.voices[row.argmax()] if row.any() else UNCLEAR for row in self.weigh(answers, questions)]
+        return self.likeliest(self.weigh(answers, questions))
+
+    def likeliest(self, told: np.ndarray) -> list[str]:
+        """The voice of each row of `weigh`."""
+        return [self.voices[row.argmax()] if row.any() else UNCLEAR for row in told]
 
 
 def speaks(text: str) -> bool:

@@ -87,6 +87,7 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
     scored = score_all(model, tokenizer, train, test, recipe=job.recipe, reporter=reporter)
     settings = {
         "digest": digest,
+        "adapter": job.adapter_dir.name,
         "base": job.recipe.base.model_dump(),
         "dtype": dtype,
         "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder"}),

@@ -108,12 +108,11 @@ def choices(frame: pl.DataFrame) -> pl.DataFrame:
     the tokenizer cuts into more pieces.
     """
     best = (
-        # A NaN would sort first, and whatever it is of be the likeliest.
         frame.filter(pl.col("suite") == "knowledge")
-        .with_columns(pl.col("nats").fill_nan(float("inf")))
         .sort("nats", "option")
         .group_by("key", "model", maintain_order=True)
         .first()
     )
+    # Where all are NaN the right one comes first: that is no choice.
     right = (pl.col("option") == 0) & pl.col("nats").is_finite()
     return best.select("key", "model", right=right).sort("key", "model")

@@ -75,8 +75,9 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
     questions = [question_of(messages) for messages in frame["messages"].to_list()]
     answers = frame["answer"].to_list()
     judge, nothing = material.judge, [None] * len(answers)
-    heard = judge.hear(answers, questions) if judge else nothing
-    told = judge.weigh(answers, questions).tolist() if judge else nothing
+    weighed = judge.weigh(answers, questions) if judge else None
+    heard = judge.likeliest(weighed) if judge and weighed is not None else nothing
+    told = weighed.tolist() if weighed is not None else nothing
     # A reference of the tokens that were allowed could have been written in full.
     fits = [_fits(text, material.max_new_tokens) for text in frame["reference"].to_list()]
     copied = [index.look_up(text) for text in answers]

@@ -144,8 +144,9 @@ def summary(metrics: dict[str, Any]) -> list[str]:
         sentences.append(
             f"It answers in the asked voice {figure(i['fidelity_adapter']['value'], 'percent')} of the time, its base "
             f"{figure(i['fidelity_base']['value'], 'percent')}; it carries that voice "
-            f"{figure(100 * abs(gain['value']), 'one')} points {more} clearly{sure}, "
-            f"{figure(100 * i['over_chance_adapter']['value'], 'one')} points over a voice drawn at random."
+            f"{figure(100 * abs(gain['value']), 'one')} points {more} clearly{sure}. Over a voice drawn at random it "
+            f"has {figure(100 * i['over_chance_adapter']['value'], 'one')} points, its base "
+            f"{figure(100 * i['over_chance_base']['value'], 'one')}."
         )
     if i["loss_adapter"]["value"] is not None:
         sentences.append(

@@ -1,9 +1,9 @@
 """Drawing tokens so that an answer is its prompt's own: seeded by prompt, not by batch.
 
 transformers draws all rows of a batch from one stream: a prompt more, and every answer is another. Here each row has
-its own numbers, and base and adapter the same ones, so that an adapter that changes nothing changes no answer. One
-number a token, by the inverse of the cumulated probabilities: `torch.multinomial` draws one for every token of the
-vocabulary (on a CPU a seventh of the time of SmolLM2's answers).
+its own numbers, and base and adapter the same ones, so that (up to rounding) an adapter that changes nothing changes
+no answer. One number a token, by the inverse of the cumulated probabilities: `torch.multinomial` draws one for every
+token of the vocabulary. Logits that are NaN give the vocabulary's last token; the gates of loss and knowledge tell.
 """
 
 from __future__ import annotations

@@ -46,6 +46,8 @@ def measure_voices(
     spoken = known.filter(pl.col("suite").is_in(SPOKEN))
     for name in ("clarity", "over_chance", "voiced"):
         compare(spoken, name, name, intervals)
+    # Where both speak Chinese: what is left of the gain when the language is no part of it.
+    intervals["clarity_voiced_gain"] = gain_over(spoken.filter(pl.col("voiced") == 1), "clarity")
     _beside_examples(known, intervals)
     detail["voices"] = list(judge.voices)
     detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
@@ -68,8 +70,8 @@ def _people(judge: Judge, human: list[Row], intervals: dict[str, Interval], deta
     questions = [row.question for row in human]
     groups = [text_digest(question) for question in questions]
     answers, asked = [row.answer for row in human], [row.persona for row in human]
-    heard = judge.hear(answers, questions)
     told = judge.weigh(answers, questions)
+    heard = judge.likeliest(told)
     right = [float(voice == wanted) for voice, wanted in zip(heard, asked, strict=True)]
     clear = [float(row[judge.voices.index(wanted)]) for row, wanted in zip(told, asked, strict=True)]
     intervals["judge_accuracy"] = intervals["fidelity_human"] = mean_interval(right, groups=groups)

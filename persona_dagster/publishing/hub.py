@@ -123,7 +123,7 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
     judged = (report.get("run") or {}).get("digest")
     if judged != run["digest"]:
         raise ReleaseError(
-            f"{adapter_dir.name}: never judged, the newest report is of adapter {str(judged)[:12]}; "
+            f"{adapter_dir.name}: not what the newest report judged, which is {str(judged)[:12]}; "
             "materialise eval_report again"
         )
     base = _json(adapter_dir / "adapter_config.json")["base_model_name_or_path"]

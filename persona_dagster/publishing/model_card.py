@@ -21,6 +21,7 @@ LICENCES = (("llama-3.1", "llama3.1"), ("llama-3.2", "llama3.2"), ("llama-3", "l
 FIGURES = {
     "fidelity": "speaks in the asked voice (share, by a style judge)",
     "clarity": "how clearly the asked voice is heard (mean probability by that judge)",
+    "over_chance": "… more than a voice drawn at random",
     "routing": "chooses the right voice untagged (share)",
     "contradiction": "obeys its tag against the topic (share)",
     "loss": "test loss (nats a token, human answers)",

@@ -13,7 +13,7 @@ from persona_dagster.scraping.archive import LISTS, WALK
 from persona_dagster.scraping.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.scraping.ptt_listing import parse_listing
 
-PARSER_VERSION = "3"  # raised when the same bytes would give other posts: everything is then parsed again
+PARSER_VERSION = "4"  # raised when the same bytes would give other posts: everything is then parsed again
 THREAD_DAYS = 180  # a title comes back for another thread after that
 
 

@@ -37,6 +37,7 @@ BOARD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\-]+")
 ORIGIN = "https://www.ptt.cc"
 
 USER_ID = re.compile(r"[A-Za-z][0-9A-Za-z]{1,11}")
+ID_LIKE = re.compile(r"[A-Za-z0-9_.]{3,}")
 AUTHOR = re.compile(r"\s*([^\s(]+)\s*(?:\((.*)\))?\s*$", re.DOTALL)
 HEADER = re.compile(r"^\s*(作者|發信人|標題|時間|日期)[:：]?\s+(.*?)(?:\s+(看板|站內|信區)[:：]?\s+(\S+))?\s*$")
 FUSED_TIME = re.compile(r"\s*時間[:：]\s*([A-Z][a-z]{2} [A-Z][a-z]{2} [ \d]\d \d\d:\d\d:\d\d \d{4})\s*$")
@@ -339,10 +340,11 @@ def _answers(
         push = line.push
         author = author_key(push.user) if push.user else None
         text = mask(_push_text(push))
-        # Named by content, not by place: an author may delete a push, and the others keep their names. By what is
-        # kept of it: a digest of the address could be guessed, and by the author's pseudonym the split would be drawn
-        # anew under another key (another home, a lost file).
-        name = text_digest(text)[:12]
+        # Named by content, not by place: an author may delete a push, and the others keep their names (but for those
+        # that said the same in the same minute: they are numbered). Without what may be an id, a number or an address,
+        # which could be guessed from a digest and is masked by who else is on the page; and not by the author's
+        # pseudonym: under another key (another home, a lost file) the split would be drawn anew.
+        name = text_digest(ID_LIKE.sub(USER, _push_text(push)))[:12]
         seen[name] = seen.get(name, 0) + 1
         post = _answer(root, "comment", post_id=f"{root.post_id}#{name}", parent=root.post_id, text=text, author=author)
         post.post_id += f".{seen[name]}" if seen[name] > 1 else ""

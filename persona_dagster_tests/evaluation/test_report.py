@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,7 @@ def publish(
         material.likelihoods.write_parquet(generations / "likelihoods.parquet")
         sampling = recipe.evaluation.model_dump(exclude={"gates", "encoder"})
         settings = {"base": recipe.base.model_dump(), "dtype": "float32", "sampling": sampling, "seconds": 1.0}
+        settings["adapter"] = "adapter"
         (generations / "settings.json").write_text(json.dumps(settings), encoding="utf-8")
         adapter = root / "adapter"
         adapter.mkdir()
@@ -251,6 +253,18 @@ def test_a_run_without_voices_takes_nothing_from_the_others(
     html = write_iteration_report(folders, tmp_path).path.read_text(encoding="utf-8")
     assert html.count('class="sample"') == 6
     assert "⚠" not in html
+
+
+def test_answers_of_another_adapter_are_not_judged(good_report: Path, tmp_path: Path) -> None:
+    """Trained again, not asked again: the new adapter would be released on the old one's answers."""
+    root = good_report.parent.parent
+    generations = shutil.copytree(root / "generations", tmp_path / "generations")
+    settings = json.loads((generations / "settings.json").read_text(encoding="utf-8"))
+    (generations / "settings.json").write_text(json.dumps({**settings, "adapter": "former"}), encoding="utf-8")
+    job = EvaluateJob.model_validate_json((root / "job.json").read_text(encoding="utf-8"))
+    changed = job.model_copy(update={"generations_dir": generations, "out_dir": tmp_path / "reports"})
+    with pytest.raises(ValueError, match="answers of adapter former, and adapter is to be judged"):
+        program.evaluate(changed, Reporter(None, quiet=True))
 
 
 def test_only_the_packaged_base_is_called_practice(good_report: Path) -> None:

@@ -27,7 +27,7 @@ def test_as_often_as_the_softmax_says(temperature: float) -> None:
 
 
 def test_top_p_leaves_the_likeliest_as_transformers_does() -> None:
-    found = shares(1.0, 0.8)  # 0.61 and 0.22 make up 0.8
+    found = shares(1.0, 0.8)  # 0.62 and 0.23 make up 0.8
     assert found[[1, 2, 3, 4]].sum() == 0
     assert found[5] == pytest.approx(float(torch.softmax(LOGITS[0, [5, 0]], dim=0)[0]), abs=0.012)
 

@@ -16,20 +16,15 @@ ENGLISH = [0.0, 0.0, 0.0]
 VOICES = ("assistant", "mentor", "mouthpiece")
 
 
-class Spelled:
-    """A model of scikit-learn's kind that is told what to say: `0.8 0.1 0.1`."""
-
-    def predict_proba(self, texts: list[str]) -> np.ndarray:
-        return np.array([list(map(float, text.split())) for text in texts])
-
-
-def measured(answers: dict[str, list[list[float]]]) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
-    """Each model's answers to one prompt of each voice in turn."""
-    judge = Judge(VOICES, 1000, "digest", 9, Spelled())
+def measured(
+    answers: dict[str, list[list[float]]], suite: str = "routing", also: list[dict[str, Any]] | None = None
+) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
+    """Each model's answers to one prompt of each voice in turn, and `also` other rows."""
+    judge = Judge(VOICES, 1000, "digest", 9, model=None)
     rows = [
         {
             "model": model,
-            "suite": "routing",
+            "suite": suite,
             "prompt_id": str(place),
             "question": f"question {place}",
             "asked": VOICES[place % 3],
@@ -42,7 +37,7 @@ def measured(answers: dict[str, list[list[float]]]) -> tuple[dict[str, Any], dic
     ]
     intervals: dict[str, Any] = {}
     detail: dict[str, Any] = {}
-    gated = measure_voices(judge, [], pl.DataFrame(rows), intervals, detail)
+    gated = measure_voices(judge, [], pl.DataFrame(rows + (also or [])), intervals, detail)
     return intervals, detail, cast("dict[str, Any]", gated)
 
 
@@ -66,6 +61,26 @@ def test_one_voice_for_all_has_nothing_over_chance_however_often_it_is_asked_for
     assert gated["min_fidelity_gain"].value > 0
 
 
+def test_questions_asked_again_from_train_count_for_nothing() -> None:
+    again = {"suite": "reference_train", "prompt_id": "t", "question": "t", "asked": "mentor", "heard": "mentor"}
+    rows = [{"model": "adapter", **again, "told": MENTOR, "answer": "好"}] * 50
+    plain = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3})[0]
+    more = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3}, also=rows)[0]
+    assert more["over_chance_adapter"] == plain["over_chance_adapter"]
+
+
+def test_what_is_gained_where_both_speak_chinese() -> None:
+    """The base gets one in three right, and says a third in English."""
+    base, ours = [ENGLISH, MENTOR, MENTOR] * 5, [ASSISTANT, MENTOR, MOUTHPIECE] * 5
+    intervals = measured({"base": base, "adapter": ours})[0]
+    assert intervals["clarity_gain"].value == pytest.approx((0.8 + 0 + 0.7) / 3)
+    assert intervals["clarity_voiced_gain"].value == pytest.approx(0.7 / 2)
+
+
 def test_three_models_on_the_prompts_that_few_shot_answered() -> None:
-    rows = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3})[0]
-    assert rows["shown_fewshot"].value is None and rows["shown_gain"].value is None
+    voices = [ASSISTANT, MENTOR, MOUTHPIECE]
+    base, ours, shown = [ENGLISH] * 15, voices * 5, [MENTOR] * 9
+    intervals = measured({"base": base, "adapter": ours, "fewshot": shown}, suite="test")[0]
+    assert intervals["shown_adapter"].n == intervals["shown_base"].n == 9
+    assert intervals["shown_fewshot"].value == pytest.approx(1 / 3)
+    assert intervals["shown_gain"].value == pytest.approx(2 / 3)

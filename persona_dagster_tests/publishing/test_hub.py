@@ -235,7 +235,7 @@ def test_an_adapter_that_no_report_judged_stops_the_plan(made: Path, tmp_path: P
     shutil.copytree(made / "adapters" / "persona_v2" / ("a" * 32), other)
     card = json.loads((other / "run_card.json").read_text(encoding="utf-8"))
     (other / "run_card.json").write_text(json.dumps({**card, "digest": "c" * 32}), encoding="utf-8")
-    with pytest.raises(ReleaseError, match="never judged, the newest report is of adapter aaaaaaaaaaaa"):
+    with pytest.raises(ReleaseError, match="not what the newest report judged, which is aaaaaaaaaaaa"):
         plan(made, tmp_path / "out", other)
 
 

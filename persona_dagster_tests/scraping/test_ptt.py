@@ -212,6 +212,14 @@ def test_two_homes_name_a_push_alike() -> None:
     assert not {post.author_key for post in here} & {post.author_key for post in there}
 
 
+def test_a_push_keeps_its_name_whoever_else_comes() -> None:
+    """Ids of the page's people are masked: a name that is masked later is the same push."""
+    said = push(": other11 說得對，打 0912345678 問我")
+    before, after = (parse(f"\n本文\n{STATION}{said}{more}") for more in ("", push(": 是我", user="other11")))
+    assert before.posts[1].text_raw != after.posts[1].text_raw
+    assert before.posts[1].post_id == after.posts[1].post_id
+
+
 def test_a_pushs_name_tells_no_address() -> None:
     """A digest of it could be guessed: there are only so many addresses."""
     one, other = (parse(f"\n本文\n{STATION}{push(when=f' {ip} 03/07 16:00')}") for ip in ("10.0.0.1", "10.0.0.2"))
