@@ -38,6 +38,12 @@ def scraped(replica: Replica, tiny: Sources, tmp_path_factory: pytest.TempPathFa
     return archive
 
 
+@pytest.fixture(autouse=True)
+def own_leases(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A replica's port is soon another one's: what a test was told to wait must not outlive it."""
+    monkeypatch.setattr("persona_dagster.scraping.lease.lease_folder", lambda: tmp_path / "leases")
+
+
 Crawl = Callable[..., tuple[CrawlReport, Archive, Replica]]
 
 
