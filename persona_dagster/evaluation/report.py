@@ -26,8 +26,9 @@ NAMES = {"human": "People", "base": "Base", "fewshot": "Few-shot", "adapter": "A
 SAMPLES = 6  # a persona
 # Gates judge voice, loss, copying and residue; that a small model makes no sense, a reader sees at once.
 PRACTICE = (
-    "The base that comes with the package is small and was taught English: its Chinese takes on the form of a voice, "
-    "and makes little sense. It shows every step at work; release a model of the mission's own size."
+    "The base that comes with the package is small and was taught English: what it learns in minutes is the language "
+    "more than the voices, and it makes little sense. It shows every step at work; release a model of the mission's "
+    "own size."
 )
 COLLAPSE_ROWS = [
     ("distinct_1", "distinct-1", "plain"),
