@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote
 
@@ -91,8 +92,12 @@ class House:
         from persona_dagster.sample.replica import serve
 
         content = tiny() if settings.profile == "tiny" else load()
-        with serve(content=content, clock=Clock(settings.replica_dir)) as replica:
-            yield Transport(rewrites=replica.rewrites, chromium=settings.chromium)
+        # A replica's port is soon another one's: what it asked to wait goes with it.
+        with (
+            serve(content=content, clock=Clock(settings.replica_dir)) as replica,
+            TemporaryDirectory(prefix="persona-leases-") as leases,
+        ):
+            yield Transport(rewrites=replica.rewrites, chromium=settings.chromium, leases=Path(leases))
 
 
 class TableIOManager(dg.IOManager):

@@ -48,7 +48,7 @@ def crawl_board(
         raise DeniedBoardError(f"{board} is in denied_boards of sources.yaml: it is never scraped")
     site = sources.site(source)
     try:
-        with lease(transport.actual(site.origin)) as held:
+        with lease(transport.actual(site.origin), transport.leases) as held:
             work = Pass(
                 source, board, site=site, archive=archive, transport=transport, lease=held, log=log, clock=clock,
                 sleep=sleep,

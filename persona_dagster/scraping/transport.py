@@ -28,6 +28,7 @@ class Transport:
     cdp_url: str | None = None  # the operator's own browser, reached over the DevTools protocol
     user_agent: str = USER_AGENT
     headed: bool = False  # needs a display (Xvfb): sites that refuse headless browsers
+    leases: Path | None = None  # where hosts are held and their pauses kept; None: one folder for the machine
 
     def browser_path(self) -> Path | None:
         """The Chromium to start; None leaves the choice to Playwright."""
