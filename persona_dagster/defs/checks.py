@@ -11,7 +11,7 @@ from persona_dagster.corpus.privacy import mask
 from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS, board_partitions
 from persona_dagster.defs.resources import House
-from persona_dagster.evaluation.gates import GATES
+from persona_dagster.evaluation.gates import GATES, standing
 from persona_dagster.records import FORUMS, Source
 
 WARN = dg.AssetCheckSeverity.WARN
@@ -162,12 +162,11 @@ def _gates(house: House) -> dg.AssetChecksDefinition:
     ]
 
     @dg.multi_asset_check(name="gates", specs=specs, can_subset=True)
-    def gates(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        folder = latest(house.settings.reports_dir / context.partition_key)
-        judged = {gate["name"]: gate for gate in orjson.loads((folder / "metrics.json").read_bytes())["gates"]}
-        wanted = house.recipe(context.partition_key).evaluation.gates.model_dump()
-        for key in sorted(context.selected_asset_check_keys, key=lambda key: list(GATES).index(key.name)):
-            gate = judged.get(key.name) or _unjudged(wanted[key.name])
+    def gate_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
+        report = latest(house.settings.reports_dir / context.partition_key) / "metrics.json"
+        gates = standing(orjson.loads(report.read_bytes()), house.recipe(context.partition_key).evaluation.gates)
+        for key in context.selected_asset_check_keys:
+            gate = gates[key.name]
             told = ("verdict", "why", "value", "low", "high", "n", "threshold")
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,
@@ -177,10 +176,4 @@ def _gates(house: House) -> dg.AssetChecksDefinition:
                 metadata={name: gate[name] for name in told if gate.get(name) is not None},
             )
 
-    return gates
-
-
-def _unjudged(threshold: float | None) -> dict[str, str]:
-    if threshold is None:
-        return {"verdict": "green", "why": "not judged: the recipe sets no threshold"}
-    return {"verdict": "amber", "why": "not in the report, which is older than the gate: materialise eval_report"}
+    return gate_checks

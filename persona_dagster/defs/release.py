@@ -4,10 +4,10 @@ import dagster as dg
 import orjson
 from pydantic import Field
 
-from persona_dagster.config.recipes import Gates
 from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
+from persona_dagster.evaluation.gates import standing
 
 
 class ReleaseConfig(dg.Config):
@@ -44,7 +44,10 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
 
         settings, recipe = house.settings, house.recipe(context.partition_key)
         report = latest(settings.reports_dir / recipe.name)
-        held_back = not_green(report.joinpath("metrics.json").read_bytes(), recipe.evaluation.gates)
+        gates = standing(orjson.loads(report.joinpath("metrics.json").read_bytes()), recipe.evaluation.gates)
+        held_back = [
+            f"{name} is {gate['verdict']} ({gate['why']})" for name, gate in gates.items() if gate["verdict"] != "green"
+        ]
         if config.publish and held_back:
             raise dg.Failure(
                 f"{recipe.name} is not released: {', '.join(held_back)}. Look at {report / 'report.html'}.",
@@ -76,11 +79,3 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
         )
 
     return hub_release
-
-
-def not_green(metrics: bytes, wanted: Gates) -> list[str]:
-    """The gates that hold a release back: not green in the report, or not judged in it and yet in the recipe."""
-    judged = {gate["name"]: gate["verdict"] for gate in orjson.loads(metrics)["gates"]}
-    held = [f"gate {name} is {verdict}" for name, verdict in judged.items() if verdict != "green"]
-    missing = [name for name, limit in wanted.model_dump().items() if limit is not None and name not in judged]
-    return held + [f"gate {name} is not in the report, which is older" for name in missing]

@@ -34,11 +34,11 @@ def gain_over(rows: pl.DataFrame, column: str, ours: str = "adapter", theirs: st
     return paired_interval(values, others, groups=_groups(both))
 
 
-def compare(rows: pl.DataFrame, column: str, name: str, intervals: dict[str, Interval]) -> None:
-    """`name`_<model> of every model, and `name`_gain, adapter minus base."""
+def compare(rows: pl.DataFrame, column: str, name: str, intervals: dict[str, Interval], theirs: str = "base") -> None:
+    """`name`_<model> of every model, and `name`_gain, adapter minus `theirs`."""
     for model in MODELS:
         intervals[f"{name}_{model}"] = mean_over(of_model(rows, model), column)
-    intervals[f"{name}_gain"] = gain_over(rows, column)
+    intervals[f"{name}_gain"] = gain_over(rows, column, theirs=theirs)
 
 
 def _groups(rows: pl.DataFrame) -> list[str]:

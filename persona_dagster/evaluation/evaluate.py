@@ -56,7 +56,7 @@ def _generations(job: EvaluateJob) -> Path:
     if not (folder / "generations.parquet").is_file():
         raise FileNotFoundError(f"{folder}: no generations.parquet; run persona_dagster.evaluation.generate first")
     answered = json.loads((folder / "settings.json").read_text(encoding="utf-8")).get("adapter")
-    if job.adapter_dir and answered and answered != job.adapter_dir.name:
+    if job.adapter_dir and answered != job.adapter_dir.name:
         raise ValueError(
             f"{folder}: answers of adapter {answered}, and {job.adapter_dir.name} is to be judged; "
             "materialise generations again"

@@ -95,3 +95,13 @@ def judge_gates(measured: Mapping[str, Interval], gates: Gates) -> list[Gate]:
 def verdict(gates: list[Gate]) -> Verdict:
     """The worst of the gates; green without any."""
     return max((gate.verdict for gate in gates), key=ORDER.index, default="green")
+
+
+def standing(report: Mapping[str, Any], wanted: Gates) -> dict[str, dict[str, Any]]:
+    """Every gate as a stored report (metrics.json) has it, by name. Amber where the recipe wants one that the report
+    does not know, since it is older; green where the recipe sets no threshold."""
+    judged = {gate["name"]: gate for gate in report["gates"]}
+    missing = {"verdict": "amber", "why": "not in the report, which is older than the gate: materialise eval_report"}
+    unwanted = {"verdict": "green", "why": "not judged: the recipe sets no threshold"}
+    limits = wanted.model_dump()
+    return {name: judged.get(name) or (unwanted if limits[name] is None else missing) for name in GATES}

@@ -74,10 +74,11 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
     frame = material.generations
     questions = [question_of(messages) for messages in frame["messages"].to_list()]
     answers = frame["answer"].to_list()
-    judge, nothing = material.judge, [None] * len(answers)
-    weighed = judge.weigh(answers, questions) if judge else None
-    heard = judge.likeliest(weighed) if judge and weighed is not None else nothing
-    told = weighed.tolist() if weighed is not None else nothing
+    heard: list[Any] = [None] * len(answers)
+    told: list[Any] = heard
+    if material.judge:
+        weighed = material.judge.weigh(answers, questions)
+        heard, told = material.judge.likeliest(weighed), weighed.tolist()
     # A reference of the tokens that were allowed could have been written in full.
     fits = [_fits(text, material.max_new_tokens) for text in frame["reference"].to_list()]
     copied = [index.look_up(text) for text in answers]

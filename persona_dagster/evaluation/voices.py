@@ -14,7 +14,7 @@ import polars as pl
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import fidelity
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval
-from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, gain_over, mean_over, of_model
+from persona_dagster.evaluation.compared import SPOKEN, compare, gain_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.prompts import Row
 
@@ -103,9 +103,7 @@ def _beside_examples(known: pl.DataFrame, intervals: dict[str, Interval]) -> Non
     """All three models on the test prompts that the few-shot baseline answered, and the adapter's lead over it."""
     tested = known.filter(pl.col("suite") == "test")
     shown = tested.join(of_model(tested, "fewshot").select("prompt_id"), on="prompt_id", how="semi")
-    for model in MODELS:
-        intervals[f"shown_{model}"] = mean_over(of_model(shown, model), "right")
-    intervals["shown_gain"] = gain_over(shown, "right", theirs="fewshot")
+    compare(shown, "right", "shown", intervals, theirs="fewshot")
 
 
 def _confusion(rows: pl.DataFrame, judge: Judge) -> dict[str, dict[str, int]]:

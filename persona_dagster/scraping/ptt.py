@@ -339,15 +339,15 @@ def _answers(
         floor += 1
         push = line.push
         author = author_key(push.user) if push.user else None
-        text = mask(_push_text(push))
+        said = _push_text(push)
         # Named by content, not by place: an author may delete a push, and the others keep their names (but for those
         # that said the same in the same minute: they are numbered). Without what may be an id, a number or an address,
         # which could be guessed from a digest and is masked by who else is on the page; and not by the author's
         # pseudonym: under another key (another home, a lost file) the split would be drawn anew.
-        name = text_digest(ID_LIKE.sub(USER, _push_text(push)))[:12]
+        name = text_digest(ID_LIKE.sub(USER, said))[:12]
         seen[name] = seen.get(name, 0) + 1
-        post = _answer(root, "comment", post_id=f"{root.post_id}#{name}", parent=root.post_id, text=text, author=author)
-        post.post_id += f".{seen[name]}" if seen[name] > 1 else ""
+        named = f"{root.post_id}#{name}" + (f".{seen[name]}" if seen[name] > 1 else "")
+        post = _answer(root, "comment", post_id=named, parent=root.post_id, text=mask(said), author=author)
         post.created_at, odd = clock.read(push.when)
         post.tag, post.floor = push.tag or None, floor
         post.score = {"推": 1, "噓": -1}.get(push.tag, 0)
