@@ -1,11 +1,13 @@
 """How sure a number is: percentile bootstrap intervals of means and of paired differences.
 
-Rows are resampled in groups (answers to one prompt hang together), base and adapter in pairs. Source: Efron &
-Tibshirani 1993; for paired system comparison, Koehn 2004.
+Rows are resampled in groups (answers to one prompt hang together), base and adapter in pairs. What is no mean (a
+count of different n-grams, which any resample lowers) has a jackknife. Source: Efron & Tibshirani 1993, chapters 13
+and 11; for paired system comparison, Koehn 2004.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -64,3 +66,12 @@ def paired_interval(
     """The mean of `ours - theirs` over pairs: above zero through its interval, ours is larger."""
     differences = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
     return mean_interval(differences.tolist(), weights, groups, seed)
+
+
+def jackknife_interval(value: float, without: Sequence[float]) -> Interval:
+    """`value` of a whole, with its 95 % interval from its values `without` each group in turn."""
+    left = np.asarray(without, dtype=float)
+    if not left.size:
+        return NOTHING
+    error = math.sqrt((left.size - 1) / left.size * float(np.square(left - left.mean()).sum()))
+    return Interval(value, value - 1.96 * error, value + 1.96 * error, left.size, left.size >= LEAST)

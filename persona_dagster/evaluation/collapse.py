@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 
 _UNITS = re.compile(r"[A-Za-z0-9]+|[^\sA-Za-z0-9]")
@@ -36,6 +36,20 @@ def distinct(texts: Sequence[str], n: int) -> float | None:
     """distinct-n: different n-grams over all n-grams of the set, 0 to 1; None without any."""
     grams = [gram for text in texts for gram in ngrams(units(text), n)]
     return len(set(grams)) / len(grams) if grams else None
+
+
+def distinct_without(texts: Sequence[str], groups: Sequence[str], n: int) -> dict[str, float]:
+    """distinct-n of the set without each group of texts in turn; groups without which nothing is left stay out."""
+    owners: dict[tuple[str, ...], set[str]] = defaultdict(set)
+    sizes: Counter[str] = Counter()
+    for text, group in zip(texts, groups, strict=True):
+        grams = ngrams(units(text), n)
+        sizes[group] += len(grams)
+        for gram in grams:
+            owners[gram].add(group)
+    alone = Counter(next(iter(owning)) for owning in owners.values() if len(owning) == 1)
+    total = sum(sizes.values())
+    return {group: (len(owners) - alone[group]) / (total - size) for group, size in sizes.items() if size < total}
 
 
 def sentence_bleu(hypothesis: Sequence[str], references: Sequence[Sequence[str]]) -> float:
@@ -66,18 +80,25 @@ def _bleu(hypothesis: Sequence[str], counted: list[list[Counter[tuple[str, ...]]
     return brevity * math.exp(sum(logs) / len(logs))
 
 
+def alikeness(texts: Sequence[str]) -> list[float | None]:
+    """BLEU of each text against all others, 0-100; None for a blank text, and for all where fewer than two speak."""
+    tokenised = [units(text) for text in texts]
+    spoken = [place for place, tokens in enumerate(tokenised) if tokens]
+    scores: list[float | None] = [None] * len(texts)
+    if len(spoken) < 2:
+        return scores
+    counted = {place: [Counter(ngrams(tokenised[place], n)) for n in range(1, 5)] for place in spoken}
+    for place in spoken:
+        others = [other for other in spoken if other != place]
+        lengths = [len(tokenised[other]) for other in others]
+        scores[place] = _bleu(tokenised[place], [counted[other] for other in others], lengths)
+    return scores
+
+
 def self_bleu(texts: Sequence[str]) -> float | None:
-    """Mean BLEU of each text against all others, 0-100: high means that they all say the same. None under two."""
-    tokenised = [units(text) for text in texts if text.strip()]
-    if len(tokenised) < 2:
-        return None
-    counted = [[Counter(ngrams(tokens, n)) for n in range(1, 5)] for tokens in tokenised]
-    lengths = [len(tokens) for tokens in tokenised]
-    scores = [
-        _bleu(tokens, counted[:place] + counted[place + 1 :], lengths[:place] + lengths[place + 1 :])
-        for place, tokens in enumerate(tokenised)
-    ]
-    return sum(scores) / len(scores)
+    """The mean of `alikeness`: high means that they all say the same. None under two texts."""
+    scores = [score for score in alikeness(texts) if score is not None]
+    return sum(scores) / len(scores) if scores else None
 
 
 def broken(answer: str, finish: str, fits: bool) -> str | None:

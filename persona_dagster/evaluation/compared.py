@@ -8,7 +8,14 @@ from __future__ import annotations
 import polars as pl
 
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation.bootstrap import Interval, mean_interval, paired_interval
+from persona_dagster.evaluation.bootstrap import (
+    NOTHING,
+    Interval,
+    jackknife_interval,
+    mean_interval,
+    paired_interval,
+)
+from persona_dagster.evaluation.collapse import distinct, distinct_without
 
 MODELS = ("base", "fewshot", "adapter")
 SPOKEN = ("test", "probe", "routing", "contradiction")  # suites whose answers ought to be fluent prose
@@ -39,6 +46,16 @@ def compare(rows: pl.DataFrame, column: str, name: str, intervals: dict[str, Int
     for model in MODELS:
         intervals[f"{name}_{model}"] = mean_over(of_model(rows, model), column)
     intervals[f"{name}_gain"] = gain_over(rows, column, theirs=theirs)
+
+
+def distinct_gain(rows: pl.DataFrame, n: int, ours: str = "adapter", theirs: str = "base") -> Interval:
+    """distinct-n of `ours` minus that of `theirs`, whose answers are to the same questions."""
+    sides = [of_model(rows, name) for name in (ours, theirs)]
+    whole = [distinct(side["answer"].to_list(), n) for side in sides]
+    if whole[0] is None or whole[1] is None:
+        return NOTHING
+    left, right = (distinct_without(side["answer"].to_list(), _groups(side), n) for side in sides)
+    return jackknife_interval(whole[0] - whole[1], [left[group] - right[group] for group in left if group in right])
 
 
 def _groups(rows: pl.DataFrame) -> list[str]:

@@ -17,7 +17,7 @@ from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import collapse, forgetting, loss, residue
 from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval, paired_interval
-from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, mean_over, of_model
+from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
 from persona_dagster.evaluation.encoder import BUNDLED
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
@@ -157,6 +157,13 @@ def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[s
     spoken = rows.filter(pl.col("suite").is_in(SPOKEN)).with_columns(is_broken=pl.col("broken").is_not_null())
     compare(spoken, "repetition", "repetition", intervals)
     compare(spoken, "is_broken", "broken", intervals)
+    alike = [
+        part.with_columns(alike=pl.Series(collapse.alikeness(part["answer"].to_list()), dtype=pl.Float64))
+        for part in (of_model(spoken, model) for model in MODELS)
+    ]
+    compare(pl.concat(alike), "alike", "self_bleu", intervals)
+    for n in (1, 2):
+        intervals[f"distinct_{n}_gain"] = distinct_gain(spoken, n)
     table: dict[str, Any] = {}
     for model in MODELS:
         part = of_model(spoken, model)
@@ -165,7 +172,7 @@ def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[s
             "answers": len(answers),
             "distinct_1": collapse.distinct(answers, 1),
             "distinct_2": collapse.distinct(answers, 2),
-            "self_bleu": collapse.self_bleu(answers),
+            "self_bleu": intervals[f"self_bleu_{model}"].value,
             "identical_openings": collapse.identical_openings(answers),
             "broken": dict(part.drop_nulls("broken")["broken"].value_counts().sort("broken").rows()),
             "mean_tokens": part["new_tokens"].mean(),

@@ -7,6 +7,7 @@ runs no script. Charts are HTML and SVG drawn here.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -176,7 +177,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         ("routing", "… chosen untold", "untagged prompts", "percent", voices),
         ("contradiction", "… by the tag against the topic", "contradicting prompts", "percent", voices),
         ("bertscore_f1", "BERTScore F1, raw", _encoder_note(detail), "plain", True),
-        ("loss", "Loss on human test answers", _loss_note(detail), "plain", True),
+        ("loss", "Loss on human test answers", _loss_note(detail, i["loss_gain"]), "plain", True),
         ("repetition", "Repetition within an answer", "rep-4, lower is better", "percent", True),
     ]
     made = []
@@ -202,9 +203,12 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return made
 
 
-def _loss_note(detail: dict[str, Any]) -> str:
+def _loss_note(detail: dict[str, Any], gain: dict[str, Any]) -> str:
     told = detail["perplexity"]
     both = f"base {figure(told['base'], 'one')}, adapter {figure(told['adapter'], 'one')}"
+    if gain["enough"]:
+        least, most = (figure(math.exp(-gain[end])) for end in ("high", "low"))
+        both += f" (times {figure(math.exp(-gain['value']))}, 95 % interval {least} to {most})"
     return f"nats a token, lower is better; answers as they are cut for training; perplexity: {both}"
 
 

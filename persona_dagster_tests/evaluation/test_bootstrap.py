@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from persona_dagster.evaluation.bootstrap import LEAST, mean_interval, paired_interval
+from persona_dagster.evaluation.bootstrap import LEAST, jackknife_interval, mean_interval, paired_interval
 
 
 def test_interval_is_scipys() -> None:
@@ -55,3 +55,13 @@ def test_weights_make_the_mean_one_over_tokens() -> None:
 @pytest.mark.parametrize("count", [0, 1, LEAST - 1])
 def test_too_few_samples_prove_nothing(count: int) -> None:
     assert not mean_interval([1.0] * count).enough
+
+
+def test_the_jackknife_of_a_mean_is_its_standard_error() -> None:
+    values = np.random.default_rng(8).normal(size=50)
+    one = jackknife_interval(values.mean(), [np.delete(values, place).mean() for place in range(50)])
+    assert one.low is not None and one.high is not None
+    assert (one.high - one.low) / 2 == pytest.approx(1.96 * stats.sem(values))
+    assert one.n == 50 and one.enough
+    assert not jackknife_interval(1.0, [1.0] * (LEAST - 1)).enough
+    assert jackknife_interval(1.0, []).value is None

@@ -61,6 +61,21 @@ def test_self_bleu_of_clones_is_100_and_of_strangers_near_0() -> None:
     assert collapse.self_bleu(["只有一句"]) is None
 
 
+def test_distinct_without_each_question_is_distinct_of_the_others() -> None:
+    texts, asked = ["你好嗎", "你好啊", "再見了你", "嗎"], ["a", "b", "b", "c"]
+    without = collapse.distinct_without(texts, asked, 2)
+    for group in "abc":
+        left = [text for text, one in zip(texts, asked, strict=True) if one != group]
+        assert without[group] == pytest.approx(collapse.distinct(left, 2))
+    assert collapse.distinct_without(["你好"], ["a"], 2) == {}, "nothing is left without it"
+
+
+def test_alikeness_keeps_places_and_skips_blanks() -> None:
+    scores = collapse.alikeness(["一樣的一句話啊", " ", "一樣的一句話啊"])
+    assert scores == [pytest.approx(100), None, pytest.approx(100)]
+    assert collapse.alikeness(["只有一句", ""]) == [None, None]
+
+
 def test_broken() -> None:
     assert collapse.broken("  ", "stop", True) == "empty"
     assert collapse.broken("我愛你" * 20, "length", True) == "looping"

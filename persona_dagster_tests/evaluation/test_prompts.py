@@ -21,6 +21,7 @@ from persona_dagster.evaluation.prompts import (
     routing,
     stratified,
 )
+from persona_dagster.sample.content import NOTES, load
 
 
 def test_sixty_two_untagged_prompts_with_the_two_that_were_asked_for(personas: Personas) -> None:
@@ -36,6 +37,24 @@ def test_contradictions_contradict_and_are_balanced(personas: Personas) -> None:
     assert all(probe["asked"] != probe["topic"] for probe in probes)
     assert set(Counter(probe["asked"] for probe in probes).values()) == {10}
     assert len(contradictions(personas, None)) == 30
+
+
+def test_no_probe_is_asked_in_the_sample(personas: Personas) -> None:
+    """A probe that the sample trains on would measure memory. Compared by pairs of characters: the nearest share .38."""
+    asked = {text for _, _, text in (*routing(personas, None), *contradictions(personas, None))}
+    asked |= {text for persona in personas.personas.values() for text in persona.probes}
+    said = {getattr(item, "title", None) or getattr(item, "text", "") or "" for _, _, item in load().items()}
+    for path in NOTES.iterdir():
+        text = path.read_text(encoding="utf-8")
+        said |= set(re.findall(r"^## (.+)$" if path.suffix == ".md" else r'"question": "([^"]+)"', text, re.MULTILINE))
+    assert len(said) > 500
+    nearest = max((_alike(probe, text), probe, text) for probe in asked for text in said)
+    assert nearest[0] < 0.5, nearest
+
+
+def _alike(left: str, right: str) -> float:
+    pairs = [{text[place : place + 2] for place in range(len(text) - 1)} for text in (left, right)]
+    return len(pairs[0] & pairs[1]) / max(len(pairs[0] | pairs[1]), 1)
 
 
 def test_knowledge_probes_accept_their_answers_and_no_wrong_one() -> None:
