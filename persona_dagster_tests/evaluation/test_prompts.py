@@ -40,7 +40,7 @@ def test_contradictions_contradict_and_are_balanced(personas: Personas) -> None:
 
 
 def test_no_probe_is_asked_in_the_sample(personas: Personas) -> None:
-    """A probe that the sample trains on would measure memory. Compared by pairs of characters: the nearest share .38."""
+    """A probe that the sample trains on would measure memory. By pairs of characters; the nearest share .38."""
     asked = {text for _, _, text in (*routing(personas, None), *contradictions(personas, None))}
     asked |= {text for persona in personas.personas.values() for text in persona.probes}
     said = {getattr(item, "title", None) or getattr(item, "text", "") or "" for _, _, item in load().items()}
