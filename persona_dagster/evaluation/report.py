@@ -347,8 +347,8 @@ def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ),
         (
             "Intervals",
-            "95 %, percentile bootstrap over distinct prompts, 2,000 rounds (of distinct-n a jackknife); under 8 prompts "
-            "nothing is judged",
+            "95 %, percentile bootstrap over distinct prompts, 2,000 rounds, and a jackknife for distinct-n; under 8 "
+            "prompts nothing is judged",
         ),
     ]
     if detail["voices"]:
