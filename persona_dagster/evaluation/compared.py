@@ -48,9 +48,9 @@ def compare(rows: pl.DataFrame, column: str, name: str, intervals: dict[str, Int
     intervals[f"{name}_gain"] = gain_over(rows, column, theirs=theirs)
 
 
-def distinct_gain(rows: pl.DataFrame, n: int, ours: str = "adapter", theirs: str = "base") -> Interval:
-    """distinct-n of `ours` minus that of `theirs`, whose answers are to the same questions."""
-    sides = [of_model(rows, name) for name in (ours, theirs)]
+def distinct_gain(rows: pl.DataFrame, n: int) -> Interval:
+    """distinct-n of the adapter minus that of the base, whose answers are to the same questions."""
+    sides = [of_model(rows, name) for name in ("adapter", "base")]
     whole = [distinct(side["answer"].to_list(), n) for side in sides]
     if whole[0] is None or whole[1] is None:
         return NOTHING
