@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from persona_dagster.evaluation.bertscore import Scorer
-from persona_dagster.evaluation.encoder import load_encoder
+from persona_dagster.models.encoder import load_encoder
 
 PASSES = 3
 

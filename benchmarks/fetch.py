@@ -111,10 +111,10 @@ def cpu() -> float:
 
 
 def ours(port: int, count: int, parse: bool) -> tuple[float, float]:
-    from persona_dagster.scraping.http import HttpFetcher
-    from persona_dagster.scraping.policy import UrlPolicy
-    from persona_dagster.scraping.ptt import parse_article
-    from persona_dagster.scraping.transport import Transport
+    from persona_dagster.crawl.http import HttpFetcher
+    from persona_dagster.crawl.policy import UrlPolicy
+    from persona_dagster.crawl.transport import Transport
+    from persona_dagster.sites.ptt.article import parse_article
 
     transport = Transport({"https://www.ptt.cc": f"http://127.0.0.1:{port}"})
     fetcher = HttpFetcher(UrlPolicy(["www.ptt.cc"], transport), transport, 8 << 20)
@@ -135,7 +135,7 @@ def ours(port: int, count: int, parse: bool) -> tuple[float, float]:
 def navigation(port: int, count: int) -> tuple[float, float]:
     from playwright.sync_api import sync_playwright
 
-    from persona_dagster.scraping.browser import FLAGS, find_chromium
+    from persona_dagster.crawl.browser import FLAGS, find_chromium
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium(), args=FLAGS)

@@ -20,8 +20,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from persona_dagster.config.recipes import Base, Recipe, load_recipe
-from persona_dagster.training.base_model import TINY, load_tokenizer
-from persona_dagster.training.hardware import GIB, cards
+from persona_dagster.models.base_model import TINY, load_tokenizer
+from persona_dagster.models.hardware import GIB, cards
 from persona_dagster.training.job import TrainJob
 from persona_dagster.training.vram import SHAPES, estimate_vram
 
@@ -128,7 +128,7 @@ def measure(point: str, folder: Path) -> dict[str, object]:
     """One point, in this process: the trainer's own log gives the speed, torch and NVML the memory."""
     import torch
 
-    from persona_dagster.training.reporting import Reporter
+    from persona_dagster.reporting import Reporter
     from persona_dagster.training.train import train
 
     recipe = recipe_of(point, folder / "llama-3-8b-random")

@@ -18,8 +18,8 @@ from tempfile import TemporaryDirectory
 from real_data import real_data
 
 from persona_dagster.digest import author_key
+from persona_dagster.intake.dumps import open_dump, parse_import, read_dump
 from persona_dagster.records import FORUMS
-from persona_dagster.scraping.importing import open_dump, parse_import, read_dump
 
 
 def cpu(task: Callable[[], int]) -> tuple[int, float]:

@@ -85,7 +85,7 @@ def ours(rows: int, folder: Path) -> int:
     from persona_dagster.config.loading import PACKAGED
     from persona_dagster.config.personas import load_personas
     from persona_dagster.config.recipes import load_recipe
-    from persona_dagster.dialogue.mix import write_mix
+    from persona_dagster.conversation.mix import write_mix
 
     dialogues = pl.scan_parquet(folder / "dialogues.parquet")
     split = dialogues.select("pair_id", component="pair_id", split=pl.lit("train")).collect()

@@ -21,8 +21,8 @@ from pathlib import Path
 
 import httpx
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.records import Capture, Outcome
-from persona_dagster.scraping.archive import Archive
 
 ROOT = Path(__file__).resolve().parent.parent
 LOAD = "import time; t = time.perf_counter(); import persona_dagster.definitions; print(time.perf_counter() - t)"

@@ -10,7 +10,7 @@ import time
 
 from real_data import real_data
 
-from persona_dagster.scraping.ptt import parse_article
+from persona_dagster.sites.ptt.article import parse_article
 
 PASSES = 5
 

@@ -24,8 +24,8 @@ console = Console(soft_wrap=True, highlight=False)
 @app.command()
 def doctor() -> None:
     """Looks at what the graph needs here, and names the cure for what is missing."""
-    from persona_dagster.scraping.browser import BrowserMissing, find_chromium
-    from persona_dagster.training.hardware import find_hardware
+    from persona_dagster.crawl.browser import BrowserMissing, find_chromium
+    from persona_dagster.models.hardware import find_hardware
 
     settings = Settings()
     console.print(f"home      {settings.home}")
@@ -44,7 +44,7 @@ def doctor() -> None:
 @app.command()
 def parse(files: list[Path]) -> None:
     """Prints one JSON line a saved page or payload: outcome, kind, posts and comments, flags, and why."""
-    from persona_dagster.scraping.inspecting import parse_file
+    from persona_dagster.intake.inspect_file import parse_file
 
     for path in files:
         sys.stdout.write(orjson.dumps(parse_file(path), default=str).decode() + "\n")
@@ -70,8 +70,8 @@ def personas() -> None:
     import polars as pl
 
     from persona_dagster.config.personas import load_personas
+    from persona_dagster.conversation.builders import persona_yield
     from persona_dagster.corpus.quality import usable
-    from persona_dagster.dialogue.builders import persona_yield
 
     settings = Settings()
     exports = [settings.exports_dir / name / "all.parquet" for name in ("posts", "notes")]
@@ -89,8 +89,8 @@ def personas() -> None:
 def plan(recipe: str) -> None:
     """Steps, tokens and memory of a recipe on this machine, before anything is trained."""
     from persona_dagster.config.recipes import load_recipe
-    from persona_dagster.dialogue.mix_store import recipe_mixes
-    from persona_dagster.training.hardware import find_hardware
+    from persona_dagster.conversation.mix_store import recipe_mixes
+    from persona_dagster.models.hardware import find_hardware
     from persona_dagster.training.plan import plan_recipe
 
     settings = Settings()
@@ -142,7 +142,7 @@ def chat(
     """Talk to the personas in a browser; an OpenAI-compatible API stands beside it at /v1."""
     from persona_dagster.chat.app import launch
     from persona_dagster.config.recipes import RECIPES
-    from persona_dagster.dialogue.mix_store import recipe_mixes
+    from persona_dagster.conversation.mix_store import recipe_mixes
 
     settings = Settings()
     for name in RECIPES:  # where there is no corpus here, its routing learns from a mix

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from persona_dagster.dialogue.mix_store import MixStore
-from persona_dagster.scraping.archive import Archive
+from persona_dagster.archive.archive import Archive
+from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.settings import PROJECT_ROOT
 from persona_dagster.store import EXTRAS, StoreError, open_store
 

@@ -104,7 +104,7 @@ def _rank(recipe: str) -> tuple[int, str]:
 
 
 def _hardware() -> str:
-    from persona_dagster.training.hardware import find_hardware
+    from persona_dagster.models.hardware import find_hardware
 
     return find_hardware()
 

@@ -27,7 +27,7 @@ from persona_dagster.chat.conversation import AUTO, MODEL
 from persona_dagster.chat.engine import Answer, Ask, Engine, Sampling
 from persona_dagster.chat.routing import Route, Router
 from persona_dagster.config.personas import Persona
-from persona_dagster.dialogue.chat_format import Message
+from persona_dagster.models.chat_format import Message
 from persona_dagster.settings import Settings
 
 LOOPBACK = ("127.0.0.1", "localhost", "::1")

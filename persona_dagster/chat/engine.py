@@ -21,10 +21,10 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from persona_dagster.chat.adapters import Adapter
-from persona_dagster.chat.filter import Removed, StreamFilter
-from persona_dagster.chat.prefixes import Prefixes, shared_start
 from persona_dagster.config.personas import Persona, Personas
-from persona_dagster.dialogue.chat_format import Message, prompt_text, with_persona
+from persona_dagster.models.chat_format import Message, prompt_text, with_persona
+from persona_dagster.models.output_filter import Removed, StreamFilter
+from persona_dagster.models.prefix_cache import Prefixes, shared_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -217,7 +217,7 @@ class Engine:
         self.status = Status(adapter.title, 1.0)
 
     def _load_base(self, adapter: Adapter, key: str) -> None:
-        from persona_dagster.training.base_model import attend_forward_only, load_base
+        from persona_dagster.models.base_model import attend_forward_only, load_base
 
         self._key = self._base = self._tokenizer = self._peft = None
         self._adapters = []

@@ -14,14 +14,15 @@ from typing import Any, Literal
 import polars as pl
 
 from persona_dagster.config.sources import Sources
-from persona_dagster.corpus import language, privacy, structure
+from persona_dagster.corpus import language, privacy
 from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.labels import standardise_boards, standardise_tags
-from persona_dagster.corpus.pushes import join_pushes
 from persona_dagster.corpus.quality import quality_flags, usable
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
 from persona_dagster.records import POST_SCHEMA
+from persona_dagster.sites.ptt import structure
+from persona_dagster.sites.ptt.pushes import join_pushes
 
 Simplified = Literal["convert", "flag"]
 

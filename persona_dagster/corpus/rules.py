@@ -38,8 +38,8 @@ MAX_PASSES = 8
 CODE = (
     "rules.py",
     "engine.py",
-    "structure.py",
-    "pushes.py",
+    "../sites/ptt/structure.py",
+    "../sites/ptt/pushes.py",
     "privacy.py",
     "common_words.py",
     "language.py",

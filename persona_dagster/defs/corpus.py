@@ -11,6 +11,7 @@ from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.data_card import card_name, funnel_of, write_data_card
 from persona_dagster.corpus.dedup import dedup_version, mark_duplicates
 from persona_dagster.corpus.labels import labels_version
+from persona_dagster.corpus.parsing import PARSER_VERSION, parse_board
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
@@ -19,7 +20,6 @@ from persona_dagster.defs.resources import House
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
 from persona_dagster.lineage.tombstones import without_forgotten
 from persona_dagster.records import FORUMS, Source, posts_frame
-from persona_dagster.scraping.parsing import PARSER_VERSION, parse_board
 
 Frame = dg.Output[pl.DataFrame]
 

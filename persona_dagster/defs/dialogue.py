@@ -5,19 +5,19 @@ import polars as pl
 
 from persona_dagster.config.recipes import RECIPES, Recipe
 from persona_dagster.config.split import load_split
+from persona_dagster.conversation.builders import BUILDERS_VERSION, build_dialogues
+from persona_dagster.conversation.capybara import capybara_dialogues as read_capybara
+from persona_dagster.conversation.mix import MIX_VERSION, CountTokens, write_mix
+from persona_dagster.conversation.mix_store import MixStore
+from persona_dagster.conversation.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import House
-from persona_dagster.dialogue.builders import BUILDERS_VERSION, build_dialogues
-from persona_dagster.dialogue.capybara import capybara_dialogues as read_capybara
-from persona_dagster.dialogue.chat_format import count_tokens
-from persona_dagster.dialogue.mix import MIX_VERSION, CountTokens, write_mix
-from persona_dagster.dialogue.mix_store import MixStore
-from persona_dagster.dialogue.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.digest import json_digest
-from persona_dagster.training.base_model import check_chat_template
+from persona_dagster.models.base_model import check_chat_template
+from persona_dagster.models.chat_format import count_tokens
 
 DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
 SPLIT_MEANING = ("pair_id", "component", "split")
@@ -222,7 +222,7 @@ def _counter(house: House, recipe: Recipe) -> CountTokens | None:
     """The base model's own count of tokens, for a recipe that weighs by them."""
     if recipe.mix.unit == "rows":
         return None
-    from persona_dagster.training.base_model import load_tokenizer
+    from persona_dagster.models.base_model import load_tokenizer
 
     tokenizer = load_tokenizer(recipe.base, house.settings.models_dir)
     return lambda texts: count_tokens(texts, tokenizer)

@@ -7,14 +7,14 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.crawl.boards import crawl_board, summary
+from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import House
 from persona_dagster.digest import combine
 from persona_dagster.records import FORUMS, Capture, Outcome, Source
-from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.crawl import crawl_board, summary
-from persona_dagster.scraping.crawling import CrawlReport
 
 DESCRIPTIONS = {
     "ptt": "PTT boards (www.ptt.cc) as served. Chromium passes the over18 gate once; articles come by plain HTTP.",
@@ -97,7 +97,7 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
 
 
 def _import(house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-    from persona_dagster.scraping.importing import BadRow, read_dump
+    from persona_dagster.intake.dumps import BadRow, read_dump
 
     folder = house.settings.imports_dir
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
@@ -128,8 +128,8 @@ def _notes_raw(house: House) -> dg.AssetsDefinition:
         owners=["team:data"],
     )
     def notes_raw() -> dg.MaterializeResult:
+        from persona_dagster.intake.notes import read_notes
         from persona_dagster.sample.content import PACKAGED
-        from persona_dagster.scraping.notes import read_notes
 
         own = house.settings.notes_dir
         folder = (
@@ -150,7 +150,7 @@ def _capybara_raw(house: House) -> dg.AssetsDefinition:
         owners=["team:data"],
     )
     def capybara_raw() -> dg.MaterializeResult:
-        from persona_dagster.scraping.capybara import PACKAGED, read_dialogues
+        from persona_dagster.intake.capybara import PACKAGED, read_dialogues
 
         own = sorted(house.settings.imports_dir.glob("capybara*.jsonl*"))
         live = house.settings.profile == "live"

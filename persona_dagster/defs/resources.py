@@ -19,14 +19,14 @@ from dagster_duckdb import DuckDBResource
 from duckdb import DuckDBPyConnection
 from tenacity import Retrying, retry_if_exception_type, stop_after_delay, wait_random
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.config.sources import Sources, load_sources
+from persona_dagster.conversation.mix_store import recipe_mixes
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
-from persona_dagster.dialogue.mix_store import recipe_mixes
+from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
-from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.transport import Transport
 from persona_dagster.settings import Settings
 
 WHOLE = "all"  # the partition name of an asset without partitions
@@ -59,7 +59,7 @@ class House:
         return load_personas(self.settings.config_dir)
 
     def recipe(self, name: str) -> Recipe:
-        from persona_dagster.training.hardware import find_hardware
+        from persona_dagster.models.hardware import find_hardware
 
         hardware = self.settings.hardware or find_hardware()
         return load_recipe(name, self.settings.config_dir, self.settings.profile, hardware)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from persona_dagster.digest import keyed_hash
-from persona_dagster.evaluation.encoder import Encoder
+from persona_dagster.models.encoder import Encoder
 
 if TYPE_CHECKING:
     import torch

@@ -17,18 +17,18 @@ from typing import Any
 import orjson
 import polars as pl
 
-from persona_dagster.chat.filter import filter_text
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.bertscore import Scorer
-from persona_dagster.evaluation.encoder import load_encoder
 from persona_dagster.evaluation.fidelity import train_judge
 from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
 from persona_dagster.evaluation.prompts import Row, read_rows
 from persona_dagster.evaluation.report import write_report
-from persona_dagster.training.adapter import point_latest, replacing
-from persona_dagster.training.reporting import Reporter, open_reporter
+from persona_dagster.models.adapter import point_latest, replacing
+from persona_dagster.models.encoder import load_encoder
+from persona_dagster.models.output_filter import filter_text
+from persona_dagster.reporting import Reporter, open_reporter
 
 CODE = ("*.py", "probes/*.yaml", "templates/*")  # a change of the metrics makes new reports
 

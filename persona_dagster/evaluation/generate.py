@@ -18,15 +18,15 @@ from typing import TYPE_CHECKING, Any
 import polars as pl
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.dialogue.chat_format import prompt_text
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
 from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, part, read_rows, stratified
+from persona_dagster.models.adapter import point_latest, replacing
+from persona_dagster.models.base_model import attend_forward_only, load_base
+from persona_dagster.models.chat_format import prompt_text
 from persona_dagster.records import GENERATION_SCHEMA
-from persona_dagster.training.adapter import point_latest, replacing
-from persona_dagster.training.base_model import attend_forward_only, load_base
-from persona_dagster.training.reporting import Reporter, open_reporter
+from persona_dagster.reporting import Reporter, open_reporter
 from persona_dagster.training.trl_backend import shortcut
 
 if TYPE_CHECKING:

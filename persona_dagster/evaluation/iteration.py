@@ -17,7 +17,7 @@ from markupsafe import Markup
 
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.report import TEMPLATES, WORDS, environment, figure
-from persona_dagster.training.adapter import point_latest, replacing
+from persona_dagster.models.adapter import point_latest, replacing
 
 SAMPLES = 6
 

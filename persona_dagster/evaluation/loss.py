@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import polars as pl
 
-from persona_dagster.dialogue.chat_format import IGNORED, Message, encode
+from persona_dagster.models.chat_format import IGNORED, Message, encode
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

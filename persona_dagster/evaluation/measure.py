@@ -18,11 +18,11 @@ from persona_dagster.evaluation import collapse, forgetting, loss, residue
 from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval, paired_interval
 from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
-from persona_dagster.evaluation.encoder import BUNDLED
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
 from persona_dagster.evaluation.prompts import Row, knowledge, question_of
 from persona_dagster.evaluation.voices import measure_voices
+from persona_dagster.models.encoder import BUNDLED
 
 
 @dataclass(frozen=True)

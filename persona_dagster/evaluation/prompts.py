@@ -16,8 +16,8 @@ import yaml
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Evaluation
-from persona_dagster.dialogue.chat_format import Message, with_persona
 from persona_dagster.digest import keyed_hash
+from persona_dagster.models.chat_format import Message, with_persona
 
 PROBES = Path(__file__).parent / "probes"
 SHOTS = 2  # examples in the few-shot baseline

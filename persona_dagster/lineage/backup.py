@@ -18,10 +18,10 @@ from pathlib import Path
 import duckdb
 import orjson
 
-from persona_dagster.dialogue.mix_store import MixStore
+from persona_dagster.archive.archive import Archive
+from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage import copies, forget, tombstones
 from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
-from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
 from persona_dagster.store import open_store
 

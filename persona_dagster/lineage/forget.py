@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 import polars as pl
 
 from persona_dagster.config.personas import load_personas
-from persona_dagster.dialogue.mix_store import MixStore
+from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.digest import author_key
 from persona_dagster.lineage import copies, purge, search, stores, tombstones
 from persona_dagster.lineage.purge import Home, Key

@@ -20,14 +20,14 @@ import orjson
 import polars as pl
 import zstandard
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.personas import load_personas
+from persona_dagster.conversation.mix import drop_rows
 from persona_dagster.corpus.warehouse import PARTITION, Warehouse, write_parquet
-from persona_dagster.dialogue.mix import drop_rows
 from persona_dagster.lineage import search, stores, tombstones
 from persona_dagster.lineage.copies import MANIFEST, REGISTER
 from persona_dagster.lineage.sqlite import blot_database
 from persona_dagster.records import FORGOTTEN, Source
-from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
 
 SOURCES: tuple[Source, ...] = get_args(Source)

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from persona_dagster.config.personas import Personas
-from persona_dagster.dialogue.chat_format import Message, with_persona
+from persona_dagster.models.chat_format import Message, with_persona
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Base
+from persona_dagster.models.adapter import replacing, write_json
 from persona_dagster.publishing import gguf
 from persona_dagster.publishing.comparing import Agreement, agree, probes, reader, speak
 from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
-from persona_dagster.training.adapter import replacing, write_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -74,7 +74,7 @@ def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path
     """
     from peft import PeftModel
 
-    from persona_dagster.training.base_model import load_base
+    from persona_dagster.models.base_model import load_base
 
     card = _card(adapter_dir)
     if (adapter_dir / FORGOTTEN).exists():

@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Any
 
 from persona_dagster.chat.engine import Sampling
 from persona_dagster.config.personas import Persona, Personas
-from persona_dagster.dialogue.chat_format import system_message
+from persona_dagster.models.adapter import replacing
+from persona_dagster.models.chat_format import system_message
 from persona_dagster.publishing.comparing import Reader, Said
-from persona_dagster.training.adapter import replacing
 
 if TYPE_CHECKING:
     from torch import Tensor

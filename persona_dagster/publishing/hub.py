@@ -20,10 +20,10 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.corpus import privacy
 from persona_dagster.digest import file_digest, json_digest
+from persona_dagster.models.adapter import replacing, write_json
 from persona_dagster.publishing.exports import Export, find_export
 from persona_dagster.publishing.model_card import write_data_card, write_model_card
 from persona_dagster.records import FORGOTTEN
-from persona_dagster.training.adapter import replacing, write_json
 
 MANIFEST = "release.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_config.json")

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persona_dagster.training.adapter import replacing, save_weights, sync_folder, write_json
+from persona_dagster.models.adapter import replacing, save_weights, sync_folder, write_json
+from persona_dagster.reporting import Reporter
 from persona_dagster.training.job import TrainJob
-from persona_dagster.training.reporting import Reporter
 from persona_dagster.training.rows import Row, batches
 from persona_dagster.training.telemetry import Gauges
 from persona_dagster.training.watch import Trouble, Watch

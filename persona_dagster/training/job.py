@@ -15,7 +15,7 @@ from pydantic import Field
 from persona_dagster.config.loading import Config
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest, text_digest
-from persona_dagster.training.base_model import base_revision
+from persona_dagster.models.base_model import base_revision
 
 # Raise when the trainer would make other weights of the same recipe and mix: every adapter is then stale.
 TRAINING_VERSION = "3"

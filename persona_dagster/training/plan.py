@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.training.base_model import BaseModelError, load_tokenizer
-from persona_dagster.training.hardware import cards
+from persona_dagster.models.base_model import BaseModelError, load_tokenizer
+from persona_dagster.models.hardware import cards
 from persona_dagster.training.rows import epoch_order, read_rows
 from persona_dagster.training.vram import (
     ERROR,

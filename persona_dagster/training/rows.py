@@ -9,8 +9,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from persona_dagster.dialogue.chat_format import check_template, encode
 from persona_dagster.digest import keyed_hash
+from persona_dagster.models.chat_format import check_template, encode
 from persona_dagster.training.job import JobError
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import Any
 
 import psutil
 
-from persona_dagster.training.hardware import GIB
+from persona_dagster.models.hardware import GIB
 
 
 class Gauges:

@@ -29,9 +29,11 @@ from typing import Any
 from filelock import FileLock
 
 from persona_dagster.digest import keyed_hash
+from persona_dagster.models.adapter import point_latest, replacing, save_weights, write_json
+from persona_dagster.models.base_model import BaseModelError, base_revision
+from persona_dagster.models.hardware import cards
+from persona_dagster.reporting import Reporter, open_reporter
 from persona_dagster.settings import PROJECT_ROOT
-from persona_dagster.training.adapter import point_latest, replacing, save_weights, write_json
-from persona_dagster.training.base_model import BaseModelError, base_revision
 from persona_dagster.training.callbacks import (
     Session,
     TrainingLog,
@@ -41,12 +43,10 @@ from persona_dagster.training.callbacks import (
     make_callback,
 )
 from persona_dagster.training.curves import draw_curves
-from persona_dagster.training.hardware import cards
 from persona_dagster.training.isolation import card_lock
 from persona_dagster.training.job import JobError, TrainJob, adapter_digest, find_adapter, mix_digest, recipe_digest
 from persona_dagster.training.plan import Plan, make_plan
 from persona_dagster.training.preflight import check_machine, check_rows
-from persona_dagster.training.reporting import Reporter, open_reporter
 from persona_dagster.training.rows import Row, Rows, read_rows
 from persona_dagster.training.telemetry import Gauges
 from persona_dagster.training.trainer import make_trainer

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.dialogue.chat_format import IGNORED
+from persona_dagster.models.chat_format import IGNORED
 from persona_dagster.training.rows import Row, epoch_order
 
 if TYPE_CHECKING:

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.training.base_model import BaseModelError, load_tokenizer, resolve_base
-from persona_dagster.training.hardware import cards
+from persona_dagster.models.base_model import BaseModelError, load_tokenizer, resolve_base
+from persona_dagster.models.hardware import cards
 
 if TYPE_CHECKING:
     from peft import PeftModel

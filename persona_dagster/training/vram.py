@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.training.hardware import GIB
+from persona_dagster.models.hardware import GIB
 
 ERROR = 0.10  # relative, of the total: what the estimate is held to on a real card
 

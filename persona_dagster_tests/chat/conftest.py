@@ -13,8 +13,8 @@ from persona_dagster.chat.engine import Engine
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Base, load_recipe
+from persona_dagster.models.adapter import point_latest, save_weights
 from persona_dagster.settings import Settings
-from persona_dagster.training.adapter import point_latest, save_weights
 
 TINY = Base(model="tiny:llama", dtype="float32")
 
@@ -24,7 +24,7 @@ def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = T
     import torch
     from peft import LoraConfig, get_peft_model
 
-    from persona_dagster.training.base_model import load_base
+    from persona_dagster.models.base_model import load_base
 
     model, tokenizer = load_base(base, home / "models")
     torch.manual_seed(seed)

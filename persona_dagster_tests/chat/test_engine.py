@@ -55,7 +55,7 @@ def test_the_answer_equals_generate_without_the_engine(
     import torch
     from peft import PeftModel
 
-    from persona_dagster.training.base_model import load_base
+    from persona_dagster.models.base_model import load_base
 
     adapter = adapters["persona-v2"]
     model, tokenizer = load_base(adapter.base, settings.models_dir)

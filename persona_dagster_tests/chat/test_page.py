@@ -16,7 +16,7 @@ from persona_dagster.chat.conversation import ConversationError, read_jsonl
 from persona_dagster.chat.engine import Engine
 from persona_dagster.chat.service import Chat
 from persona_dagster.config.personas import Personas
-from persona_dagster.scraping.capybara import read_dialogues
+from persona_dagster.intake.capybara import read_dialogues
 from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.serving import Served
 
@@ -39,7 +39,7 @@ def served(settings: Settings, engine: Engine) -> Iterator[Served]:
 def chromium() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
-    from persona_dagster.scraping.browser import BrowserMissing, find_chromium
+    from persona_dagster.crawl.browser import BrowserMissing, find_chromium
 
     try:
         path = find_chromium(None)

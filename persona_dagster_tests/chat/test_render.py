@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from persona_dagster.chat.conversation import Conversation, Turn
-from persona_dagster.chat.filter import Removed
 from persona_dagster.chat.render import history
 from persona_dagster.config.personas import Personas
+from persona_dagster.models.output_filter import Removed
 
 HOSTILE = "<img src=x onerror=alert(1)></b><!--<?<script>"
 

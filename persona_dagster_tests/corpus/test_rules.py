@@ -10,10 +10,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from persona_dagster.corpus import privacy, rules, structure
+from persona_dagster.corpus import privacy, rules
 from persona_dagster.corpus.engine import apply_rule, apply_rules
 from persona_dagster.corpus.funnel import Trace
 from persona_dagster.corpus.rules import RuleError, clean_text, load_rules, rules_for, rules_version
+from persona_dagster.sites.ptt import structure
 
 FRAGMENTS = [
     *(

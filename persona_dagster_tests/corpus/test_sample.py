@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import pytest
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus.clean import clean_posts
+from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.quality import usable
+from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import posts_frame
 from persona_dagster.sample.content import load
 from persona_dagster.sample.replica import serve
-from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.crawl import crawl_board
-from persona_dagster.scraping.parsing import parse_board
-from persona_dagster.scraping.transport import Transport
 
 RESIDUE = (
     r"(?m)^(?:作者|發信人|看板|站內|標題|時間)[:： ]|發信站|※|月[0-9]{1,2}日 [0-9:]{5}$|[0-9]{2}/[0-9]{2} [0-9:]{5}$"

@@ -14,8 +14,8 @@ from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import House
 from persona_dagster.evaluation.gates import GATES
+from persona_dagster.models.adapter import point_latest
 from persona_dagster.settings import Settings
-from persona_dagster.training.adapter import point_latest
 from persona_dagster_tests.chat.conftest import make_adapter
 
 ADAPTERS = {"persona_v1": "b" * 32, "persona_v2": "a" * 32}

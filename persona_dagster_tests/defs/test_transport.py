@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import load_sources
+from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.lease import lease_folder
 from persona_dagster.defs.resources import House
-from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.crawl import crawl_board
-from persona_dagster.scraping.lease import lease_folder
 from persona_dagster.settings import Settings
 
 

@@ -14,11 +14,11 @@ from zoneinfo import ZoneInfo
 import dagster as dg
 import orjson
 
+from persona_dagster.crawl.transport import Transport
 from persona_dagster.definitions import build_defs
 from persona_dagster.defs.resources import House
 from persona_dagster.defs.sensors import REASON
 from persona_dagster.sample.replica import Replica
-from persona_dagster.scraping.transport import Transport
 
 logging.getLogger("dagster.automation_condition_tester").setLevel(logging.WARNING)
 QUIET = {"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}}
@@ -38,8 +38,8 @@ class WarmEngine:
         from persona_dagster.evaluation.evaluate import evaluate
         from persona_dagster.evaluation.generate import generate
         from persona_dagster.evaluation.job import EvaluateJob, GenerateJob
+        from persona_dagster.reporting import Reporter
         from persona_dagster.training.job import TrainJob
-        from persona_dagster.training.reporting import Reporter
         from persona_dagster.training.train import train
 
         name = module.rpartition(".")[2]

@@ -20,11 +20,11 @@ import httpx
 import pytest
 import yaml
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.loading import find, read_yaml
-from persona_dagster.dialogue.manifest import latest_mix
-from persona_dagster.dialogue.mix_store import MixStore
+from persona_dagster.conversation.manifest import latest_mix
+from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage.backup import backup, restore
-from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import PROJECT_ROOT, Settings
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 

@@ -25,13 +25,13 @@ import psutil
 import pytest
 import yaml
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.loading import PACKAGED, find, read_yaml
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
 from persona_dagster.defs.demo import run
 from persona_dagster.defs.resources import SCHEMAS
 from persona_dagster.digest import POST_MEANING, file_digest, frame_digest
 from persona_dagster.records import FORUMS
-from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Profile, Settings
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, partition_of, wait
 

@@ -12,11 +12,11 @@ import pytest
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.evaluation.bertscore import Scorer
-from persona_dagster.evaluation.encoder import Encoder, load_encoder
 from persona_dagster.evaluation.fidelity import train_judge
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA
 from persona_dagster.evaluation.measure import Material
 from persona_dagster.evaluation.prompts import Prompt, Row, knowledge, make_prompts, read_rows
+from persona_dagster.models.encoder import Encoder, load_encoder
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster_tests.evaluation.material import write_mix
 

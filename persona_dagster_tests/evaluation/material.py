@@ -9,7 +9,7 @@ import polars as pl
 import yaml
 
 from persona_dagster.config.personas import Personas, load_personas
-from persona_dagster.dialogue.chat_format import with_persona
+from persona_dagster.models.chat_format import with_persona
 from persona_dagster.records import PROVENANCE_SCHEMA
 
 VOICES: dict[str, list[tuple[str, str]]] = yaml.safe_load(

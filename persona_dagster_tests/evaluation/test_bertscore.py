@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
-from persona_dagster.evaluation.encoder import Encoder, EncoderError, load_encoder
+from persona_dagster.models.encoder import Encoder, EncoderError, load_encoder
 
 CANDIDATES = [
     "抱抱你，慢慢來就好。",

@@ -8,10 +8,10 @@ import polars as pl
 import pytest
 
 from persona_dagster.config.personas import Personas
-from persona_dagster.dialogue.chat_format import with_persona
 from persona_dagster.evaluation import fidelity
 from persona_dagster.evaluation.judge import write_judge_rows
 from persona_dagster.evaluation.prompts import read_rows
+from persona_dagster.models.chat_format import with_persona
 from persona_dagster.records import DIALOGUE_SCHEMA, SPLIT_SCHEMA
 from persona_dagster_tests.evaluation.material import VOICES
 

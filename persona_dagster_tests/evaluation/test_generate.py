@@ -15,9 +15,9 @@ from persona_dagster.evaluation import generate as program
 from persona_dagster.evaluation.job import GenerateJob
 from persona_dagster.evaluation.loss import Answered, choices, likelihoods
 from persona_dagster.evaluation.prompts import read_rows
+from persona_dagster.models.base_model import attend_forward_only, load_base
 from persona_dagster.records import GENERATION_SCHEMA
-from persona_dagster.training.base_model import attend_forward_only, load_base
-from persona_dagster.training.reporting import Reporter
+from persona_dagster.reporting import Reporter
 
 pytestmark = pytest.mark.train
 
@@ -164,7 +164,7 @@ def test_an_untrained_adapter_is_its_base(
 def test_likelihoods_are_the_models_own_loss(job: GenerateJob, mix: Path) -> None:
     import torch
 
-    from persona_dagster.dialogue.chat_format import encode
+    from persona_dagster.models.chat_format import encode
 
     model, tokenizer, _ = program.load_models(job)
     tokenizer.padding_side = "right"

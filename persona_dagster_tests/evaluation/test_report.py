@@ -14,13 +14,13 @@ import pytest
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.evaluation import evaluate as program
-from persona_dagster.evaluation.encoder import Encoder
 from persona_dagster.evaluation.iteration import write_iteration_report
 from persona_dagster.evaluation.job import EvaluateJob
 from persona_dagster.evaluation.measure import Material
 from persona_dagster.evaluation.prompts import Prompt
 from persona_dagster.evaluation.report import PRACTICE, figure, marked, summary
-from persona_dagster.training.reporting import Reporter
+from persona_dagster.models.encoder import Encoder
+from persona_dagster.reporting import Reporter
 from persona_dagster_tests.evaluation.test_gates import good, leaking, reciting
 
 HOSTILE = (

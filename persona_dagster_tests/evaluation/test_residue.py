@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from persona_dagster.chat.filter import filter_text
 from persona_dagster.config.personas import Personas
 from persona_dagster.evaluation import residue
+from persona_dagster.models.output_filter import filter_text
 
 DIRTY = {
     "persona_tag": "[感性感情導師] 抱抱你",

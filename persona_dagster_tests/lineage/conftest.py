@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_dagster.dialogue.manifest import MixManifest
+from persona_dagster.conversation.manifest import MixManifest
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import make_home
 

@@ -12,18 +12,18 @@ from pathlib import Path
 import orjson
 import polars as pl
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.split import SplitSpec
+from persona_dagster.conversation.builders import build_dialogues
+from persona_dagster.conversation.manifest import MixManifest
+from persona_dagster.conversation.mix import write_mix
+from persona_dagster.conversation.split import split_dialogues, write_ledger
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
-from persona_dagster.dialogue.builders import build_dialogues
-from persona_dagster.dialogue.manifest import MixManifest
-from persona_dagster.dialogue.mix import write_mix
-from persona_dagster.dialogue.split import split_dialogues, write_ledger
 from persona_dagster.digest import author_key, sha256
 from persona_dagster.records import Capture, Outcome, Post, posts_frame
-from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
-from persona_dagster_tests.dialogue.made import recipe
+from persona_dagster_tests.conversation.made import recipe
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SECRET = "那天下雨我在便利商店門口等了他三個小時"  # the line that must vanish

@@ -10,19 +10,19 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from persona_dagster.archive.archive import Archive
+from persona_dagster.conversation.manifest import latest_mix
+from persona_dagster.conversation.mix_store import MixStore
+from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
-from persona_dagster.dialogue.manifest import latest_mix
-from persona_dagster.dialogue.mix_store import MixStore
+from persona_dagster.intake.notes import read_notes
 from persona_dagster.lineage import backup as backups
 from persona_dagster.lineage import copies, forget, search, stores
 from persona_dagster.lineage.backup import BackupError, backup, restore, verify
 from persona_dagster.records import posts_frame
-from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.notes import read_notes
-from persona_dagster.scraping.parsing import parse_board
 from persona_dagster.settings import Settings
 from persona_dagster.store import open_store
-from persona_dagster_tests.dialogue.test_mix_store import make as make_mix
+from persona_dagster_tests.conversation.test_mix_store import make as make_mix
 
 NOTE = "# 斷詞\n\n## 什麼是斷詞？\n\n斷詞是把一句話切成詞的工作，中文沒有空格，所以要先做這一步才好往下。\n"
 SECRET_NOTE = "# 私事\n\n## 誰的私事？\n\n這一段是有人後來要求刪除的文字，備份還原之後也不可以再出現。\n"

@@ -9,14 +9,14 @@ import orjson
 import polars as pl
 import pytest
 
+from persona_dagster.archive.archive import Archive
+from persona_dagster.conversation.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.corpus.warehouse import Warehouse, write_parquet
-from persona_dagster.dialogue.manifest import MixManifest, latest_mix, read_manifest
-from persona_dagster.dialogue.mix_store import MixStore
 from persona_dagster.lineage import search, tombstones
 from persona_dagster.lineage.forget import UnknownTargetError, forget
 from persona_dagster.lineage.trace import trace
 from persona_dagster.records import posts_frame
-from persona_dagster.scraping.archive import Archive
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import ADAPTER, KEPT, RELEASE, SECRET, pages
 

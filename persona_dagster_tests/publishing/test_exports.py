@@ -12,11 +12,11 @@ import pytest
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Base
+from persona_dagster.models.base_model import BUNDLED, load_tokenizer
 from persona_dagster.publishing import exports, gguf
 from persona_dagster.publishing.exports import ExportError, merge, newest_adapter, to_gguf
 from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
-from persona_dagster.training.base_model import BUNDLED, load_tokenizer
 from persona_dagster_tests.chat.conftest import TINY, make_adapter
 
 DIGEST = "a" * 32

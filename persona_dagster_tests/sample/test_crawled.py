@@ -7,15 +7,15 @@ from pathlib import Path
 
 import pytest
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import Sources, load_sources
+from persona_dagster.corpus.parsing import BoardPosts, parse_board
+from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Source
 from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content import Content, answer_times, answers, deleted, edited, tiny
 from persona_dagster.sample.replica import serve
-from persona_dagster.scraping.archive import Archive
-from persona_dagster.scraping.crawl import crawl_board
-from persona_dagster.scraping.parsing import BoardPosts, parse_board
-from persona_dagster.scraping.transport import Transport
 
 pytestmark = pytest.mark.browser
 

@@ -9,7 +9,7 @@ from persona_dagster.sample.content import Content, dcard_id
 from persona_dagster.sample.dcard_site import COMMENT_PAGE, LIST_PAGE, DcardSite
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sample.web import Request
-from persona_dagster.scraping.dcard import parse_dcard
+from persona_dagster.sites.dcard.payloads import parse_dcard
 from persona_dagster_tests.sample.conftest import dcard_item
 
 DCARD = "https://www.dcard.tw"

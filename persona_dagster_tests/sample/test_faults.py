@@ -16,7 +16,7 @@ from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content import Content
 from persona_dagster.sample.faults import FAULTS, Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve
-from persona_dagster.scraping.ptt_listing import parse_listing
+from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item
 
 PTT, THREADS, DCARD = "https://www.ptt.cc", "https://www.threads.com", "https://www.dcard.tw"

@@ -12,8 +12,8 @@ from persona_dagster.sample.ptt_sheet import width, wrap
 from persona_dagster.sample.ptt_site import PAGE, PttSite
 from persona_dagster.sample.replica import Replica
 from persona_dagster.sample.web import Request
-from persona_dagster.scraping.ptt import parse_article
-from persona_dagster.scraping.ptt_listing import parse_listing
+from persona_dagster.sites.ptt.article import parse_article
+from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster_tests.sample.conftest import ptt_item
 
 PTT = "https://www.ptt.cc"

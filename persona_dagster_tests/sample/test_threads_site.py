@@ -10,7 +10,7 @@ from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sample.threads_pages import fragments
 from persona_dagster.sample.threads_site import MAX_REPLIES, SEARCH_PAGE, pk_of
 from persona_dagster.sample.web import Request
-from persona_dagster.scraping.threads import code_of, parse_threads
+from persona_dagster.sites.threads.payloads import code_of, parse_threads
 from persona_dagster_tests.sample.conftest import threads_item
 
 THREADS, GRAPH = "https://www.threads.com", "https://graph.threads.net"

@@ -15,7 +15,7 @@ from persona_dagster.sample.content import dcard_id, ptt_file, threads_code
 from persona_dagster.sample.dcard_site import DcardSite
 from persona_dagster.sample.replica import Replica
 from persona_dagster.sample.threads_site import pk_of
-from persona_dagster.scraping.threads import page_payloads
+from persona_dagster.sites.threads.payloads import page_payloads
 
 PTT = "https://www.ptt.cc"
 LISTING = (

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from persona_dagster.config.recipes import Recipe, load_recipe
+from persona_dagster.models.hardware import GIB, Card
 from persona_dagster.training import preflight
-from persona_dagster.training.hardware import GIB, Card
 from persona_dagster.training.job import JobError
 from persona_dagster.training.vram import SHAPES, cures, estimate_vram, largest_batch, largest_length
 from persona_dagster_tests.training.conftest import with_training

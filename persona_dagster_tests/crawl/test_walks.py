@@ -1,0 +1,235 @@
+"""How the walks find their way: a past day by bisection, a search by scrolling, the operator's own browser by CDP."""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import datetime
+from pathlib import Path
+
+import httpx
+import pytest
+
+from persona_dagster.archive.archive import Archive
+from persona_dagster.config.sources import Sources
+from persona_dagster.corpus.parsing import parse_board
+from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.fetcher import CrawlReport
+from persona_dagster.crawl.transport import Transport
+from persona_dagster.sample.clock import moment
+from persona_dagster.sample.content import Content, PttItem, ptt_file
+from persona_dagster.sample.faults import Rule, Scenario
+from persona_dagster.sample.replica import Replica, serve
+from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item
+
+BOARD, ROWS, PAGE = "Boy-Girl", 800, 20
+Items = list[PttItem]
+
+
+def quiet(_: str) -> None:
+    """No log."""
+
+
+@pytest.fixture(scope="module")
+def items() -> Items:
+    """Forty pages of articles over twenty days, forty a day."""
+    return [ptt_item(n, day=n // 40, time=f"{n % 40 // 2:02d}:{n % 2 * 30:02d}") for n in range(ROWS)]
+
+
+@pytest.fixture(scope="module")
+def long_board(items: Items) -> Iterator[Replica]:
+    with serve(Content({BOARD: items}, {}, {})) as running:
+        yield running
+
+
+def articles(archive: Archive) -> set[str]:
+    return {key for kind, key in archive.histories("ptt", BOARD) if kind == "article"}
+
+
+def listings(replica: Replica, since: int) -> list[str]:
+    return [item.target for item in list(replica.asked)[since:] if re.search(r"/index\d*\.html", item.target)]
+
+
+@pytest.mark.parametrize("days", [(3, 4), (0, 1), (18, 19), (9, 9)])
+def test_a_past_day_is_found_by_bisecting(
+    days: tuple[int, int], items: Items, long_board: Replica, tiny: Sources, tmp_path: Path
+) -> None:
+    archive, before = Archive(tmp_path), len(long_board.asked)
+    since, until = moment(days[0], "06:00"), moment(days[1], "18:00")
+    transport = Transport(long_board.rewrites)
+    report = crawl_board(
+        "ptt", BOARD, tiny, archive, transport=transport, since=since, until=until, log=quiet
+    )  # fmt: skip
+    assert report.complete, report.why
+    wanted = {ptt_file(BOARD, item) for item in items if since < written(item) <= until}
+    assert articles(archive) == wanted
+    spanned = math.ceil(len(wanted) / PAGE) + 1
+    # The newest page, log2 of the pages to find the first, those of the days, and the first again.
+    assert len(listings(long_board, before)) <= 1 + math.ceil(math.log2(ROWS / PAGE)) + 1 + spanned + 1
+    # It says nothing of what lies between that day and now: no watermark.
+    assert report.watermark is None
+    assert not any(kind == "walk" for kind, _ in archive.histories("ptt", BOARD))
+
+
+def written(item: PttItem) -> datetime:
+    """When the article's id says that it was posted."""
+    return datetime.fromtimestamp(int(ptt_file(BOARD, item).split(".")[1]), moment(0, "00:00").tzinfo)
+
+
+def test_far_back_is_bisected_too(
+    items: Items, long_board: Replica, tiny: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Beyond a few pages the walk goes from the old end, so that a cut leaves no hole; the next pass goes on."""
+    monkeypatch.setattr("persona_dagster.crawl.walk_ptt.BACK_PAGES", 3)
+    archive, transport = Archive(tmp_path), Transport(long_board.rewrites)
+    pace = tiny.ptt.pace.model_copy(update={"max_requests": 60})
+    short = tiny.model_copy(update={"ptt": tiny.ptt.model_copy(update={"pace": pace})})
+    report = crawl_board("ptt", BOARD, short, archive, transport=transport, since=moment(16, "00:00"), log=quiet)
+    assert report.stopped.startswith("budget")
+    wanted = sorted(ptt_file(BOARD, item) for item in items if written(item) > moment(16, "00:00"))
+    assert articles(archive) == set(wanted[: len(articles(archive))]), "oldest first: no hole"
+    report = crawl_board("ptt", BOARD, tiny, archive, transport=transport, since=moment(16, "00:00"), log=quiet)
+    assert report.complete, report.why
+    assert articles(archive) == set(wanted)
+
+
+def test_rows_that_expire_during_a_bisected_walk_are_told(items: Items, tiny: Sources, tmp_path: Path) -> None:
+    """Seven rows vanish after the first page was read: rows moved to pages that are behind us."""
+    rules = Scenario([Rule("shift", rf"ptt/bbs/{BOARD}/index", nth=9)])
+    archive = Archive(tmp_path)
+    with serve(Content({BOARD: items}, {}, {}), scenario=rules) as running:
+        transport = Transport(running.rewrites)
+        since, until = moment(5, "00:00"), moment(6, "12:00")
+        for _ in range(3):
+            report = crawl_board(
+                "ptt", BOARD, tiny, archive, transport=transport, since=since, until=until, log=quiet
+            )  # fmt: skip
+            if report.complete:
+                break
+            assert "moved" in report.stopped
+    wanted = {ptt_file(BOARD, item) for item in items if since < written(item) <= until}
+    assert articles(archive) == wanted
+
+
+# Browsers
+
+
+@pytest.fixture(scope="module")
+def crowd() -> Iterator[Replica]:
+    """More than one page of a search, and more than one of a forum."""
+    content = Content(
+        {},
+        {"mood": [dcard_item(n, day=n // 3, comments=[{"text": f"留言 {n}"}]) for n in range(16)]},
+        {"失戀": [threads_item(n, day=n // 3, user=f"user{n % 3}") for n in range(36)]},
+    )
+    with serve(content) as running:
+        yield running
+
+
+@pytest.mark.browser
+def test_a_search_is_scrolled_to_its_end(crowd: Replica, tiny: Sources, tmp_path: Path) -> None:
+    archive, transport = Archive(tmp_path), Transport(crowd.rewrites)
+    report = crawl_board("threads", "失戀", tiny, archive, transport=transport, log=quiet)
+    assert report.complete, report.why
+    assert report.new == 36
+    asked = [item.target for item in crowd.asked if item.site == "threads" and "graphql" in item.target]
+    assert len(asked) == 1, "30 in the page, 6 by its script"
+    again = crawl_board("threads", "失戀", tiny, archive, transport=transport, log=quiet)
+    assert (again.complete, again.new, again.digest) == (True, 0, report.digest)
+
+
+@pytest.mark.browser
+def test_an_account_is_a_board_too(crowd: Replica, tiny: Sources, tmp_path: Path) -> None:
+    archive = Archive(tmp_path)
+    report = crawl_board("threads", "@user1", tiny, archive, transport=Transport(crowd.rewrites), log=quiet)
+    assert report.complete, report.why
+    posts = parse_board(archive.latest("threads", "@user1"), str).posts
+    assert len(posts) == 12
+    assert {post.author_key for post in posts} == {"user1"}
+
+
+@contextmanager
+def operators_chromium(folder: Path) -> Iterator[str]:
+    """A browser as the operator would start it, with the DevTools port open; gives its address."""
+    path = Transport().browser_path()
+    if path is None:
+        pytest.skip("no Chromium on PATH; install chromium-headless-shell")
+    flags = ["--remote-debugging-port=0", f"--user-data-dir={folder}", "--no-sandbox", "--no-first-run", "--headless"]
+    process = subprocess.Popen(
+        [path, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
+    )
+    try:
+        yield f"http://127.0.0.1:{wait_for(lambda: port_of(folder / 'DevToolsActivePort'))}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)  # Debian's launcher is a script, with the browser below it
+        process.wait()
+
+
+def port_of(path: Path) -> str:
+    return path.read_text(encoding="utf-8").split("\n")[0] if path.exists() else ""
+
+
+def wait_for(what: Callable[[], str]) -> str:
+    for _ in range(300):
+        if found := what():
+            return found
+        time.sleep(0.05)
+    raise AssertionError("nothing within 15 seconds")
+
+
+@pytest.mark.browser
+def test_dcard_over_the_operators_own_browser(crowd: Replica, tiny: Sources, tmp_path: Path) -> None:
+    with operators_chromium(tmp_path / "profile") as cdp:
+        before = {page["id"] for page in httpx.get(f"{cdp}/json/list").json() if page["type"] == "page"}
+        archive = Archive(tmp_path / "raw")
+        transport = Transport(crowd.rewrites, cdp_url=cdp)
+        report = crawl_board("dcard", "mood", tiny, archive, transport=transport, log=quiet)
+        assert report.complete, report.why
+        assert report.new == 16
+        after = {page["id"] for page in httpx.get(f"{cdp}/json/list").json() if page["type"] == "page"}
+    assert after == before, "the operator's pages stand, and ours is gone"
+
+
+@pytest.mark.browser
+def test_no_browser_at_the_address_is_told(crowd: Replica, tiny: Sources, tmp_path: Path) -> None:
+    transport = Transport(crowd.rewrites, cdp_url="http://127.0.0.1:9")
+    report = crawl_board("dcard", "mood", tiny, Archive(tmp_path), transport=transport, log=quiet)
+    assert report.refused
+    assert "Chromium does not start" in report.stopped
+
+
+@contextmanager
+def screen() -> Iterator[str]:
+    """An X server that draws into memory."""
+    if not shutil.which("Xvfb") or not Transport(headed=True).browser_path():
+        pytest.skip("no Xvfb or no full Chromium; apt install xvfb chromium")
+    read, write = os.pipe()
+    process = subprocess.Popen(
+        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24", "-nolisten", "tcp"],
+        pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
+    )  # fmt: skip
+    try:
+        yield f":{os.read(read, 16).decode().strip()}"
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.soak
+@pytest.mark.browser
+def test_dcard_headed_under_a_virtual_screen(
+    crowd: Replica, tiny: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with screen() as display:
+        monkeypatch.setenv("DISPLAY", display)
+        transport = Transport(crowd.rewrites, headed=True)
+        report: CrawlReport = crawl_board("dcard", "mood", tiny, Archive(tmp_path), transport=transport, log=quiet)
+    assert report.complete, report.why
+    assert report.new == 16
