@@ -20,7 +20,7 @@ from persona_dagster.defs.lineage import build_lineage_jobs
 from persona_dagster.defs.model import build_model_assets
 from persona_dagster.defs.raw import build_raw_assets
 from persona_dagster.defs.release import build_release_assets
-from persona_dagster.defs.resources import House, TableIOManager
+from persona_dagster.defs.resources import ProjectResource, TableIOManager
 from persona_dagster.defs.schedules import build_schedules
 from persona_dagster.defs.sensors import build_sensors
 from persona_dagster.settings import Settings
@@ -31,26 +31,26 @@ warnings.simplefilter("ignore", dg.PreviewWarning)
 
 
 def build_defs(
-    settings: Settings | None = None, *, engine: Engine | None = None, house: House | None = None
+    settings: Settings | None = None, *, engine: Engine | None = None, project: ProjectResource | None = None
 ) -> dg.Definitions:
-    """The whole graph for one set of settings. Tests hand in settings, engine or house of their own; nothing is
+    """The whole graph for one set of settings. Tests hand in settings, engine or project of their own; nothing is
     patched."""
-    settings = house.settings if house else settings or Settings()
-    house = house or House.open(settings)
+    settings = project.settings if project else settings or Settings()
+    project = project or ProjectResource.open(settings)
     duckdb = DuckDBResource(database=str(settings.warehouse))
     jobs = build_jobs()
     return dg.Definitions(
         assets=[
-            *build_raw_assets(house),
-            *build_corpus_assets(house),
-            *build_dialogue_assets(house),
-            *build_model_assets(house, engine or build_engine(settings)),
-            *build_release_assets(house),
+            *build_raw_assets(project),
+            *build_corpus_assets(project),
+            *build_dialogue_assets(project),
+            *build_model_assets(project, engine or build_engine(settings)),
+            *build_release_assets(project),
         ],
-        asset_checks=build_checks(house),
-        jobs=[*jobs, *build_lineage_jobs(house)],
-        schedules=build_schedules(house),
-        sensors=[automation_sensor(house), *build_sensors(house, jobs)],
+        asset_checks=build_checks(project),
+        jobs=[*jobs, *build_lineage_jobs(project)],
+        schedules=build_schedules(project),
+        sensors=[automation_sensor(project), *build_sensors(project, jobs)],
         resources={"duckdb": duckdb, "tables": TableIOManager(duckdb, settings.exports_dir)},
         executor=build_executor(settings),
     )

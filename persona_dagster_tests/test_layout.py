@@ -1,4 +1,4 @@
-"""The rules of the house that lint cannot see."""
+"""The rules of the layout that lint cannot see."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_only_defs_know_dagster() -> None:
         assert not {name for name in imported(tree) if name.split(".")[0] == "dagster"}, place
 
 
-def test_no_room_imports_defs() -> None:
+def test_no_folder_imports_defs() -> None:
     for path, tree in modules():
         place = path.relative_to(PACKAGE)
         if place.parts[0] in ("defs", "definitions.py"):
@@ -38,12 +38,12 @@ def test_no_room_imports_defs() -> None:
         assert not {name for name in imported(tree) if name.startswith("persona_dagster.defs")}, place
 
 
-def test_no_room_imports_private_names_of_another() -> None:
+def test_no_folder_imports_private_names_of_another() -> None:
     for path, tree in modules():
-        room = path.relative_to(PACKAGE).parts[0]
+        folder = path.relative_to(PACKAGE).parts[0]
         for name in imported(tree):
             parts = name.split(".")
-            if parts[0] == "persona_dagster" and len(parts) > 2 and parts[1] != room.removesuffix(".py"):
+            if parts[0] == "persona_dagster" and len(parts) > 2 and parts[1] != folder.removesuffix(".py"):
                 assert not any(part.startswith("_") for part in parts[1:]), f"{path}: {name}"
 
 

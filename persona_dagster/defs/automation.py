@@ -7,7 +7,7 @@ versions that exist, so an unchanged digest stops the flow where it stands.
 
 import dagster as dg
 
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 
 Condition = dg.AutomationCondition
 
@@ -46,9 +46,9 @@ def only_if_data_changed(*, join: bool = False, follow: tuple[str, ...] = ()) ->
     return rule.with_label("only_if_data_changed")
 
 
-def automation_sensor(house: House) -> dg.AutomationConditionSensorDefinition:
+def automation_sensor(project: ProjectResource) -> dg.AutomationConditionSensorDefinition:
     """Evaluates every condition. On in the sample; off in live until the operator switches it on."""
-    live = house.settings.profile == "live"
+    live = project.settings.profile == "live"
     return dg.AutomationConditionSensorDefinition(
         "automation",
         target=dg.AssetSelection.all(),

@@ -10,7 +10,7 @@ from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.privacy import mask
 from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS, board_partitions
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import GATES, standing
 from persona_dagster.records import FORUMS, Source
 
@@ -19,28 +19,28 @@ ERROR = dg.AssetCheckSeverity.ERROR
 MOST_LEFT = 0.002  # of rows: on 18,000 real ones 0.02 % look like an account again once a link in them was cut
 
 
-def build_checks(house: House) -> list[dg.AssetChecksDefinition]:
+def build_checks(project: ProjectResource) -> list[dg.AssetChecksDefinition]:
     return [
-        *(_archive_intact(house, source) for source in FORUMS),
+        *(_archive_intact(project, source) for source in FORUMS),
         _keys_unique(),
         _no_personal_data(),
-        _personas_fed(house),
+        _personas_fed(project),
         _nothing_leaks(),
-        _mix_is_whole(house),
-        _learned(house),
-        _gates(house),
+        _mix_is_whole(project),
+        _learned(project),
+        _gates(project),
     ]
 
 
-def _archive_intact(house: House, source: Source) -> dg.AssetChecksDefinition:
+def _archive_intact(project: ProjectResource, source: Source) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset=f"{source}_raw",
-        partitions_def=board_partitions(house.sources, source),
+        partitions_def=board_partitions(project.sources, source),
         description="Every stored body still has the sha256 it was stored with, and the board holds something.",
     )
     def archive_intact(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         board = context.partition_key
-        captures = sum(1 for _ in house.archive().latest(source, board))  # reading verifies
+        captures = sum(1 for _ in project.archive().latest(source, board))  # reading verifies
         return dg.AssetCheckResult(
             passed=captures > 0 or board == IMPORT_BOARD, severity=WARN, metadata={"captures": captures}
         )
@@ -76,11 +76,11 @@ def _no_personal_data() -> dg.AssetChecksDefinition:
     return no_personal_data
 
 
-def _personas_fed(house: House) -> dg.AssetChecksDefinition:
+def _personas_fed(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset="dialogues", description="Every persona gets dialogues from the present corpus.")
     def personas_fed(dialogues: pl.DataFrame) -> dg.AssetCheckResult:
         counts = dict(dialogues.group_by("persona").len().iter_rows())
-        hungry = sorted(set(house.personas().personas) - set(counts))
+        hungry = sorted(set(project.personas().personas) - set(counts))
         return dg.AssetCheckResult(
             passed=not hungry, severity=WARN, metadata={"counts": counts, "without_dialogues": hungry}
         )
@@ -103,7 +103,7 @@ def _nothing_leaks() -> dg.AssetChecksDefinition:
     return nothing_leaks
 
 
-def _mix_is_whole(house: House) -> dg.AssetChecksDefinition:
+def _mix_is_whole(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="mix",
         blocking=True,
@@ -111,7 +111,7 @@ def _mix_is_whole(house: House) -> dg.AssetChecksDefinition:
         description="Train and test rows exist, no dialogue stands in both, and every row has its provenance.",
     )
     def mix_is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        folder = latest(house.mixes(context.partition_key))
+        folder = latest(project.mixes(context.partition_key))
         provenance = pl.read_parquet(folder / "provenance.parquet")
         train, test = (provenance.filter(pl.col("split") == side) for side in ("train", "test"))
         both = set(train["pair_id"]) & set(test["pair_id"])
@@ -129,17 +129,17 @@ def _mix_is_whole(house: House) -> dg.AssetChecksDefinition:
     return mix_is_whole
 
 
-def _learned(house: House) -> dg.AssetChecksDefinition:
+def _learned(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="lora_adapter",
         partitions_def=RECIPE_PARTITIONS,
         description="Evaluation loss fell below the base model's, and the train loss ended in the healthy band.",
     )
     def learned(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        folder = latest(house.settings.adapters_dir / context.partition_key)
+        folder = latest(project.settings.adapters_dir / context.partition_key)
         card = orjson.loads((folder / "run_card.json").read_bytes())
         before, after, train = card["eval_loss_before"], card["eval_loss_after"], card["train_loss"]
-        band = house.recipe(context.partition_key).healthy_loss.get(card["base_model"])
+        band = project.recipe(context.partition_key).healthy_loss.get(card["base_model"])
         healthy = band is None or band[0] <= train <= band[1]
         return dg.AssetCheckResult(
             passed=after < before and healthy,
@@ -150,7 +150,7 @@ def _learned(house: House) -> dg.AssetChecksDefinition:
     return learned
 
 
-def _gates(house: House) -> dg.AssetChecksDefinition:
+def _gates(project: ProjectResource) -> dg.AssetChecksDefinition:
     specs = [
         dg.AssetCheckSpec(
             name,
@@ -163,8 +163,8 @@ def _gates(house: House) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name="gates", specs=specs, can_subset=True)
     def gate_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        report = latest(house.settings.reports_dir / context.partition_key) / "metrics.json"
-        gates = standing(orjson.loads(report.read_bytes()), house.recipe(context.partition_key).evaluation.gates)
+        report = latest(project.settings.reports_dir / context.partition_key) / "metrics.json"
+        gates = standing(orjson.loads(report.read_bytes()), project.recipe(context.partition_key).evaluation.gates)
         for key in context.selected_asset_check_keys:
             gate = gates[key.name]
             told = ("verdict", "why", "value", "low", "high", "n", "threshold")

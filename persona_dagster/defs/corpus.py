@@ -16,7 +16,7 @@ from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import board_partitions
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
 from persona_dagster.lineage.tombstones import without_forgotten
 from persona_dagster.records import FORUMS, Source, posts_frame
@@ -24,13 +24,13 @@ from persona_dagster.records import FORUMS, Source, posts_frame
 Frame = dg.Output[pl.DataFrame]
 
 
-def cleaning_version(house: House) -> str:
+def cleaning_version(project: ProjectResource) -> str:
     """Code, rules, and the spellings of personas' labels: what a row of a board comes out by."""
-    return text_digest(rules_version(), PARSER_VERSION, labels_version(house.personas().personas))
+    return text_digest(rules_version(), PARSER_VERSION, labels_version(project.personas().personas))
 
 
-def build_corpus_assets(house: House) -> list[dg.AssetsDefinition]:
-    return [*(_forum_posts(house, source) for source in FORUMS), _notes(house), _posts(house)]
+def build_corpus_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
+    return [*(_forum_posts(project, source) for source in FORUMS), _notes(project), _posts(project)]
 
 
 def versioned(frame: pl.DataFrame, columns: tuple[str, ...], metadata: dict[str, Any] | None = None) -> Frame:
@@ -38,28 +38,28 @@ def versioned(frame: pl.DataFrame, columns: tuple[str, ...], metadata: dict[str,
     return dg.Output(frame, data_version=dg.DataVersion(frame_digest(frame, columns)), metadata=metadata or {})
 
 
-def _forum_posts(house: House, source: Source) -> dg.AssetsDefinition:
+def _forum_posts(project: ProjectResource, source: Source) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"{source}_posts",
         group_name="corpus",
         description=f"Posts and comments of {source}, a row each, parsed from the archive and cleaned: `text_raw` with "
         "personal data masked and forum residue kept, `text` without. Re-cleaning asks no site for anything.",
-        partitions_def=board_partitions(house.sources, source),
+        partitions_def=board_partitions(project.sources, source),
         deps=[f"{source}_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
         pool="duckdb",
-        code_version=cleaning_version(house),
+        code_version=cleaning_version(project),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
     def forum_posts(context: dg.AssetExecutionContext) -> Frame:
-        return _cleaned(house, source, [context.partition_key], context)
+        return _cleaned(project, source, [context.partition_key], context)
 
     return forum_posts
 
 
-def _notes(house: House) -> dg.AssetsDefinition:
+def _notes(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="corpus",
         description="Sections of the NLP notes: the heading asks, the section answers. Markdown structure is kept.",
@@ -67,28 +67,28 @@ def _notes(house: House) -> dg.AssetsDefinition:
         kinds={"duckdb", "polars"},
         owners=["team:data"],
         pool="duckdb",
-        code_version=cleaning_version(house),
+        code_version=cleaning_version(project),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
     def notes(context: dg.AssetExecutionContext) -> Frame:
-        return _cleaned(house, "notes", house.archive().boards("notes"), context)
+        return _cleaned(project, "notes", project.archive().boards("notes"), context)
 
     return notes
 
 
-def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetExecutionContext) -> Frame:
+def _cleaned(project: ProjectResource, source: Source, boards: list[str], context: dg.AssetExecutionContext) -> Frame:
     """Archive → posts → clean posts, with the funnel of every rule beside the table."""
-    archive = house.archive()
-    pseudonym = partial(author_key, house.settings.author_secret, source)
+    archive = project.archive()
+    pseudonym = partial(author_key, project.settings.author_secret, source)
     captures = chain.from_iterable(archive.latest(source, board) for board in boards)
     parsed = parse_board(captures, pseudonym)
     for problem in parsed.problems[:50]:
         context.log.warning("%s/%s", source, problem)
-    rows = without_forgotten(posts_frame(parsed.posts), house.settings.home)
-    cleaned = clean_posts(rows, source, house.sources, personas=house.personas().personas)
+    rows = without_forgotten(posts_frame(parsed.posts), project.settings.home)
+    cleaned = clean_posts(rows, source, project.sources, personas=project.personas().personas)
     card = write_data_card(
-        cleaned.frame, cleaned.funnel, None, house.settings.reports_dir / "corpus" / card_name(source, boards)
+        cleaned.frame, cleaned.funnel, None, project.settings.reports_dir / "corpus" / card_name(source, boards)
     )
     return versioned(
         cleaned.frame,
@@ -104,7 +104,7 @@ def _cleaned(house: House, source: Source, boards: list[str], context: dg.AssetE
     )
 
 
-def _posts(house: House) -> dg.AssetsDefinition:
+def _posts(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="corpus",
         description="All forum posts as one corpus. Exact and near duplicates point to the row that is kept "
@@ -119,8 +119,8 @@ def _posts(house: House) -> dg.AssetsDefinition:
     )
     def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
         everything = pl.concat([ptt_posts, dcard_posts, threads_posts])
-        deduplicated = mark_duplicates(everything, house.settings.warehouse.with_name("dedup"))
-        cards = house.settings.reports_dir / "corpus"
+        deduplicated = mark_duplicates(everything, project.settings.warehouse.with_name("dedup"))
+        cards = project.settings.reports_dir / "corpus"
         funnel = funnel_of(deduplicated.frame, cards)
         card = write_data_card(deduplicated.frame, funnel, deduplicated.matches, cards / "posts")
         return versioned(

@@ -16,7 +16,7 @@ from rich.table import Table
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.definitions import build_defs
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.staleness import is_fresh
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
@@ -113,13 +113,13 @@ class Pass:
         return ", ".join(plain[:5]) or "done"
 
 
-def flow(house: House, recipes: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
+def flow(project: ProjectResource, recipes: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
     """(stage, asset, partition) in flow order. The import partition is walked only where there is something in it."""
-    imports = house.settings.imports_dir.is_dir() and any(house.settings.imports_dir.rglob("*.*"))
+    imports = project.settings.imports_dir.is_dir() and any(project.settings.imports_dir.rglob("*.*"))
     boards = [
         (source, board)
         for source in FORUMS
-        for board in house.sources.partitions(source)
+        for board in project.sources.partitions(source)
         if board != IMPORT_BOARD or imports
     ]
     for source, board in boards:
@@ -140,11 +140,11 @@ def flow(house: House, recipes: tuple[str, ...]) -> Iterator[tuple[str, str, str
 
 def run(settings: Settings, recipes: tuple[str, ...], instance: dg.DagsterInstance) -> Pass:
     """Walks the whole flow once, and prints what came out."""
-    house = House.open(settings)
+    project = ProjectResource.open(settings)
     console = Console(soft_wrap=True)
     walk = Pass(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH))
     started, stage = time.monotonic(), ""
-    for title, asset, partition in flow(house, recipes):
+    for title, asset, partition in flow(project, recipes):
         if title != stage:
             walk.console.rule(f"[bold]{title}[/bold]", align="left")
             stage = title

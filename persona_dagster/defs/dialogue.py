@@ -14,7 +14,7 @@ from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import json_digest
 from persona_dagster.models.base_model import check_chat_template
 from persona_dagster.models.chat_format import count_tokens
@@ -24,19 +24,19 @@ SPLIT_MEANING = ("pair_id", "component", "split")
 LEDGER = "split_ledger.parquet"
 
 
-def build_dialogue_assets(house: House) -> list[dg.AssetsDefinition]:
+def build_dialogue_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
     return [
-        _personas_config(house),
-        _recipe_config(house),
-        _evaluation_config(house),
-        _dialogues(house),
-        _capybara_dialogues(house),
-        _split(house),
-        _mix(house),
+        _personas_config(project),
+        _recipe_config(project),
+        _evaluation_config(project),
+        _dialogues(project),
+        _capybara_dialogues(project),
+        _split(project),
+        _mix(project),
     ]
 
 
-def _personas_config(house: House) -> dg.AssetsDefinition:
+def _personas_config(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
         description="personas.yaml as an input of the graph: editing it rebuilds the dialogues, and nothing before.",
@@ -44,7 +44,7 @@ def _personas_config(house: House) -> dg.AssetsDefinition:
         owners=["team:ml"],
     )
     def personas_config() -> dg.MaterializeResult:
-        personas = house.personas()
+        personas = project.personas()
         return dg.MaterializeResult(
             data_version=dg.DataVersion(json_digest(personas.model_dump(mode="json"))),
             metadata={"personas": [persona.tag for persona in personas.personas.values()]},
@@ -53,7 +53,7 @@ def _personas_config(house: House) -> dg.AssetsDefinition:
     return personas_config
 
 
-def _recipe_config(house: House) -> dg.AssetsDefinition:
+def _recipe_config(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
         description="What mix and adapter of a recipe are made by, with the overlays of hardware and profile laid on. "
@@ -63,7 +63,7 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
         owners=["team:ml"],
     )
     def recipe_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        recipe = house.recipe_slice(context.partition_key)
+        recipe = project.recipe_slice(context.partition_key)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(json_digest(recipe)),
             metadata={
@@ -78,7 +78,7 @@ def _recipe_config(house: House) -> dg.AssetsDefinition:
     return recipe_config
 
 
-def _evaluation_config(house: House) -> dg.AssetsDefinition:
+def _evaluation_config(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
         description="How a recipe's adapter is judged: rows, probes, gates. Editing it evaluates again, and trains "
@@ -88,7 +88,7 @@ def _evaluation_config(house: House) -> dg.AssetsDefinition:
         owners=["team:ml"],
     )
     def evaluation_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        evaluation = house.evaluation_slice(context.partition_key)
+        evaluation = project.evaluation_slice(context.partition_key)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(json_digest(evaluation)),
             metadata={"rows": evaluation["max_rows"], "evaluation": dg.MetadataValue.json(evaluation)},
@@ -97,7 +97,7 @@ def _evaluation_config(house: House) -> dg.AssetsDefinition:
     return evaluation_config
 
 
-def _dialogues(house: House) -> dg.AssetsDefinition:
+def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="dialogue",
         description="Question and answer pairs, each with a persona, the score of its voice, and the posts it was "
@@ -112,7 +112,7 @@ def _dialogues(house: House) -> dg.AssetsDefinition:
     )
     def dialogues(posts: pl.DataFrame, notes: pl.DataFrame) -> Frame:
         corpus = pl.concat([posts, notes])
-        built = build_dialogues(corpus, house.personas(), usable())
+        built = build_dialogues(corpus, project.personas(), usable())
         by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
         return versioned(
             built.frame,
@@ -123,7 +123,7 @@ def _dialogues(house: House) -> dg.AssetsDefinition:
     return dialogues
 
 
-def _capybara_dialogues(house: House) -> dg.AssetsDefinition:
+def _capybara_dialogues(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="dialogue",
         description="Capybara's multi-turn dialogues. Its test rows stay test rows.",
@@ -136,14 +136,14 @@ def _capybara_dialogues(house: House) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(),
     )
     def capybara_dialogues() -> Frame:
-        archive = house.archive()
+        archive = project.archive()
         captures = (capture for board in archive.boards("capybara") for capture in archive.latest("capybara", board))
         return versioned(read_capybara(captures), DIALOGUE_MEANING)
 
     return capybara_dialogues
 
 
-def _split(house: House) -> dg.AssetsDefinition:
+def _split(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="dialogue",
         description="Train or test, by connected component (thread or near-duplicate), before any recipe or weight. "
@@ -156,9 +156,9 @@ def _split(house: House) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(),
     )
     def split(dialogues: pl.DataFrame, capybara_dialogues: pl.DataFrame) -> Frame:
-        path = house.settings.exports_dir / LEDGER
+        path = project.settings.exports_dir / LEDGER
         everything = pl.concat([dialogues, capybara_dialogues])
-        result = split_dialogues(everything, read_ledger(path), load_split(house.settings.config_dir))
+        result = split_dialogues(everything, read_ledger(path), load_split(project.settings.config_dir))
         write_ledger(result.ledger, path)
         return versioned(
             result.frame,
@@ -175,7 +175,7 @@ def _split(house: House) -> dg.AssetsDefinition:
     return split
 
 
-def _mix(house: House) -> dg.AssetsDefinition:
+def _mix(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="dialogue",
         description="What one recipe trains on and is tested on: chat JSONL, scarce voices oversampled, with the "
@@ -193,13 +193,13 @@ def _mix(house: House) -> dg.AssetsDefinition:
         capybara_dialogues: pl.DataFrame,
         split: pl.DataFrame,
     ) -> dg.MaterializeResult:
-        recipe = house.recipe(context.partition_key)
+        recipe = project.recipe(context.partition_key)
         check_chat_template(recipe.base)  # before anything is written
         everything = pl.concat([dialogues, capybara_dialogues])
-        folder = house.settings.mix_dir / recipe.name
-        manifest = write_mix(everything, split, recipe, house.personas(), folder, count=_counter(house, recipe))
-        if house.settings.mix_url:
-            MixStore(house.settings.mix_url).publish(manifest.folder)
+        folder = project.settings.mix_dir / recipe.name
+        manifest = write_mix(everything, split, recipe, project.personas(), folder, count=_counter(project, recipe))
+        if project.settings.mix_url:
+            MixStore(project.settings.mix_url).publish(manifest.folder)
         for warning in manifest.warnings:
             context.log.warning("%s", warning)
         return dg.MaterializeResult(
@@ -218,11 +218,11 @@ def _mix(house: House) -> dg.AssetsDefinition:
     return mix
 
 
-def _counter(house: House, recipe: Recipe) -> CountTokens | None:
+def _counter(project: ProjectResource, recipe: Recipe) -> CountTokens | None:
     """The base model's own count of tokens, for a recipe that weighs by them."""
     if recipe.mix.unit == "rows":
         return None
     from persona_dagster.models.base_model import load_tokenizer
 
-    tokenizer = load_tokenizer(recipe.base, house.settings.models_dir)
+    tokenizer = load_tokenizer(recipe.base, project.settings.models_dir)
     return lambda texts: count_tokens(texts, tokenizer)

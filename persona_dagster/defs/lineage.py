@@ -3,7 +3,7 @@
 import dagster as dg
 from pydantic import Field
 
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 
 
 class TraceConfig(dg.Config):
@@ -24,16 +24,16 @@ class ForgetConfig(dg.Config):
     sure: bool = Field(default=False, description="Forgetting cannot be undone: set it true.")
 
 
-def build_lineage_jobs(house: House) -> list[dg.JobDefinition]:
-    return [_trace(house), _forget(house)]
+def build_lineage_jobs(project: ProjectResource) -> list[dg.JobDefinition]:
+    return [_trace(project), _forget(project)]
 
 
-def _trace(house: House) -> dg.JobDefinition:
+def _trace(project: ProjectResource) -> dg.JobDefinition:
     @dg.op(out=dg.Out(dg.Nothing))
     def follow(context: dg.OpExecutionContext, config: TraceConfig) -> None:
         from persona_dagster.lineage.trace import trace
 
-        found = trace(config.query, house.settings)
+        found = trace(config.query, project.settings)
         told = dg.MetadataValue.md(found.markdown(texts=False))
         context.add_output_metadata({"kind": found.kind, "trace": told})
 
@@ -44,7 +44,7 @@ def _trace(house: House) -> dg.JobDefinition:
     return trace
 
 
-def _forget(house: House) -> dg.JobDefinition:
+def _forget(project: ProjectResource) -> dg.JobDefinition:
     @dg.op(out=dg.Out(dg.Nothing), pool="duckdb")
     def remove(context: dg.OpExecutionContext, config: ForgetConfig) -> None:
         from persona_dagster.lineage.forget import UnknownTargetError, forget
@@ -54,7 +54,7 @@ def _forget(house: House) -> dg.JobDefinition:
         if not config.sure:
             raise dg.Failure("nothing was touched: set `sure: true`; forgetting cannot be undone", allow_retries=False)
         try:
-            report = forget(config.target, house.settings)
+            report = forget(config.target, project.settings)
         except UnknownTargetError as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.add_output_metadata({"forgotten": dg.MetadataValue.md(report.markdown()), "left": report.left})

@@ -10,18 +10,18 @@ from persona_dagster.config.recipes import RECIPES
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.engines import GPU_POD, Engine
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
 from persona_dagster.evaluation.judge import write_judge_rows
 from persona_dagster.training.job import TRAINING_VERSION, TrainJob
 
 
-def build_model_assets(house: House, engine: Engine) -> list[dg.AssetsDefinition]:
+def build_model_assets(project: ProjectResource, engine: Engine) -> list[dg.AssetsDefinition]:
     return [
-        _lora_adapter(house, engine),
-        _generations(house, engine),
-        _eval_report(house, engine),
-        _iteration_report(house),
+        _lora_adapter(project, engine),
+        _generations(project, engine),
+        _eval_report(project, engine),
+        _iteration_report(project),
     ]
 
 
@@ -33,15 +33,15 @@ def latest(folder: Path) -> Path:
     return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else pointer.resolve()
 
 
-def save_job(house: House, name: str, job: BaseModel) -> Path:
+def save_job(project: ProjectResource, name: str, job: BaseModel) -> Path:
     """A program's job file. It stays, so that the program can be run again by hand, without Dagster."""
-    path = house.settings.home / "jobs" / f"{name}.json"
+    path = project.settings.home / "jobs" / f"{name}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(job.model_dump_json(indent=2), encoding="utf-8")
     return path
 
 
-def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
+def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="model",
         description="The LoRA adapter of a recipe, trained in its own process. Content-addressed: the same mix and "
@@ -55,20 +55,20 @@ def _lora_adapter(house: House, engine: Engine) -> dg.AssetsDefinition:
         code_version=TRAINING_VERSION,
     )
     def lora_adapter(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        settings, recipe = house.settings, house.recipe(context.partition_key)
+        settings, recipe = project.settings, project.recipe(context.partition_key)
         job = TrainJob(
             recipe=recipe,
-            mix_dir=latest(house.mixes(recipe.name)),
+            mix_dir=latest(project.mixes(recipe.name)),
             out_dir=settings.adapters_dir / recipe.name,
             models_dir=settings.models_dir,
             checkpoints_dir=settings.home / "checkpoints" / recipe.name,
         )
-        return engine.run(context, "persona_dagster.training.train", save_job(house, f"train-{recipe.name}", job))
+        return engine.run(context, "persona_dagster.training.train", save_job(project, f"train-{recipe.name}", job))
 
     return lora_adapter
 
 
-def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
+def _generations(project: ProjectResource, engine: Engine) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="evaluation",
         description="Answers of the base model and of the adapter, side by side, to the test split and the probes.",
@@ -82,22 +82,22 @@ def _generations(house: House, engine: Engine) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(follow=("lora_adapter", "evaluation_config")),
     )
     def generations(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        settings, recipe = house.settings, house.recipe(context.partition_key)
+        settings, recipe = project.settings, project.recipe(context.partition_key)
         job = GenerateJob(
             recipe=recipe,
-            personas=house.personas(),
-            mix_dir=latest(house.mixes(recipe.name)),
+            personas=project.personas(),
+            mix_dir=latest(project.mixes(recipe.name)),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             models_dir=settings.models_dir,
             out_dir=settings.generations_dir / recipe.name,
         )
-        path = save_job(house, f"generate-{recipe.name}", job)
+        path = save_job(project, f"generate-{recipe.name}", job)
         return engine.run(context, "persona_dagster.evaluation.generate", path)
 
     return generations
 
 
-def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
+def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="evaluation",
         description="Whether the model has the three voices and knows when to use which, what it memorised and what it "
@@ -114,24 +114,24 @@ def _eval_report(house: House, engine: Engine) -> dg.AssetsDefinition:
     def eval_report(
         context: dg.AssetExecutionContext, dialogues: pl.DataFrame, split: pl.DataFrame
     ) -> dg.MaterializeResult:
-        settings, recipe = house.settings, house.recipe(context.partition_key)
+        settings, recipe = project.settings, project.recipe(context.partition_key)
         job = EvaluateJob(
             recipe=recipe,
-            personas=house.personas(),
-            mix_dir=latest(house.mixes(recipe.name)),
+            personas=project.personas(),
+            mix_dir=latest(project.mixes(recipe.name)),
             adapter_dir=latest(settings.adapters_dir / recipe.name),
             generations_dir=latest(settings.generations_dir / recipe.name),
             models_dir=settings.models_dir,
             out_dir=settings.reports_dir / recipe.name,
             judge_rows=write_judge_rows(dialogues, split, settings.home / "judge" / "rows.jsonl"),
         )
-        path = save_job(house, f"evaluate-{recipe.name}", job)
+        path = save_job(project, f"evaluate-{recipe.name}", job)
         return engine.run(context, "persona_dagster.evaluation.evaluate", path)
 
     return eval_report
 
 
-def _iteration_report(house: House) -> dg.AssetsDefinition:
+def _iteration_report(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="evaluation",
         description="Version 1.0 beside Version 2.0, and any other recipe that was evaluated: epochs, data, loss, "
@@ -145,7 +145,7 @@ def _iteration_report(house: House) -> dg.AssetsDefinition:
     def iteration_report() -> dg.MaterializeResult:
         from persona_dagster.evaluation.iteration import write_iteration_report
 
-        reports = house.settings.reports_dir
+        reports = project.settings.reports_dir
         folders = {name: latest(reports / name) for name in RECIPES if (reports / name / "latest").exists()}
         written = write_iteration_report(folders, reports / "iteration")
         return dg.MaterializeResult(

@@ -12,7 +12,7 @@ from pathlib import Path
 import dagster as dg
 from pydantic import Field
 
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 
 FINISHED = [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE, dg.DagsterRunStatus.CANCELED]
 PAGE = 500
@@ -93,9 +93,9 @@ def pruning_job() -> dg.JobDefinition:
     return prune_runs
 
 
-def weekly_pruning(house: House) -> dg.ScheduleDefinition:
+def weekly_pruning(project: ProjectResource) -> dg.ScheduleDefinition:
     """Off in live until the operator switches it on: history that is gone does not come back."""
-    live = house.settings.profile == "live"
+    live = project.settings.profile == "live"
     return dg.ScheduleDefinition(
         name="weekly_pruning",
         cron_schedule="45 8 * * 1",  # after the compaction

@@ -12,7 +12,7 @@ from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.boards import crawl_board, summary
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.defs.partitions import board_partitions
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import combine
 from persona_dagster.records import FORUMS, Capture, Outcome, Source
 
@@ -39,31 +39,31 @@ class CrawlConfig(dg.Config):
     )
 
 
-def build_raw_assets(house: House) -> list[dg.AssetsDefinition]:
-    return [*(_forum_raw(house, source) for source in FORUMS), _notes_raw(house), _capybara_raw(house)]
+def build_raw_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
+    return [*(_forum_raw(project, source) for source in FORUMS), _notes_raw(project), _capybara_raw(project)]
 
 
-def _forum_raw(house: House, source: Source) -> dg.AssetsDefinition:
+def _forum_raw(project: ProjectResource, source: Source) -> dg.AssetsDefinition:
     @dg.asset(
         name=f"{source}_raw",
         group_name="raw",
         description=DESCRIPTIONS[source]
         + f"\n\nThe partition `{IMPORT_BOARD}` takes in the dumps found under `$PERSONA_HOME/imports` (JSONL, also "
         ".gz and .zst, in the import schema). The archive is immutable but for forgetting.",
-        partitions_def=board_partitions(house.sources, source),
+        partitions_def=board_partitions(project.sources, source),
         kinds={"parquet", "playwright"},
         owners=["team:data"],
         pool=f"host_{source}",
         freshness_policy=ASKED_LATELY,
     )
     def forum_raw(context: dg.AssetExecutionContext, config: CrawlConfig) -> dg.MaterializeResult:
-        archive, board = house.archive(), context.partition_key
+        archive, board = project.archive(), context.partition_key
         if board == IMPORT_BOARD:
-            return _import(house, archive, source, context)
+            return _import(project, archive, source, context)
         since = datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days else None
-        with house.transport() as transport:
+        with project.transport() as transport:
             report = crawl_board(
-                source, board, house.sources, archive, transport=transport, since=since, log=context.log.info
+                source, board, project.sources, archive, transport=transport, since=since, log=context.log.info
             )
         return _crawled(report)
 
@@ -96,14 +96,16 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
     )
 
 
-def _import(house: House, archive: Archive, source: Source, context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+def _import(
+    project: ProjectResource, archive: Archive, source: Source, context: dg.AssetExecutionContext
+) -> dg.MaterializeResult:
     from persona_dagster.intake.dumps import BadRow, read_dump
 
-    folder = house.settings.imports_dir
+    folder = project.settings.imports_dir
     files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
     read, problems = 0, list[BadRow]()
     for path in files:
-        read += archive.append(read_dump(path, source, problems=problems, denied=house.sources.denied_boards))
+        read += archive.append(read_dump(path, source, problems=problems, denied=project.sources.denied_boards))
         context.log.info("%s: read", path.name)
     for problem in problems[:50]:
         context.log.warning("%s", problem)
@@ -119,7 +121,7 @@ def _import(house: House, archive: Archive, source: Source, context: dg.AssetExe
     )
 
 
-def _notes_raw(house: House) -> dg.AssetsDefinition:
+def _notes_raw(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="raw",
         description="NLP notes in Markdown or JSONL from `$PERSONA_HOME/notes`; the packaged primer where that "
@@ -131,16 +133,18 @@ def _notes_raw(house: House) -> dg.AssetsDefinition:
         from persona_dagster.intake.notes import read_notes
         from persona_dagster.sample.content import PACKAGED
 
-        own = house.settings.notes_dir
+        own = project.settings.notes_dir
         folder = (
-            own if (own.is_dir() and any(own.rglob("*.*"))) or house.settings.profile == "live" else PACKAGED / "notes"
+            own
+            if (own.is_dir() and any(own.rglob("*.*"))) or project.settings.profile == "live"
+            else PACKAGED / "notes"
         )
-        return _read_in(house.archive(), "notes", read_notes(folder), folder)
+        return _read_in(project.archive(), "notes", read_notes(folder), folder)
 
     return notes_raw
 
 
-def _capybara_raw(house: House) -> dg.AssetsDefinition:
+def _capybara_raw(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="raw",
         description="Multi-turn dialogues of the dataset Capybara, or `$PERSONA_HOME/imports/capybara*.jsonl` in its "
@@ -152,11 +156,11 @@ def _capybara_raw(house: House) -> dg.AssetsDefinition:
     def capybara_raw() -> dg.MaterializeResult:
         from persona_dagster.intake.capybara import PACKAGED, read_dialogues
 
-        own = sorted(house.settings.imports_dir.glob("capybara*.jsonl*"))
-        live = house.settings.profile == "live"
+        own = sorted(project.settings.imports_dir.glob("capybara*.jsonl*"))
+        live = project.settings.profile == "live"
         path = own[0] if own else None if live else PACKAGED
         captures = read_dialogues(path, hub=live and not own)
-        return _read_in(house.archive(), "capybara", captures, path or Path("trl-lib/Capybara"))
+        return _read_in(project.archive(), "capybara", captures, path or Path("trl-lib/Capybara"))
 
     return capybara_raw
 

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import standing
 
 
@@ -23,11 +23,11 @@ class ReleaseConfig(dg.Config):
     )
 
 
-def build_release_assets(house: House) -> list[dg.AssetsDefinition]:
-    return [_hub_release(house)]
+def build_release_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
+    return [_hub_release(project)]
 
 
-def _hub_release(house: House) -> dg.AssetsDefinition:
+def _hub_release(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="release",
         description="Adapter, model card and manifest as they go to the Hugging Face Hub. A dry run unless `publish` "
@@ -42,7 +42,7 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
         from persona_dagster.publishing.exports import exports_dir
         from persona_dagster.publishing.hub import plan_release, release
 
-        settings, recipe = house.settings, house.recipe(context.partition_key)
+        settings, recipe = project.settings, project.recipe(context.partition_key)
         report = latest(settings.reports_dir / recipe.name)
         gates = standing(orjson.loads(report.joinpath("metrics.json").read_bytes()), recipe.evaluation.gates)
         held_back = [
@@ -56,9 +56,9 @@ def _hub_release(house: House) -> dg.AssetsDefinition:
         adapter = latest(settings.adapters_dir / recipe.name)
         plan = plan_release(
             recipe,
-            house.personas(),
+            project.personas(),
             adapter,
-            latest(house.mixes(recipe.name)),
+            latest(project.mixes(recipe.name)),
             report,
             config.repo_id,
             settings.releases_dir / recipe.name,

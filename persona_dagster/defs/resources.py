@@ -1,4 +1,4 @@
-"""What assets are given: the house (settings and configuration), the sites, the tables.
+"""What assets are given: the project (settings and configuration), the ways to the sites, the tables.
 
 Nothing here touches disk or network before an asset runs.
 """
@@ -44,7 +44,7 @@ SCHEMAS = {
 
 
 @dataclass(frozen=True)
-class House:
+class ProjectResource:
     """One loading of the definitions: settings and sources, read once. Personas and recipes are read when asked,
     so that a long-lived code server sees an edited file without a reload."""
 
@@ -52,7 +52,7 @@ class House:
     sources: Sources
 
     @classmethod
-    def open(cls, settings: Settings) -> "House":
+    def open(cls, settings: Settings) -> "ProjectResource":
         return cls(settings, load_sources(settings.config_dir, settings.profile))
 
     def personas(self) -> Personas:

@@ -8,7 +8,7 @@ import orjson
 import polars as pl
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.records import FORGOTTEN
 from persona_dagster.training.job import recipe_digest
 
@@ -22,13 +22,13 @@ class Decision:
     key: str = ""
 
 
-def decide(house: House, name: str) -> Decision:
+def decide(project: ProjectResource, name: str) -> Decision:
     """The policy's answer for one recipe. A recipe that was never trained waits for a person."""
-    mix = _latest(house.mixes(name))
-    adapter = _latest(house.settings.adapters_dir / name)
+    mix = _latest(project.mixes(name))
+    adapter = _latest(project.settings.adapters_dir / name)
     if mix is None or adapter is None:
         return Decision(False, "no mix yet" if mix is None else "never trained: materialise lora_adapter once")
-    recipe = house.recipe(name)
+    recipe = project.recipe(name)
     card = orjson.loads((adapter / "run_card.json").read_bytes())
     key = f"{mix.name}:{recipe_digest(recipe)}:{adapter.name}"
     if (adapter / FORGOTTEN).exists():
@@ -40,7 +40,11 @@ def decide(house: House, name: str) -> Decision:
     if card["mix_digest"] == mix.name:
         return Decision(False, "trained on the present mix")
     return _by_window(
-        recipe, card, changed_share(mix, house.mixes(name, card["mix_digest"]) / card["mix_digest"]), key, house.now()
+        recipe,
+        card,
+        changed_share(mix, project.mixes(name, card["mix_digest"]) / card["mix_digest"]),
+        key,
+        project.now(),
     )
 
 

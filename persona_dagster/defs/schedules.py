@@ -11,32 +11,32 @@ import dagster as dg
 
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.pruning import weekly_pruning
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.records import FORUMS, Source
 
 TAIPEI = "Asia/Taipei"
 
 
-def build_schedules(house: House) -> list[dg.ScheduleDefinition]:
-    live = house.settings.profile == "live"
+def build_schedules(project: ProjectResource) -> list[dg.ScheduleDefinition]:
+    live = project.settings.profile == "live"
     status = dg.DefaultScheduleStatus.STOPPED if live else dg.DefaultScheduleStatus.RUNNING
-    nightly = [_nightly(house, source, status) for source in FORUMS]
-    return [*nightly, _weekly_compaction(house, status), weekly_pruning(house)]
+    nightly = [_nightly(project, source, status) for source in FORUMS]
+    return [*nightly, _weekly_compaction(project, status), weekly_pruning(project)]
 
 
-def quiet_time(house: House, source: Source) -> str:
+def quiet_time(project: ProjectResource, source: Source) -> str:
     """The cron line of a site: the first of its polite hours, at a minute of the site's own (15 and more apart, so
     that no two browsers start at once)."""
-    hour, _ = house.sources.site(source).pace.polite_hours
+    hour, _ = project.sources.site(source).pace.polite_hours
     return f"{zlib.crc32(b'night of ' + source.encode()) % 60} {hour} * * *"
 
 
-def _nightly(house: House, source: Source, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+def _nightly(project: ProjectResource, source: Source, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     asset = f"{source}_raw"
 
     @dg.schedule(
         name=f"nightly_{source}",
-        cron_schedule=quiet_time(house, source),
+        cron_schedule=quiet_time(project, source),
         execution_timezone=TAIPEI,
         target=dg.AssetSelection.assets(asset),
         default_status=status,
@@ -45,7 +45,7 @@ def _nightly(house: House, source: Source, status: dg.DefaultScheduleStatus) -> 
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         night = context.scheduled_execution_time.date()
-        for board in house.sources.partitions(source):
+        for board in project.sources.partitions(source):
             if board != IMPORT_BOARD:
                 yield dg.RunRequest(
                     run_key=f"{night}:{board}", partition_key=board, asset_selection=[dg.AssetKey(asset)]
@@ -54,24 +54,24 @@ def _nightly(house: House, source: Source, status: dg.DefaultScheduleStatus) -> 
     return nightly
 
 
-def _weekly_compaction(house: House, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+def _weekly_compaction(project: ProjectResource, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
     return dg.ScheduleDefinition(
         name="weekly_compaction",
         cron_schedule="30 8 * * 1",  # Monday, after the last of the polite hours
         execution_timezone=TAIPEI,
-        job=compaction_job(house),
+        job=compaction_job(project),
         default_status=status,
         description="Merges each board's small parts. What the archive says, and its digest, stay the same.",
     )
 
 
-def compaction_job(house: House) -> dg.JobDefinition:
+def compaction_job(project: ProjectResource) -> dg.JobDefinition:
     """An op a site, under the site's pool: nothing is appended while its parts are merged."""
 
     def compaction(source: Source) -> dg.OpDefinition:
         @dg.op(name=f"compact_{source}", pool=f"host_{source}", out=dg.Out(dg.Nothing))
         def compact(context: dg.OpExecutionContext) -> None:
-            archive = house.archive()
+            archive = project.archive()
             for board in archive.boards(source):
                 before = len(archive.parts(source, board))
                 context.log.info("%s/%s: %d parts, now %d", source, board, before, archive.compact(source, board))

@@ -8,7 +8,7 @@ import dagster as dg
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.jobs import REBUILD, RESCRAPE, Jobs
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.retraining import Decision, decide
 from persona_dagster.digest import json_digest
 
@@ -24,18 +24,18 @@ ANSWERS = ("SUCCEEDED", "FAILED")  # of a check; a run that never got to it give
 REASON, TRAINED = "persona/reason", "persona/recipe"
 
 
-def build_sensors(house: House, jobs: Jobs) -> list[dg.SensorDefinition]:
-    live = house.settings.profile == "live"
+def build_sensors(project: ProjectResource, jobs: Jobs) -> list[dg.SensorDefinition]:
+    live = project.settings.profile == "live"
     status = dg.DefaultSensorStatus.STOPPED if live else dg.DefaultSensorStatus.RUNNING
     return [
-        _config_changes(house, status),
-        _new_files(house, status, jobs),
-        _retrain_policy(house, status),
+        _config_changes(project, status),
+        _new_files(project, status, jobs),
+        _retrain_policy(project, status),
         _on_failure(),
     ]
 
 
-def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     assets = dg.AssetSelection.assets("recipe_config", "evaluation_config", "personas_config")
 
     @dg.sensor(
@@ -47,9 +47,9 @@ def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
     def config_changes(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
         wanted: list[tuple[str, str | None, str]] = []
         for name in RECIPES:
-            wanted.append(("recipe_config", name, recipe_version(house, name)))
-            wanted.append(("evaluation_config", name, json_digest(house.evaluation_slice(name))))
-        wanted.append(("personas_config", None, json_digest(house.personas().model_dump(mode="json"))))
+            wanted.append(("recipe_config", name, recipe_version(project, name)))
+            wanted.append(("evaluation_config", name, json_digest(project.evaluation_slice(name))))
+        wanted.append(("personas_config", None, json_digest(project.personas().model_dump(mode="json"))))
         requests = []
         for asset, partition, digest in wanted:
             stored = last_stored(context.instance, asset, partition)
@@ -67,8 +67,8 @@ def _config_changes(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
     return config_changes
 
 
-def recipe_version(house: House, name: str) -> str:
-    return json_digest(house.recipe_slice(name))
+def recipe_version(project: ProjectResource, name: str) -> str:
+    return json_digest(project.recipe_slice(name))
 
 
 @dataclass(frozen=True)
@@ -92,14 +92,14 @@ def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None 
     return Stored(tags.get("dagster/data_version"), records[0].storage_id)
 
 
-def mixed_by_present_recipe(house: House, instance: dg.DagsterInstance, name: str) -> bool:
+def mixed_by_present_recipe(project: ProjectResource, instance: dg.DagsterInstance, name: str) -> bool:
     """Whether the mix was made after the recipe as it stands became known. (The version of a partitioned upstream in
     Dagster's tags is a hash of versions, so it cannot be compared.)"""
     config = last_stored(instance, "recipe_config", name)
-    return config.version == recipe_version(house, name) and config.event < last_stored(instance, "mix", name).event
+    return config.version == recipe_version(project, name) and config.event < last_stored(instance, "mix", name).event
 
 
-def _new_files(house: House, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
+def _new_files(project: ProjectResource, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
     # One anonymous job cannot hold assets of unlike partitions, so the named jobs run, each cut down to one asset.
     @dg.sensor(
         jobs=[job for job in jobs if job.name in (REBUILD, *RESCRAPE.values())],
@@ -108,7 +108,7 @@ def _new_files(house: House, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.S
         description="Notices files that were put into the notes or imports folder.",
     )
     def new_files(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        notes, imports = (_fingerprint(f) for f in (house.settings.notes_dir, house.settings.imports_dir))
+        notes, imports = (_fingerprint(f) for f in (project.settings.notes_dir, project.settings.imports_dir))
         old_notes, _, old_imports = (context.cursor or "-").partition(" ")
         requests = []
         if notes != old_notes and (notes != EMPTY or old_notes not in ("-", EMPTY)):
@@ -141,7 +141,7 @@ def _fingerprint(folder: Path) -> str:
     )
 
 
-def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def _retrain_policy(project: ProjectResource, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
     @dg.sensor(
         target=dg.AssetSelection.assets("lora_adapter"),
         default_status=status,
@@ -152,8 +152,8 @@ def _retrain_policy(house: House, status: dg.DefaultSensorStatus) -> dg.SensorDe
     def retrain_policy(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests, reasons = [], []
         for name in RECIPES:
-            decision = decide(house, name)
-            if decision.train and not mixed_by_present_recipe(house, context.instance, name):
+            decision = decide(project, name)
+            if decision.train and not mixed_by_present_recipe(project, context.instance, name):
                 decision = Decision(False, f"{decision.reason}; waits for the mix of the present recipe")
             if decision.train and (red := red_checks(context.instance, name)):
                 decision = Decision(False, f"{decision.reason}; held by {', '.join(red)}")

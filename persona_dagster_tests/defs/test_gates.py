@@ -12,7 +12,7 @@ import pytest
 from persona_dagster.defs.checks import build_checks
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.release import build_release_assets
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import GATES
 from persona_dagster.models.adapter import point_latest
 from persona_dagster.settings import Settings
@@ -79,7 +79,7 @@ def judge(settings: Settings, instance: dg.DagsterInstance, recipe: str) -> dg.E
     @dg.asset(partitions_def=RECIPE_PARTITIONS)
     def eval_report() -> None: ...
 
-    checks = [one for one in build_checks(House.open(settings)) if one.node_def.name == "gates"]
+    checks = [one for one in build_checks(ProjectResource.open(settings)) if one.node_def.name == "gates"]
     return dg.materialize([eval_report, *checks], partition_key=recipe, instance=instance)
 
 
@@ -87,7 +87,7 @@ def release(
     settings: Settings, recipe: str, instance: dg.DagsterInstance, **config: object
 ) -> dg.ExecuteInProcessResult:
     return dg.materialize(
-        build_release_assets(House.open(settings)),
+        build_release_assets(ProjectResource.open(settings)),
         partition_key=recipe,
         instance=instance,
         run_config={"ops": {"hub_release": {"config": config}}},

@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from persona_dagster.defs.pruning import newest_materialisations, prune, weekly_pruning
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.settings import Settings
 from persona_dagster_tests.defs.test_automation import MIXES, World
 
@@ -80,7 +80,7 @@ def test_news_flows_as_before(world: World) -> None:
 
 def test_the_job_prunes_and_is_off_in_live(world: World, tmp_path: Path) -> None:
     live, sample = (
-        weekly_pruning(House.open(Settings(home=tmp_path / profile, profile=profile)))  # type: ignore[arg-type]
+        weekly_pruning(ProjectResource.open(Settings(home=tmp_path / profile, profile=profile)))  # type: ignore[arg-type]
         for profile in ("live", "sample")
     )
     assert live.default_status == dg.DefaultScheduleStatus.STOPPED

@@ -8,7 +8,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import load_sources
 from persona_dagster.crawl.boards import crawl_board
 from persona_dagster.crawl.lease import lease_folder
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.settings import Settings
 
 
@@ -16,7 +16,7 @@ def test_what_a_replica_asked_to_wait_goes_with_it(tmp_path: Path) -> None:
     """Kept by port for the whole machine, another replica on that port would have to wait it out."""
     settings = Settings(home=tmp_path / "home", profile="tiny", hardware="cpu")
     machine = set(lease_folder().glob("*"))
-    with House.open(settings).transport() as transport:
+    with ProjectResource.open(settings).transport() as transport:
         archive, sources = Archive(tmp_path / "raw"), load_sources(settings.config_dir, "tiny")
         assert crawl_board("ptt", "Boy-Girl", sources, archive, transport=transport, log=lambda _: None).complete
         assert transport.leases is not None
@@ -27,5 +27,5 @@ def test_what_a_replica_asked_to_wait_goes_with_it(tmp_path: Path) -> None:
 
 
 def test_the_sites_themselves_are_held_for_the_whole_machine(tmp_path: Path) -> None:
-    with House.open(Settings(home=tmp_path, profile="live")).transport() as transport:
+    with ProjectResource.open(Settings(home=tmp_path, profile="live")).transport() as transport:
         assert transport.leases is None

@@ -16,7 +16,7 @@ import orjson
 
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.definitions import build_defs
-from persona_dagster.defs.resources import House
+from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.sensors import REASON
 from persona_dagster.sample.replica import Replica
 
@@ -57,8 +57,8 @@ class WarmEngine:
 
 
 @dataclass(frozen=True)
-class OneReplica(House):
-    """A house whose sites run as long as the test, with the test's faults, and whose days are simulated."""
+class OneReplica(ProjectResource):
+    """A project whose sites run as long as the test, with the test's faults, and whose days are simulated."""
 
     replica: Replica | None = None
     date: list[datetime] = field(default_factory=list)  # one entry: now
@@ -76,7 +76,7 @@ class OneReplica(House):
 class Month:
     """The days, and what ran on each: `asset/partition`, with `!` in front where it failed."""
 
-    house: OneReplica
+    project: OneReplica
     instance: dg.DagsterInstance
     engine: WarmEngine
     defs: dg.Definitions = field(init=False)
@@ -91,7 +91,7 @@ class Month:
 
     def reload(self) -> None:
         """What a restarted code server does."""
-        self.defs = build_defs(house=self.house, engine=self.engine)
+        self.defs = build_defs(project=self.project, engine=self.engine)
         self.repository = self.defs.get_repository_def()
         self.job = self.defs.resolve_implicit_global_asset_job_def()
 
@@ -100,11 +100,11 @@ class Month:
     ) -> list[str]:
         """One day: the sites move on by `site_days`, the night's schedules fire or a person clicks, and changes are
         carried through."""
-        self.house.date[0] += timedelta(days=1)
+        self.project.date[0] += timedelta(days=1)
         self.table.append((brings, []))
         if site_days:
-            assert self.house.replica
-            self.house.replica.clock.advance(site_days)
+            assert self.project.replica
+            self.project.replica.clock.advance(site_days)
         self.ran = []
         if scrape:
             for name in SCHEDULES:
@@ -139,7 +139,7 @@ class Month:
     def _tick(self, name: str) -> list[dg.RunRequest]:
         context = dg.build_schedule_context(
             instance=self.instance,
-            scheduled_execution_time=self.house.now().astimezone(ZoneInfo("Asia/Taipei")),
+            scheduled_execution_time=self.project.now().astimezone(ZoneInfo("Asia/Taipei")),
             repository_def=self.repository,
         )
         return list(self.repository.get_schedule_def(name).evaluate_tick(context).run_requests or [])
@@ -166,7 +166,7 @@ class Month:
         result = dg.evaluate_automation_conditions(
             self.defs,
             self.instance,
-            evaluation_time=self.house.now(),
+            evaluation_time=self.project.now(),
             cursor=self.cursor,  # type: ignore[arg-type]
         )
         self.cursor = result.cursor
@@ -202,10 +202,10 @@ class Month:
 
     def _stamp(self, recipe: str) -> None:
         """The trainer wrote the wall clock's date; the policy weighs it against the simulated day."""
-        folder = self.house.settings.adapters_dir / recipe
+        folder = self.project.settings.adapters_dir / recipe
         card = folder / (folder / "latest").read_text(encoding="utf-8").strip() / "run_card.json"
         content = orjson.loads(card.read_bytes())
-        content["finished_at"] = self.house.now().isoformat()
+        content["finished_at"] = self.project.now().isoformat()
         card.write_bytes(orjson.dumps(content))
 
 
@@ -223,9 +223,9 @@ def _shortened(ran: list[str]) -> str:
 
 
 def start(settings, replica: Replica, instance: dg.DagsterInstance) -> Month:  # type: ignore[no-untyped-def]
-    opened = House.open(settings)
-    house = OneReplica(opened.settings, opened.sources, replica, [datetime(2026, 10, 1, 20, tzinfo=UTC)])
-    month = Month(house, instance, WarmEngine())
+    opened = ProjectResource.open(settings)
+    project = OneReplica(opened.settings, opened.sources, replica, [datetime(2026, 10, 1, 20, tzinfo=UTC)])
+    month = Month(project, instance, WarmEngine())
     month._evaluate()  # as the daemon does before anything is there
     return month
 

@@ -118,17 +118,17 @@ def test_evaluation_follows_the_first_training_and_a_failure_is_tried_once_more(
 
 def test_news_reaches_the_mixes_once_and_the_window_holds_the_training_back(month: Month) -> None:
     assert below(month.day("two threads on a board", site_days=1)) == NEWS
-    if (month.house.settings.adapters_dir / V2).is_dir():  # trained two days ago
+    if (month.project.settings.adapters_dir / V2).is_dir():  # trained two days ago
         assert "the window opens" in month.reasons
 
 
 @pytest.mark.soak
 def test_an_outage_fails_alone_and_the_window_opens_meanwhile(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert month.house.replica
+    assert month.project.replica
     monkeypatch.setattr(raw, "RETRY_SECONDS", 0)
-    month.house.replica.scenario = Scenario([Rule("503", match="^(dcard|threads)", times=None)])
+    month.project.replica.scenario = Scenario([Rule("503", match="^(dcard|threads)", times=None)])
     ran = month.day("an outage of Dcard and Threads (503)")
-    month.house.replica.scenario = Scenario()
+    month.project.replica.scenario = Scenario()
     assert {"!dcard_raw/mood", "!threads_raw/失戀", "ptt_raw/Hate"} <= set(ran)
     assert below(ran) == []
     ran = month.day("the sites are back; the window of the recipe has passed")
@@ -137,17 +137,17 @@ def test_an_outage_fails_alone_and_the_window_opens_meanwhile(month: Month, monk
 
 @pytest.mark.soak
 def test_a_block_leaves_the_other_sites_alone(month: Month) -> None:
-    assert month.house.replica
-    month.house.replica.scenario = Scenario([Rule("challenge", match="^ptt", times=None)])
+    assert month.project.replica
+    month.project.replica.scenario = Scenario([Rule("challenge", match="^ptt", times=None)])
     ran = month.day("PTT blocks us (a challenge page)")
-    month.house.replica.scenario = Scenario()
+    month.project.replica.scenario = Scenario()
     assert "!ptt_raw/Hate" in ran and {"dcard_raw/mood", "threads_raw/失戀"} <= set(ran)
     assert below(ran) == []
 
 
 @pytest.mark.soak
 def test_a_recipe_edit_trains_that_recipe_once(month: Month) -> None:
-    edit_recipe(month.house.settings.config_dir, retrain=RETRAIN, lora={"last_layers": None, "r": 2, "alpha": 4})
+    edit_recipe(month.project.settings.config_dir, retrain=RETRAIN, lora={"last_layers": None, "r": 2, "alpha": 4})
     ran = month.day("an edit of one recipe", scrape=False)
     assert ran == [f"recipe_config/{V2}", f"mix/{V2}", *TRAINED], month.reasons
 
@@ -156,7 +156,7 @@ def test_a_recipe_edit_trains_that_recipe_once(month: Month) -> None:
 def test_other_gates_evaluate_again_and_train_nothing(month: Month) -> None:
     small = {"max_rows": 3, "max_probes": 2, "max_new_tokens": 8}
     edit_recipe(
-        month.house.settings.config_dir,
+        month.project.settings.config_dir,
         retrain=RETRAIN,
         lora={"last_layers": None, "r": 2, "alpha": 4},
         evaluation=small,
@@ -167,7 +167,7 @@ def test_other_gates_evaluate_again_and_train_nothing(month: Month) -> None:
 
 @pytest.mark.soak
 def test_a_training_that_fails_is_tried_once_more_and_an_edit_can_be_taken_back(month: Month) -> None:
-    config = month.house.settings.config_dir
+    config = month.project.settings.config_dir
     edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 8, "alpha": 8})
     month.engine.failures["train"] = 5
     ran = month.day("an edit whose training dies", scrape=False)
@@ -181,7 +181,7 @@ def test_a_training_that_fails_is_tried_once_more_and_an_edit_can_be_taken_back(
 
 @pytest.mark.soak
 def test_a_red_blocking_check_holds_what_is_behind_it(month: Month) -> None:
-    config = month.house.settings.config_dir
+    config = month.project.settings.config_dir
     report(month, passed=False)
     (config / "personas.yaml").write_text(personas_with_another_prompt(config), encoding="utf-8")
     edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 6, "alpha": 6})
@@ -195,18 +195,18 @@ def test_a_red_blocking_check_holds_what_is_behind_it(month: Month) -> None:
 
 @pytest.mark.soak
 def test_new_rules_clean_again_without_the_network(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert month.house.replica
-    asked = len(month.house.replica.asked)
+    assert month.project.replica
+    asked = len(month.project.replica.asked)
     monkeypatch.setattr(corpus, "rules_version", lambda: "another version of the rules")
     month.reload()
     ran = month.day("new cleaning rules that change no row", scrape=False)
     assert set(ran) == {"ptt_posts/Hate", "dcard_posts/mood", "threads_posts/失戀", "notes"}
-    assert len(month.house.replica.asked) == asked
+    assert len(month.project.replica.asked) == asked
 
 
 @pytest.mark.soak
 def test_a_forgotten_post_is_trained_away_at_once(month: Month) -> None:
-    settings = month.house.settings
+    settings = month.project.settings
     mix = settings.mix_dir / V2
     rows = pl.read_parquet(mix / (mix / "latest").read_text(encoding="utf-8").strip() / "provenance.parquet")
     seen = rows.filter((pl.col("split") == "train") & pl.col("source").is_in(FORUMS))["doc_ids"].explode()
