@@ -74,10 +74,10 @@ def personas() -> None:
     from persona_dagster.corpus.quality import usable
 
     settings = Settings()
-    exports = [settings.exports_dir / name / "all.parquet" for name in ("posts", "notes")]
+    exports = [settings.tables_dir / name / "all.parquet" for name in ("posts", "notes")]
     present = [pl.read_parquet(path) for path in exports if path.is_file()]
     if not present:
-        raise typer.BadParameter(f"no corpus under {settings.exports_dir}: materialise `posts` (make demo) first")
+        raise typer.BadParameter(f"no corpus under {settings.tables_dir}: materialise `posts` (make demo) first")
     found = persona_yield(pl.concat(present), load_personas(settings.config_dir), usable())
     table = Table(*found.columns)
     for row in found.iter_rows():

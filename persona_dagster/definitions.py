@@ -10,6 +10,7 @@ import warnings
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
+from persona_dagster.corpus.tables import Tables
 from persona_dagster.defs.automation import automation_sensor
 from persona_dagster.defs.checks import build_checks
 from persona_dagster.defs.corpus import build_corpus_assets
@@ -37,7 +38,7 @@ def build_defs(
     patched."""
     settings = project.settings if project else settings or Settings()
     project = project or ProjectResource.open(settings)
-    duckdb = DuckDBResource(database=str(settings.warehouse))
+    tables = Tables(settings.tables_dir)
     jobs = build_jobs()
     return dg.Definitions(
         assets=[
@@ -51,7 +52,7 @@ def build_defs(
         jobs=[*jobs, *build_lineage_jobs(project)],
         schedules=build_schedules(project),
         sensors=[automation_sensor(project), *build_sensors(project, jobs)],
-        resources={"duckdb": duckdb, "tables": TableIOManager(duckdb, settings.exports_dir)},
+        resources={"tables": TableIOManager(tables), "duckdb": DuckDBResource(database=str(tables.catalogue_path))},
         executor=build_executor(settings),
     )
 

@@ -60,13 +60,14 @@ class Settings(BaseSettings):
         return self.home / "raw"
 
     @property
-    def warehouse(self) -> Path:
-        return self.home / "warehouse" / "persona.duckdb"
+    def tables_dir(self) -> Path:
+        """The corpus as Parquet, a file a partition of a table, and the catalogue that DuckDB clients open."""
+        return self.home / "tables"
 
     @property
-    def exports_dir(self) -> Path:
-        """Parquet that downstream reads, so that nobody waits for the database."""
-        return self.home / "exports"
+    def dedup_dir(self) -> Path:
+        """What is remembered of compared texts: hashes alone, made anew where it is missing."""
+        return self.home / "cache" / "dedup"
 
     @property
     def mix_dir(self) -> Path:

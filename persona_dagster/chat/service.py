@@ -82,7 +82,7 @@ def learn_routing(settings: Settings, personas: Personas, adapter: Adapter) -> C
 
     A mix of the sample holds 45 questions, the dialogues behind it 320: the voices are the same in both.
     """
-    pool, split = (settings.exports_dir / name / "all.parquet" for name in ("dialogues", "split"))
+    pool, split = (settings.tables_dir / name / "all.parquet" for name in ("dialogues", "split"))
     if pool.is_file() and split.is_file():
         asked = questions_of_pool(pl.read_parquet(pool), pl.read_parquet(split), personas)
         if (learnt := train_classifier(asked)) is not None:

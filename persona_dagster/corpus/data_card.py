@@ -19,7 +19,7 @@ import polars as pl
 from persona_dagster.corpus.funnel import Funnel, RuleCount
 from persona_dagster.corpus.privacy import DETECTORS
 from persona_dagster.corpus.quality import usable
-from persona_dagster.corpus.warehouse import run_sql
+from persona_dagster.corpus.tables import run_sql
 
 Bars = list[tuple[str, float]]
 # Qwen and Llama 3 spend about 0.8 tokens on a Han character and 1.3 on an English word (4.5 letters).

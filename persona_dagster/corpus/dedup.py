@@ -15,7 +15,7 @@ import polars as pl
 from persona_dagster.corpus.array_store import ArrayStore
 from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, normalised, version
 from persona_dagster.corpus.quality import blocked
-from persona_dagster.corpus.warehouse import run_sql
+from persona_dagster.corpus.tables import run_sql
 from persona_dagster.digest import sha256, text_digest
 
 __all__ = ["Deduplicated", "mark_duplicates", "normalised", "stars"]

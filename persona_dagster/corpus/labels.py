@@ -10,7 +10,7 @@ from typing import Any
 
 import polars as pl
 
-from persona_dagster.corpus.warehouse import run_sql
+from persona_dagster.corpus.tables import run_sql
 from persona_dagster.digest import text_digest
 
 SPELLINGS = {

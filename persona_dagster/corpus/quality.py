@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from persona_dagster.corpus.warehouse import run_sql
+from persona_dagster.corpus.tables import run_sql
 
 BLOCKING = (
     "empty",

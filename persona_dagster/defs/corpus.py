@@ -1,4 +1,4 @@
-"""Corpus assets: typed, cleaned, pseudonymised rows in DuckDB, a partition a board; then one corpus without twins."""
+"""Corpus assets: typed, cleaned, pseudonymised rows, a partition a board; then one corpus without twins."""
 
 from functools import partial
 from itertools import chain
@@ -48,7 +48,6 @@ def _forum_posts(project: ProjectResource, source: Source) -> dg.AssetsDefinitio
         deps=[f"{source}_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        pool="duckdb",
         code_version=cleaning_version(project),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
@@ -66,7 +65,6 @@ def _notes(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["notes_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        pool="duckdb",
         code_version=cleaning_version(project),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
@@ -112,14 +110,13 @@ def _posts(project: ProjectResource) -> dg.AssetsDefinition:
         ins={f"{source}_posts": dg.AssetIn() for source in FORUMS},
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        pool="duckdb",
         code_version=dedup_version(),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(join=True),
     )
     def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
         everything = pl.concat([ptt_posts, dcard_posts, threads_posts])
-        deduplicated = mark_duplicates(everything, project.settings.warehouse.with_name("dedup"))
+        deduplicated = mark_duplicates(everything, project.settings.dedup_dir)
         cards = project.settings.reports_dir / "corpus"
         funnel = funnel_of(deduplicated.frame, cards)
         card = write_data_card(deduplicated.frame, funnel, deduplicated.matches, cards / "posts")

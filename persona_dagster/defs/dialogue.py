@@ -105,7 +105,6 @@ def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["personas_config"],
         kinds={"duckdb", "polars"},
         owners=["team:ml"],
-        pool="duckdb",
         code_version=BUILDERS_VERSION,
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
@@ -130,7 +129,6 @@ def _capybara_dialogues(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["capybara_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:ml"],
-        pool="duckdb",
         code_version=BUILDERS_VERSION,
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
@@ -150,13 +148,12 @@ def _split(project: ProjectResource) -> dg.AssetsDefinition:
         "The ledger keeps every assignment: what was in test stays in test, and what bridges both is quarantined.",
         kinds={"duckdb", "polars"},
         owners=["team:ml"],
-        pool="duckdb",
         code_version=SPLIT_VERSION,
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
     def split(dialogues: pl.DataFrame, capybara_dialogues: pl.DataFrame) -> Frame:
-        path = project.settings.exports_dir / LEDGER
+        path = project.settings.tables_dir / LEDGER
         everything = pl.concat([dialogues, capybara_dialogues])
         result = split_dialogues(everything, read_ledger(path), load_split(project.settings.config_dir))
         write_ledger(result.ledger, path)

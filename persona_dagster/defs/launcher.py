@@ -1,7 +1,7 @@
 """Runs as processes of this machine, and whether a run's process is still there.
 
 Dagster's own launcher does not answer that: a run whose process, code server and all were killed (a power cut, the
-out-of-memory killer) stays STARTED for good and holds its pool, the writer of the warehouse for one. With the answer,
+out-of-memory killer) stays STARTED for good and holds its pool, the card's for one. With the answer,
 run monitoring marks it failed. Named in deploy/local/dagster.yaml; only for workers and daemon on one machine.
 """
 

@@ -45,7 +45,7 @@ def _trace(project: ProjectResource) -> dg.JobDefinition:
 
 
 def _forget(project: ProjectResource) -> dg.JobDefinition:
-    @dg.op(out=dg.Out(dg.Nothing), pool="duckdb")
+    @dg.op(out=dg.Out(dg.Nothing), pool="forget")
     def remove(context: dg.OpExecutionContext, config: ForgetConfig) -> None:
         from persona_dagster.lineage.forget import UnknownTargetError, forget
 

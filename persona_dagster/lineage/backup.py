@@ -10,12 +10,11 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import duckdb
 import orjson
 
 from persona_dagster.archive.archive import Archive
@@ -28,10 +27,9 @@ from persona_dagster.store import open_store
 RAW = "raw"
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
 PARTS = (
-    "reports", "generations", "adapters", "judge", "mix", "exports", "warehouse", "jobs", "tombstones", "config",
+    "reports", "generations", "adapters", "judge", "mix", "tables", "jobs", "tombstones", "config",
     "notes", "imports", "replica", "author.key",
 )  # fmt: skip
-WRITER_PATIENCE_S = 60
 
 
 class BackupError(ValueError):
@@ -68,8 +66,7 @@ def backup(settings: Settings, target: Path) -> BackupReport:
     if settings.mix_url:
         MixStore(settings.mix_url).fetch_all(settings.mix_dir)
     for part in PARTS:
-        with _unwritten(settings.warehouse if part == "warehouse" else None):
-            _copy_tree(settings.home / part, partial / part, _copy_stored)
+        _copy_tree(settings.home / part, partial / part, _copy_stored)
     filesystem, root = open_store(settings.archive_url or settings.raw_dir)
     if filesystem.exists(root):
         filesystem.get(f"{root}/", str(partial / RAW) + "/", recursive=True)
@@ -183,27 +180,6 @@ def _copy_stored(source: Path, target: Path) -> None:
 def _copy(source: Path, target: Path) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(source, target)
-
-
-@contextmanager
-def _unwritten(warehouse: Path | None) -> Iterator[None]:
-    """Holds a reader on the warehouse, so that no writer is at work on the file while it is copied."""
-    if warehouse is None or not warehouse.is_file():
-        yield
-        return
-    until = time.monotonic() + WRITER_PATIENCE_S
-    while True:
-        try:
-            reader = duckdb.connect(str(warehouse), read_only=True)
-            break
-        except duckdb.IOException as error:
-            if time.monotonic() > until:
-                raise BackupError(
-                    f"{warehouse}: written to for {WRITER_PATIENCE_S} s; try when no run is on"
-                ) from error
-            time.sleep(0.5)
-    with closing(reader):
-        yield
 
 
 def _report(

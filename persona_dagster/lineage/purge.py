@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import get_args
 
-import duckdb
 import orjson
 import polars as pl
 import zstandard
@@ -23,7 +22,7 @@ import zstandard
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.personas import load_personas
 from persona_dagster.conversation.mix import drop_rows
-from persona_dagster.corpus.warehouse import PARTITION, Warehouse, write_parquet
+from persona_dagster.corpus.tables import write_parquet
 from persona_dagster.lineage import search, stores, tombstones
 from persona_dagster.lineage.copies import MANIFEST, REGISTER
 from persona_dagster.lineage.sqlite import blot_database
@@ -103,18 +102,17 @@ def forget_mixes(home: Home, docs: list[str]) -> dict[str, pl.DataFrame]:
 
 
 def forget_rows(home: Home, docs: list[str], pairs: list[str]) -> dict[str, int]:
-    """Exports are rewritten file by file; the database as a whole, since DuckDB keeps deleted bytes in its blocks."""
+    """Tables are rewritten file by file; the catalogue holds no rows."""
     removed: dict[str, int] = {}
-    for path in sorted(home.settings.exports_dir.rglob("*.parquet")):
+    for path in sorted(home.settings.tables_dir.rglob("*.parquet")):
         frame = pl.read_parquet(path)
         kept = _without(frame, docs, pairs)
         if kept.height < frame.height:
-            table = path.parent.name if path.parent != home.settings.exports_dir else path.stem
+            table = path.parent.name if path.parent != home.settings.tables_dir else path.stem
             removed[table] = removed.get(table, 0) + frame.height - kept.height
             write_parquet(kept, path)
-    _forget_in_warehouse(home.settings.warehouse, docs, pairs)
     # The index of compared texts holds hashes alone, and is made anew by the next run of `posts`.
-    shutil.rmtree(home.settings.warehouse.with_name("dedup"), ignore_errors=True)
+    shutil.rmtree(home.settings.dedup_dir, ignore_errors=True)
     return removed
 
 
@@ -127,33 +125,6 @@ def _without(frame: pl.DataFrame, docs: list[str], pairs: list[str]) -> pl.DataF
     if "pair_id" in frame.columns:
         frame = frame.filter(~pl.col("pair_id").is_in(pairs))
     return frame
-
-
-def _forget_in_warehouse(path: Path, docs: list[str], pairs: list[str]) -> None:
-    if not path.is_file():
-        return
-    fresh = path.with_name(".forgetting.duckdb")
-    fresh.unlink(missing_ok=True)
-    try:
-        old = duckdb.connect(str(path))  # for writing: whoever else would write is kept out meanwhile
-    except duckdb.IOException as error:
-        raise StoreBusyError(f"{path}: a run is writing to it; forget again when it has ended") from error
-    try:
-        old.execute("SET TimeZone = 'UTC'")
-        new = Warehouse(fresh)
-        for (table,) in old.execute("SELECT table_name FROM duckdb_tables()").fetchall():
-            frame = pl.from_arrow(old.sql(f'FROM "{table}"').to_arrow_table())
-            assert isinstance(frame, pl.DataFrame)
-            kept = _without(frame, docs, pairs)
-            parts = kept.partition_by(PARTITION, as_dict=True, maintain_order=True)
-            for (partition,), rows in (parts or {("",): kept}).items():  # a table without rows is still a table
-                new.replace(table, str(partition), rows.drop(PARTITION))
-        if fresh.exists():
-            fresh.replace(path)
-    finally:
-        old.close()
-        fresh.unlink(missing_ok=True)
-    path.with_name(f"{path.name}.wal").unlink(missing_ok=True)
 
 
 def mark_adapters(
@@ -199,7 +170,7 @@ def forget_files(home: Home, needles: set[bytes], row_ids: Iterable[str]) -> lis
     """Everything else: lines, rows and stored values go where a file has them, other files go whole. Returns the
     files rewritten or deleted. Packed backups within the home go too: the next one is made of what is left."""
     settings = home.settings
-    own = {settings.raw_dir, settings.warehouse, settings.exports_dir, settings.mix_dir}
+    own = {settings.raw_dir, settings.tables_dir, settings.mix_dir}
     wanted = needles | {row.encode() for row in row_ids}
     changed = []
     for path in home.holding(wanted, own):

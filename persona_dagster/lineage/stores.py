@@ -72,7 +72,7 @@ class StoredModel:
 
 def exported(settings: Settings, table: str, schema: pl.Schema) -> pl.DataFrame:
     """All partitions of a table as exported; empty where nothing was."""
-    paths = sorted((settings.exports_dir / table).glob("*.parquet"))
+    paths = sorted((settings.tables_dir / table).glob("*.parquet"))
     return pl.concat([pl.DataFrame(schema=schema), *(pl.read_parquet(path) for path in paths)], how="diagonal_relaxed")
 
 

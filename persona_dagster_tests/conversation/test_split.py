@@ -255,7 +255,7 @@ def test_near_duplicates_are_found_at_the_threshold_and_short_texts_only_when_eq
 
 
 def test_the_ledger_is_a_file_that_comes_back(tmp_path: Path) -> None:
-    path = tmp_path / "exports" / "split_ledger.parquet"
+    path = tmp_path / "tables" / "split_ledger.parquet"
     assert read_ledger(path) is None
     result = split_dialogues(many(mentor=30), None, SPEC)
     write_ledger(result.ledger, path)

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import multiprocessing
-import time
 from pathlib import Path
 
 import dagster as dg
 import duckdb
 import polars as pl
-import pytest
-from dagster_duckdb import DuckDBResource
 
-from persona_dagster.corpus.warehouse import Warehouse
+from persona_dagster.corpus.tables import Tables
 from persona_dagster.defs.resources import TableIOManager
 from persona_dagster.records import SPLIT_SCHEMA
 
@@ -20,8 +17,7 @@ ROWS = pl.DataFrame({"pair_id": ["a"], "component": ["a"], "split": ["train"]}, 
 
 
 def tables(home: Path) -> TableIOManager:
-    duckdb_resource = DuckDBResource(database=str(home / "w.duckdb"))
-    return TableIOManager(duckdb_resource, home / "exports")
+    return TableIOManager(Tables(home / "tables"))
 
 
 def graph(frame: pl.DataFrame) -> list[dg.AssetsDefinition]:
@@ -51,7 +47,7 @@ def run(home: Path, frame: pl.DataFrame, selection: str | None = None, *, fails:
 
 def test_what_is_written_is_read_from_parquet(tmp_path: Path) -> None:
     assert run(tmp_path, ROWS) == 1
-    assert pl.read_parquet(tmp_path / "exports" / "split" / "all.parquet").equals(ROWS)
+    assert pl.read_parquet(tmp_path / "tables" / "split" / "all.parquet").equals(ROWS)
 
 
 def test_what_was_never_made_is_absent(tmp_path: Path) -> None:
@@ -61,28 +57,26 @@ def test_what_was_never_made_is_absent(tmp_path: Path) -> None:
 def test_a_frame_that_does_not_fit_leaves_what_is_stored(tmp_path: Path) -> None:
     run(tmp_path, ROWS)
     run(tmp_path, ROWS.with_columns(extra=pl.lit(1)), fails=True)
-    assert Warehouse(tmp_path / "w.duckdb").read("split").height == 1
-    assert pl.read_parquet(tmp_path / "exports" / "split" / "all.parquet").equals(ROWS)
+    assert pl.read_parquet(tmp_path / "tables" / "split" / "all.parquet").equals(ROWS)
 
 
-def hold(database: str, seconds: float, ready: multiprocessing.synchronize.Event) -> None:
-    connection = duckdb.connect(database)
-    ready.set()
-    time.sleep(seconds)
-    connection.close()
+def hold(database: str, ready: multiprocessing.synchronize.Event, done: multiprocessing.synchronize.Event) -> None:
+    with duckdb.connect(database):  # for writing: nobody else can open this file meanwhile
+        ready.set()
+        done.wait(120)
 
 
-def test_a_reader_does_not_wait_for_a_writer_and_a_writer_waits_its_turn(tmp_path: Path) -> None:
+def test_another_process_that_holds_the_catalogue_fails_nothing(tmp_path: Path) -> None:
     run(tmp_path, ROWS)
     context = multiprocessing.get_context("spawn")
-    ready = context.Event()
-    other = context.Process(target=hold, args=(str(tmp_path / "w.duckdb"), 4.0, ready))
+    ready, done = context.Event(), context.Event()
+    other = context.Process(target=hold, args=(str(tmp_path / "tables" / "corpus.duckdb"), ready, done))
     other.start()
     try:
-        assert ready.wait(30)
-        with pytest.raises(duckdb.IOException):
-            duckdb.connect(str(tmp_path / "w.duckdb"))
+        assert ready.wait(60)
         assert run(tmp_path, ROWS, selection="reader") == 1
         assert run(tmp_path, pl.concat([ROWS, ROWS.with_columns(pair_id=pl.lit("b"))])) == 2
+        assert Tables(tmp_path / "tables").query("SELECT count(*) FROM split").item() == 2
     finally:
-        other.join(30)
+        done.set()
+        other.join(60)

@@ -285,4 +285,4 @@ def test_mixes_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
 def _posts(dev: Dev) -> int:
     import polars as pl
 
-    return pl.read_parquet(dev.settings.exports_dir / "ptt_posts" / "Hate.parquet").height
+    return pl.read_parquet(dev.settings.tables_dir / "ptt_posts" / "Hate.parquet").height

@@ -18,9 +18,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
-import duckdb
 import orjson
-import polars as pl
 import psutil
 import pytest
 import yaml
@@ -28,6 +26,7 @@ import yaml
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.loading import PACKAGED, find, read_yaml
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
+from persona_dagster.corpus.tables import Tables
 from persona_dagster.defs.demo import run
 from persona_dagster.defs.resources import SCHEMAS
 from persona_dagster.digest import POST_MEANING, file_digest, frame_digest
@@ -93,21 +92,19 @@ def latest(folder: Path) -> Path:
 
 
 def state(settings: Settings) -> dict[str, object]:
-    """What a home means: content digests of every store, and that database and exports tell the same."""
+    """What a home means: content digests of every store, and that the catalogue shows the same rows."""
     archive = Archive(settings.raw_dir)
     found: dict[str, object] = {
         f"raw {source}/{board}": archive.digest(source, board)
         for source in (*FORUMS, "notes", "capybara")
         for board in archive.boards(source)
     }
-    with duckdb.connect(str(settings.warehouse), read_only=True) as warehouse:  # fails where a lock is held
-        for table, schema in SCHEMAS.items():
-            columns = [name for name in schema if name not in ("fetched_at", "snapshot", "url", "flags")]
-            parts = [pl.read_parquet(path) for path in sorted((settings.exports_dir / table).glob("*.parquet"))]
-            frame = pl.concat(parts)
-            found[table] = [frame.height, frame_digest(frame, POST_MEANING if "text_raw" in schema else columns)]
-            (stored,) = warehouse.execute(f'select count(*) from "{table}"').fetchone()  # type: ignore[misc]
-            assert stored == frame.height, f"{table}: {stored} rows in the database, {frame.height} exported"
+    tables = Tables(settings.tables_dir)
+    for table, schema in SCHEMAS.items():
+        columns = [name for name in schema if name not in ("fetched_at", "snapshot", "url", "flags")]
+        frame = tables.read(table, schema)
+        found[table] = [frame.height, frame_digest(frame, POST_MEANING if "text_raw" in schema else columns)]
+        assert tables.query(f'SELECT count(*) FROM "{table}"').item() == frame.height
     for name in ("mix", "adapters", "generations"):
         found[name] = latest(settings.home / name / V2).name
     # A report also tells the seconds of its training, so its name is its own; what it measured is not.

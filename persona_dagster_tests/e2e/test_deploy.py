@@ -23,7 +23,7 @@ CHECKER = Path(sys.executable).with_name("check-jsonschema")  # brings the Compo
 def test_the_local_instance_loads_and_queues(tmp_path: Path) -> None:
     shutil.copy(DEPLOY / "local" / "dagster.yaml", tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
-        assert instance.global_op_concurrency_default_limit == 1  # one writer of the warehouse
+        assert instance.global_op_concurrency_default_limit == 1  # one training, one pass a site
         assert instance.run_launcher.supports_check_run_worker_health
         assert instance.run_retries_enabled and not instance.run_retries_retry_on_asset_or_op_failure
 
@@ -126,7 +126,7 @@ def _workload(version: str, kind: str, container: dict[str, Any], volumes: list[
 
 
 def test_the_charts_queue_is_the_one_that_runs_here() -> None:
-    """One writer of the warehouse and one training, wherever it runs."""
+    """One training and one pass a site, wherever it runs."""
     values = yaml.safe_load((DEPLOY / "k8s" / "values.yaml").read_text(encoding="utf-8"))
     local = yaml.safe_load((DEPLOY / "local" / "dagster.yaml").read_text(encoding="utf-8"))
     pools = values["concurrency"]["pools"]

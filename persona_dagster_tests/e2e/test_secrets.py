@@ -47,7 +47,7 @@ def test_planted_secrets_stand_nowhere(tmp_path: Path) -> None:
     )
     assert run.returncode == 0, run.stderr.decode()[-2000:]
     written = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
-    assert len(written) > 10  # archive, warehouse, event log
+    assert len(written) > 10  # archive, tables, event log
     for name, secret in PLANTED.items():
         assert secret.encode() not in run.stdout + run.stderr, name
         assert not [str(path) for path, data in written.items() if secret.encode() in data], name

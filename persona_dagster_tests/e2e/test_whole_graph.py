@@ -47,8 +47,8 @@ def test_every_row_says_where_it_came_from(first: tuple[Pass, float], settings: 
     folder = settings.mix_dir / "persona_v2"
     mix = folder / (folder / "latest").read_text(encoding="utf-8").strip()
     provenance = pl.read_parquet(mix / "provenance.parquet")
-    posts = pl.read_parquet(settings.exports_dir / "posts" / "all.parquet")
-    notes = pl.read_parquet(settings.exports_dir / "notes" / "all.parquet")
+    posts = pl.read_parquet(settings.tables_dir / "posts" / "all.parquet")
+    notes = pl.read_parquet(settings.tables_dir / "notes" / "all.parquet")
     known = {f"{s}:{b}:{p}" for s, b, p in pl.concat([posts, notes]).select("source", "board", "post_id").iter_rows()}
     forum = provenance.filter(pl.col("source") != "capybara")
     assert forum.height > 0
@@ -56,7 +56,7 @@ def test_every_row_says_where_it_came_from(first: tuple[Pass, float], settings: 
 
 
 def test_no_forum_text_in_dagsters_log(first: tuple[Pass, float], settings: Settings) -> None:
-    posts = pl.read_parquet(settings.exports_dir / "posts" / "all.parquet")
+    posts = pl.read_parquet(settings.tables_dir / "posts" / "all.parquet")
     texts = [text for text in posts["text"] if text and len(text) >= 20][:50]
     stored = b"".join(path.read_bytes() for path in (settings.home / "dagster").rglob("*") if path.is_file())
     for text in texts:

@@ -19,7 +19,7 @@ from persona_dagster.conversation.builders import build_dialogues
 from persona_dagster.conversation.manifest import MixManifest
 from persona_dagster.conversation.mix import write_mix
 from persona_dagster.conversation.split import split_dialogues, write_ledger
-from persona_dagster.corpus.warehouse import Warehouse, write_parquet
+from persona_dagster.corpus.tables import Tables, write_parquet
 from persona_dagster.digest import author_key, sha256
 from persona_dagster.records import Capture, Outcome, Post, posts_frame
 from persona_dagster.settings import Settings
@@ -98,9 +98,8 @@ def make_home(home: Path) -> tuple[Settings, MixManifest]:
     split = split_dialogues(built, None, SplitSpec())
     tables = {"posts": frame, "dcard_posts": frame, "dialogues": built, "split": split.frame}
     for table, rows in tables.items():
-        write_parquet(rows, settings.exports_dir / table / "all.parquet")
-        Warehouse(settings.warehouse).replace(table, "all", rows)
-    write_ledger(split.ledger, settings.exports_dir / "split_ledger.parquet")
+        Tables(settings.tables_dir).write(table, "all", rows)
+    write_ledger(split.ledger, settings.tables_dir / "split_ledger.parquet")
     config = settings.config_dir / "personas.yaml"
     config.parent.mkdir(parents=True)
     config.write_bytes(orjson.dumps(personas().model_dump(mode="json")))  # JSON is YAML

@@ -14,7 +14,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.conversation.manifest import latest_mix
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.corpus.parsing import parse_board
-from persona_dagster.corpus.warehouse import Warehouse, write_parquet
+from persona_dagster.corpus.tables import Tables
 from persona_dagster.intake.notes import read_notes
 from persona_dagster.lineage import backup as backups
 from persona_dagster.lineage import copies, forget, search, stores
@@ -31,7 +31,7 @@ SECRET_WORDS = "後來要求刪除的文字，備份還原"
 
 @pytest.fixture
 def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
-    """A home with notes in archive, warehouse and export, an adapter, and Dagster's storage."""
+    """A home with notes in archive and table, an adapter, and Dagster's storage."""
     monkeypatch.delenv("DAGSTER_HOME", raising=False)
     home = Settings(home=tmp_path / "home", profile="tiny")
     home.notes_dir.mkdir(parents=True)
@@ -41,8 +41,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     archive.append(read_notes(home.notes_dir))
     captures = [capture for board in archive.boards("notes") for capture in archive.latest("notes", board)]
     frame = posts_frame(parse_board(captures, str).posts).with_columns(text=pl.col("text_raw"))
-    Warehouse(home.warehouse).replace("notes", "all", frame)
-    write_parquet(frame, home.exports_dir / "notes" / "all.parquet")
+    Tables(home.tables_dir).write("notes", "all", frame)
     adapter = home.adapters_dir / "persona_v2" / "abc"
     adapter.mkdir(parents=True)
     (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
@@ -67,14 +66,14 @@ def contents(home: Path) -> dict[str, bytes]:
 
 
 def test_a_lost_home_comes_back_whole(settings: Settings, tmp_path: Path) -> None:
-    before, table = contents(settings.home), Warehouse(settings.warehouse).read("notes", "all")
+    before, table = contents(settings.home), Tables(settings.tables_dir).query("FROM notes")
     report = backup(settings, tmp_path / "copy")
     assert report.files == len(verify(tmp_path / "copy")) >= 8
     settings.home.rename(tmp_path / "lost")
     restored = restore(settings, tmp_path / "copy")
     assert contents(settings.home) == before
     assert restored.forgotten_again == []
-    assert Warehouse(settings.warehouse).read("notes", "all").equals(table)
+    assert Tables(settings.tables_dir).query("FROM notes").equals(table)
     with sqlite3.connect(settings.home / "dagster" / "history" / "runs.db") as runs:
         assert runs.execute("SELECT id FROM runs").fetchall() == [(1,)]
     runs.close()
@@ -125,7 +124,7 @@ def holders(folder: Path) -> list[str]:
 
 def test_a_backup_forgets_too_and_stays_whole(settings: Settings, tmp_path: Path) -> None:
     backup(settings, tmp_path / "copy")
-    assert {name.split("/")[0] for name in holders(tmp_path / "copy")} == {"notes", "raw", "warehouse", "exports"}
+    assert {name.split("/")[0] for name in holders(tmp_path / "copy")} == {"notes", "raw", "tables"}
     report = forget.forget(secret(settings), settings)
     assert report.left == [] and report.copies == ["copy"]
     assert holders(tmp_path / "copy") == holders(settings.home) == []

@@ -149,10 +149,10 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
         backup(settings, tmp_path / "backup")
         excerpt = search.spellings(line[1:-1])
         places = {path.relative_to(tmp_path).parts[:2] for path in search.find(tmp_path, excerpt)}
-        stored = {"raw", "exports", "warehouse", "mix", "dagster"}
+        stored = {"raw", "tables", "mix", "dagster"}
         assert {part for _, part in places} >= stored and {root for root, _ in places} == {"home", "backup"}
 
-        index = settings.warehouse.with_name("dedup")  # what near duplicates are found by
+        index = settings.dedup_dir  # what near duplicates are found by
         assert index.is_dir()
 
         report = forget(post["url"], settings)

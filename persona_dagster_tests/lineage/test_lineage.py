@@ -12,7 +12,7 @@ import pytest
 from persona_dagster.archive.archive import Archive
 from persona_dagster.conversation.manifest import MixManifest, latest_mix, read_manifest
 from persona_dagster.conversation.mix_store import MixStore
-from persona_dagster.corpus.warehouse import Warehouse, write_parquet
+from persona_dagster.corpus.tables import Tables
 from persona_dagster.lineage import search, tombstones
 from persona_dagster.lineage.forget import UnknownTargetError, forget
 from persona_dagster.lineage.trace import trace
@@ -34,7 +34,7 @@ def raw(settings: Settings) -> bytes:
 
 def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> None:
     settings, mix = home
-    stores = "adapters backups cache dagster exports generations judge mix raw reports warehouse"
+    stores = "adapters backups cache dagster exports generations judge mix raw reports tables"
     assert " ".join(sorted(holders(settings, SECRET))) == stores, "the search must see it in every store before"
     before = holders(settings, KEPT)
     trained = mix.folder / "provenance.parquet"
@@ -46,7 +46,7 @@ def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> 
 
     assert holders(settings, SECRET) == set() and report.left == []
     assert SECRET.encode() not in raw(settings) and KEPT.encode() in raw(settings)
-    assert {"exports", "raw", "warehouse", "mix", "judge"} <= holders(settings, KEPT) <= before
+    assert {"tables", "raw", "mix", "judge"} <= holders(settings, KEPT) <= before
     assert docs <= set(report.docs) and not any(doc.startswith("dcard:mood:11") for doc in report.docs)
     stale = orjson.loads((settings.adapters_dir / "persona_v2" / ADAPTER / "forgotten.json").read_bytes())
     assert sorted(stale["rows"]) == sorted(saw["row_id"]) and stale["rows"]
@@ -58,7 +58,7 @@ def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> 
 def test_what_an_author_answers_below_a_comment_goes_with_the_page(home: tuple[Settings, MixManifest]) -> None:
     """An inline reply of PTT: its parent is a comment of the page, not the page."""
     settings, _ = home
-    posts = pl.read_parquet(settings.exports_dir / "posts" / "all.parquet")
+    posts = pl.read_parquet(settings.tables_dir / "posts" / "all.parquet")
     line = "這一句是原po在推文底下自己回的，頁面不在它也不在"
     added = {"kind": "reply", "post_id": "7-1.reply", "parent_id": "7-1", "doc_id": "dcard:mood:7-1.reply"}
     reply = posts.filter(pl.col("post_id") == "7-1").with_columns(
@@ -67,9 +67,8 @@ def test_what_an_author_answers_below_a_comment_goes_with_the_page(home: tuple[S
         text_raw=pl.lit(line),
     )
     for table in ("posts", "dcard_posts"):
-        write_parquet(pl.concat([posts, reply]), settings.exports_dir / table / "all.parquet")
-        Warehouse(settings.warehouse).replace(table, "all", pl.concat([posts, reply]))
-    assert holders(settings, line) == {"exports", "warehouse"}
+        Tables(settings.tables_dir).write(table, "all", pl.concat([posts, reply]))
+    assert holders(settings, line) == {"tables"}
     report = forget(URL, settings)
     assert "dcard:mood:7-1.reply" in report.docs and report.left == []
     assert holders(settings, line) == set()
@@ -149,7 +148,7 @@ def test_what_was_forgotten_does_not_come_back(home: tuple[Settings, MixManifest
     assert b'"id":7,' not in raw(settings)
     cleaned = tombstones.without_forgotten(posts_frame(posts), settings.home)
     assert cleaned.filter(pl.col("thread_id") == "7").is_empty() and cleaned.height == 120 - 6
-    assert Warehouse(settings.warehouse).read("posts").height == 120 - 6
+    assert Tables(settings.tables_dir).query("FROM posts").height == 120 - 6
 
 
 def test_an_author_is_forgotten_by_name_and_named_nowhere(home: tuple[Settings, MixManifest]) -> None:
