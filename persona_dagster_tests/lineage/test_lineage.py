@@ -34,7 +34,7 @@ def raw(settings: Settings) -> bytes:
 
 def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> None:
     settings, mix = home
-    stores = "adapters backups cache dagster exports generations judge mix raw reports tables"
+    stores = "adapters backups cache dagster generations judge mix raw reports tables"
     assert " ".join(sorted(holders(settings, SECRET))) == stores, "the search must see it in every store before"
     before = holders(settings, KEPT)
     trained = mix.folder / "provenance.parquet"
