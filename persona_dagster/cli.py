@@ -86,6 +86,26 @@ def personas() -> None:
 
 
 @app.command()
+def sql(statement: str, csv: Annotated[bool, typer.Option(help="CSV on standard output, whole")] = False) -> None:
+    """Asks the corpus in DuckDB's SQL, read only; without a FROM clause of its own, try "SHOW TABLES"."""
+    from persona_dagster.corpus.tables import QueryError, Tables
+
+    try:
+        found = Tables(Settings().tables_dir).query(statement)
+    except QueryError as error:
+        raise typer.BadParameter(str(error)) from error
+    if csv:
+        sys.stdout.write(found.write_csv())
+        return
+    table = Table(*found.columns)
+    for row in found.head(200).iter_rows():
+        table.add_row(*(str(value) for value in row))
+    console.print(table)
+    if found.height > 200:
+        console.print(f"200 of {found.height} rows; --csv gives them all")
+
+
+@app.command()
 def plan(recipe: str) -> None:
     """Steps, tokens and memory of a recipe on this machine, before anything is trained."""
     from persona_dagster.config.recipes import load_recipe

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
+from functools import cache
 from pathlib import Path
 
 PACKAGE = Path(__file__).resolve().parent.parent / "persona_dagster"
 
 
+@cache
 def modules() -> list[tuple[Path, ast.Module]]:
     return [(path, ast.parse(path.read_text(encoding="utf-8"))) for path in sorted(PACKAGE.rglob("*.py"))]
 
@@ -53,3 +56,47 @@ def test_every_module_opens_with_its_charter() -> None:
             assert not tree.body, f"{path} ought to be empty"
         else:
             assert ast.get_docstring(tree), f"{path} has no charter"
+
+
+def may_import() -> dict[str, tuple[set[str], str]]:
+    """The table of docs/architecture.md, in its order: by folder the names that it may import, and the cell."""
+    page = (PACKAGE.parent / "docs" / "architecture.md").read_text(encoding="utf-8")
+    rows = [line.split("|") for line in page.splitlines() if line.startswith("| `")]
+    return {cells[1].strip(" `"): (set(re.findall(r"`([a-z_.]+)`", cells[3])), cells[3].strip()) for cells in rows}
+
+
+def imported_modules(tree: ast.Module) -> set[str]:
+    """What of the package a module imports, as names below the package: `corpus.rules`, `settings`."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.split(".")[0] == PACKAGE.name:
+            below = node.module.split(".")[1:]
+            is_folder = PACKAGE.joinpath(*below).is_dir()
+            found |= {".".join([*below, alias.name]) for alias in node.names} if is_folder else {".".join(below)}
+    return found
+
+
+def test_folders_import_what_the_architecture_lists() -> None:
+    table = may_import()
+    leaves = {name for name, (_, cell) in table.items() if cell == "(leaf)"}
+    present = {path.relative_to(PACKAGE).parts[0].removesuffix(".py") for path, _ in modules()}
+    assert present - {"__init__"} <= set(table)
+    wrong = []
+    for path, tree in modules():
+        folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        allowed, cell = table.get(folder, (set(), "everything"))
+        if cell.startswith("everything"):
+            continue
+        for name in imported_modules(tree):
+            if name.split(".")[0] in {folder, *leaves}:
+                continue
+            if not any(name == entry or name.startswith(f"{entry}.") for entry in allowed):
+                wrong.append(f"{path.relative_to(PACKAGE)} imports {name}")
+    assert not wrong, "not in docs/architecture.md: " + "; ".join(sorted(wrong))
+
+
+def test_no_import_runs_back_up() -> None:
+    table = may_import()
+    for at, (folder, (allowed, _)) in enumerate(table.items()):
+        above = list(table)[:at]
+        assert {entry.split(".")[0] for entry in allowed} <= {*above, folder, "defs"}, folder
