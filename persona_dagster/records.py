@@ -63,6 +63,7 @@ class Capture:
     headers: dict[str, str]
     body: bytes
     sha256: str
+    names: tuple[str, ...] = ()  # of a list: the ids of the posts that it names
 
 
 @dataclass(slots=True)

@@ -1,60 +1,95 @@
 """The raw archive: immutable zstd Parquet parts, each written whole or not at all, verified when read.
 
 The parts are the only state. What was seen, when it changed and what is forgotten all follow from them and from
-the tombstones beside them, so nothing can disagree with them after a crash.
+the tombstones beside them, so nothing can disagree with them after a crash. An index (`index.py`) finds things in
+them; one lock a board (`lock.py`) orders those who write.
 """
 
 from __future__ import annotations
 
 import os
-import sys
+import sqlite3
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import orjson
-import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
+import xxhash
 from fsspec.implementations.local import LocalFileSystem
 
-from persona_dagster.archive import part_index
+from persona_dagster.archive import merging
 from persona_dagster.archive.history import History, Sighting
+from persona_dagster.archive.index import NAME as INDEX_NAME
+from persona_dagster.archive.index import BoardIndex
 from persona_dagster.archive.journal import Journal
-from persona_dagster.archive.part_rows import COLUMNS, INDEX, capture_of, part_of, row_of
-from persona_dagster.digest import sha256, text_digest
-from persona_dagster.records import Capture, Source
+from persona_dagster.archive.lock import BoardLock, board_lock
+from persona_dagster.archive.parts import (
+    PART_BYTES,
+    ArchiveDamagedError,
+    PartGoneError,
+    PartReader,
+    capture_of,
+    part_of,
+    row_of,
+)
+from persona_dagster.digest import framed, sha256, text_digest
+from persona_dagster.records import Capture, Outcome, Source
 from persona_dagster.store import open_store
 
-PART_ROWS, PART_BYTES = 200, 16 << 20  # one part: bounds what a crash can cost and what a reader must hold
-OPEN_PARTS = 4  # whose bodies are held while reading
+PART_ROWS = 200  # of a part as a crawl writes it: bounds what a crash can cost
+LOOKS = 5  # at one thing, while merging moves it
 WALK = "walk"  # a crawl's own record of how far it knows the board, kept like any capture
 ROBOTS = "robots"  # the site's robots.txt, kept as the reason why it was asked at all
 LISTS = frozenset(["listing", "list", WALK, ROBOTS])  # what holds no posts; it changes without any post changing
 
 
-class ArchiveDamagedError(RuntimeError):
-    """A part whose bytes are not what was written."""
-
-
 class Archive:
-    """Captures of all sites under one root: a path, or any fsspec URL (`s3://…`, `memory://…`)."""
+    """Captures of all sites under one root: a path, or any fsspec URL (`s3://…`, `memory://…`).
 
-    def __init__(self, root: str | Path):
+    `scrub` is applied to each capture before it is stored, so that what was cut out of a page stays out of its next
+    version.
+    """
+
+    def __init__(self, root: str | Path, scrub: Callable[[Capture], Capture] | None = None):
         self.fs, self.root = open_store(root)
-        # Parts never change, so what was read of them may be kept.
-        self._indexes: dict[str, list[Sighting]] = {}
-        self._stored: dict[str, tuple[set[str], set[str]]] = {}  # by board: parts looked at, sha256 of their bodies
-        self._tables: dict[str, pa.Table] = {}
+        self.scrub = scrub
+        self.reader = PartReader(self.fs)
+        self._indexes: dict[tuple[str, str], BoardIndex] = {}
+        self._locks: dict[tuple[str, str], BoardLock] = {}
+
+    def lock(self, source: str, board: str) -> BoardLock:
+        """Held by whoever changes the board's parts, for one step; reentrant within this object."""
+        name = (source, board)
+        if name not in self._locks:
+            folder = Path(self._folder(source, board)) if self._local else None
+            self._locks[name] = board_lock(folder, self._folder(source, board))
+        return self._locks[name]
+
+    def index(self, source: str, board: str) -> BoardIndex:
+        """The board's index, up to date with its parts."""
+        name, folder = (source, board), Path(self._folder(source, board))
+        if self._local and not folder.is_dir():
+            return BoardIndex(None)  # a look at a board that is not there makes no folder
+        if name not in self._indexes:
+            self._indexes[name] = BoardIndex(folder / INDEX_NAME if self._local else None)
+        self._indexes[name].sync(lambda: self.parts(source, board), self._index_rows)
+        return self._indexes[name]
+
+    def _index_rows(self, part: str) -> list[dict[str, Any]] | None:
+        try:
+            return self.reader.index(part)
+        except PartGoneError:
+            return None
 
     # Writing
 
     def append(self, captures: Iterable[Capture]) -> int:
         """Store captures in parts; returns the number stored. Bodies already there are stored as a reference.
 
-        What was forgotten stays forgotten. Order within a call is kept; a part is there whole once it has its name.
+        What was forgotten stays forgotten, and a capture that stands there already is not stored twice. Order within
+        a call is kept; a part is there whole once it has its name.
         """
         stored = 0
         batches: dict[tuple[Source, str], list[Capture]] = {}
@@ -70,63 +105,53 @@ class Archive:
 
     def _append_part(self, batch: list[Capture]) -> int:
         source, board = batch[0].source, batch[0].board
-        forgotten = self.tombstones(source, board)
-        known = self._known(source, board)
-        rows = []
-        for capture in batch:
-            if capture.key in forgotten or (capture.kind in LISTS and _lists(capture.body, forgotten)):
-                continue  # a page that still lists a forgotten post shows its title or excerpt
-            if sha256(capture.body) != capture.sha256:
-                raise ValueError(f"{capture.url}: the body is not what its sha256 says; nothing was stored")
-            rows.append(row_of(capture, capture.sha256 in known))
-            known.add(capture.sha256)
-        if rows:
-            part = self._write(source, board, rows)
-            self._stored[f"{source}/{board}"][0].add(part)  # what it holds is in `known` already
+        with self.lock(source, board):
+            forgotten, index = self.tombstones(source, board), self.index(source, board)
+            rows, known = [], set[str]()
+            for capture in batch:
+                if sha256(capture.body) != capture.sha256:
+                    raise ValueError(f"{capture.url}: the body is not what its sha256 says; nothing was stored")
+                if capture.key in forgotten or (capture.kind in LISTS and lists(capture, forgotten)):
+                    continue  # a page that still lists a forgotten post shows its title or excerpt
+                if self.scrub:
+                    capture = self.scrub(capture)  # noqa: PLW2901
+                if index.has_sighting(
+                    capture.kind, capture.key, capture.fetched_at, capture.sha256, capture.outcome.value
+                ):
+                    continue  # killed between part and journal, a batch stands in both
+                rows.append(row_of(capture, capture.sha256 in known or index.holds(capture.sha256)))
+                known.add(capture.sha256)
+            if rows:
+                index.add(self._write(source, board, rows), rows)
         return len(rows)
 
     def journal(self, source: Source, board: str) -> Journal:
         """Where a crawl of the board writes down what is not yet in a part."""
-        local = isinstance(self.fs, LocalFileSystem)
-        return Journal(Path(self._folder(source, board)) / ".journal" if local else None)
+        path = Path(self._folder(source, board)) / ".journal" if self._local else None
+        return Journal(path, self.lock(source, board))
 
     def recover(self, source: Source, board: str) -> int:
-        """Store what a killed crawl had written down and not yet stored; returns the captures."""
+        """Store what a crawl had written down and not yet stored; returns the captures."""
         journal = self.journal(source, board)
-        if left := journal.read():
-            histories = self.histories(source, board)
-            # Killed between the two steps, a batch stands in a part and in the journal.
-            stored = {(*name, seen.fetched_at) for name, of in histories.items() for seen in of.sightings}
-            left = [capture for capture in left if (capture.kind, capture.key, capture.fetched_at) not in stored]
-            self.append(left)
-        journal.clear()
-        return len(left)
-
-    def _known(self, source: str, board: str) -> set[str]:
-        """sha256 of every body that the board's parts hold; reads only parts that are new since the last call."""
-        parts = set(self.parts(source, board))
-        looked_at, known = self._stored.get(f"{source}/{board}", (set(), set()))
-        if not looked_at <= parts:  # rewritten meanwhile
-            looked_at, known = set(), set()
-        for part in parts - looked_at:
-            table = self._read(part, ["sha256", "stored"])
-            known |= set(table.filter(table["stored"])["sha256"].to_pylist())
-        self._stored[f"{source}/{board}"] = (parts, known)
-        return known
+        if journal.path is None or not journal.path.exists():
+            return 0
+        with self.lock(source, board):
+            stored = self.append(journal.read())
+            journal.clear()
+        return stored
 
     def _write(self, source: str, board: str, rows: list[dict[str, Any]]) -> str:
         newest = max(row["fetched_at"] for row in rows)
         name = text_digest(
             *(f"{row['kind']}{row['key']}{row['sha256']}{row['fetched_at']}{row['stored']}" for row in rows)
         )[:16]
-        folder = f"{self._folder(source, board)}/date={newest:%Y-%m-%d}"
-        part = f"{folder}/{newest:%H%M%S}-{name}.parquet"
+        part = f"{self._folder(source, board)}/date={newest:%Y-%m-%d}/{newest:%H%M%S}-{name}.parquet"
         self._put(part, part_of(rows))
         return part
 
     def _put(self, path: str, data: bytes) -> None:
         """A file that is there whole or not at all, also after a power cut."""
-        if not isinstance(self.fs, LocalFileSystem):
+        if not self._local:
             self.fs.pipe_file(path, data)  # object stores publish an object when its upload is complete
             return
         target = Path(path)
@@ -154,134 +179,111 @@ class Archive:
 
     def parts(self, source: str, board: str) -> list[str]:
         folder = self._folder(source, board)
-        if isinstance(self.fs, LocalFileSystem):
+        if self._local:
             return _local_parts(Path(folder))
         self.fs.invalidate_cache()
         return sorted(
             path for path in self.fs.glob(f"{folder}/date=*/*.parquet") if not path.rsplit("/", 1)[-1].startswith(".")
         )
 
+    def history(self, source: str, board: str, kind: str, key: str) -> History | None:
+        """Everything ever seen of one thing, without bodies."""
+        return self.index(source, board).history(kind, key)
+
     def histories(self, source: str, board: str) -> dict[tuple[str, str], History]:
-        """Everything ever seen of a board, without bodies."""
-        seen: dict[tuple[str, str], History] = {}
-        parts = self.parts(source, board)
-        self._read_many(self._folder(source, board), parts)
-        for part in parts:
-            for sighting in self._index(part):
-                seen.setdefault((sighting.kind, sighting.key), History()).sightings.append(sighting)
-        pa.default_memory_pool().release_unused()  # a thousand small parts leave 40 MB behind in Arrow's pool
-        for history in seen.values():
-            if len(history.sightings) > 1:
-                history.settle()
-        return seen
+        """Everything ever seen of a board, without bodies, all of it in memory."""
+        return {(kind, key): history for kind, key, history in self.index(source, board).histories()}
 
     def latest(self, source: Source, board: str) -> Iterator[Capture]:
         """The newest whole capture of each (kind, key) that is neither gone nor forgotten; sha256 verified.
 
-        What no parser could read yet comes too, with its outcome. Ordered by part, so that memory holds one part's
-        bodies at a time.
+        What no parser could read yet comes too, with its outcome. Ordered by part, so that memory holds a few row
+        groups at a time, whatever the board holds.
         """
-        histories = self.histories(source, board)
-        holders = self._holders(histories)
         forgotten = self.tombstones(source, board)
-        wanted: dict[str, list[tuple[Sighting, Sighting]]] = {}
-        for (_kind, key), history in histories.items():
-            best = history.best
-            if best and not history.gone and key not in forgotten:
-                wanted.setdefault(holders[best.sha256].part, []).append((best, holders[best.sha256]))
-        for part in sorted(wanted):
-            bodies = self._bodies(part, {holder.row for _, holder in wanted[part]})
-            for best, holder in sorted(wanted[part], key=lambda pair: (pair[1].row, pair[0].key)):
-                yield capture_of(source, board, best, bodies[holder.row])
+        index = self.index(source, board)
+
+        def wanted() -> Iterator[Sighting]:
+            for _kind, key, history in index.histories():
+                if (best := history.best) and not history.gone and key not in forgotten:
+                    yield best
+
+        yield from self._captures(source, board, wanted())
+
+    def every(self, source: Source, board: str) -> Iterator[Capture]:
+        """All captures with their bodies, in the order of the parts that hold them."""
+        yield from self._captures(source, board, self.index(source, board).every())
 
     def newest(self, source: Source, board: str, kind: str, key: str) -> Capture | None:
         """The newest whole capture of one thing."""
-        histories = self.histories(source, board)
-        history = histories.get((kind, key))
+        history = self.history(source, board, kind, key)
         if history is None or (whole := history.whole) is None:
             return None
-        holder = self._holders(histories)[whole.sha256]
-        return capture_of(source, board, whole, self._bodies(holder.part, [holder.row])[holder.row])
+        return self.capture(source, board, whole)
+
+    def capture(self, source: Source, board: str, seen: Sighting) -> Capture | None:
+        """What was seen, with its body; None when it was forgotten meanwhile."""
+        for _ in range(LOOKS):
+            try:
+                holder = (seen.part, seen.row) if seen.stored else self._indexes[source, board].holder(seen.sha256)
+                if holder is not None:
+                    body = self.reader.row(*holder)["body"]
+                    return capture_of(source, board, self.reader.row(seen.part, seen.row), body)
+            except PartGoneError as gone:
+                self.reader.forget([str(gone)])
+            # Merged, rewritten or forgotten since it was looked up.
+            found = self.index(source, board).history(seen.kind, seen.key)
+            again = next((s for s in found.sightings if s.fetched_at == seen.fetched_at), None) if found else None
+            if again is None:
+                return None
+            if holder is None and again == seen:
+                break
+            seen = again
+        raise ArchiveDamagedError(f"{seen.part}: no part holds the body {seen.sha256} of {seen.key}; restore a backup")
+
+    def _captures(self, source: Source, board: str, wanted: Iterator[Sighting]) -> Iterator[Capture]:
+        """Captures of sightings, in the order of the parts; the order stands in a file, not in memory."""
+        plan = sqlite3.connect("")  # a private database that spills to the disk
+        plan.execute("CREATE TABLE wanted (part, row, kind, key, url, at, status, outcome, sha256, stored)")
+        plan.executemany(
+            "INSERT INTO wanted VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (
+                (s.part, s.row, s.kind, s.key, s.url, s.fetched_at.isoformat(), s.status, s.outcome, s.sha256, s.stored)
+                for s in wanted
+            ),
+        )
+        try:
+            for part, row, kind, key, url, at, *rest in plan.execute("SELECT * FROM wanted ORDER BY part, row"):
+                when = datetime.fromisoformat(at)
+                status, outcome, digest, stored = rest
+                seen = Sighting(kind, key, url, when, status, outcome, digest, bool(stored), part, row)
+                if (found := self.capture(source, board, seen)) is not None:
+                    yield found
+        finally:
+            plan.close()
 
     def digest(self, source: Source, board: str) -> str:
         """Over meaning: (kind, key, sha256 or gone) of every post; listings and times are left out."""
-        forgotten = self.tombstones(source, board)
-        meaning = sorted(
-            f"{kind}\0{key}\0{'gone' if history.gone else whole.sha256}"
-            for (kind, key), history in self.histories(source, board).items()
-            if (whole := history.whole) and kind not in LISTS and key not in forgotten
-        )
-        return text_digest(*meaning)
+        forgotten, state = self.tombstones(source, board), xxhash.xxh3_128()
+        for kind, key, history in self.index(source, board).histories():
+            if (whole := history.whole) and kind not in LISTS and key not in forgotten:
+                state.update(framed(f"{kind}\0{key}\0{'gone' if history.gone else whole.sha256}"))
+        return state.hexdigest()
 
     def verify(self, source: str, board: str) -> list[str]:
         """Every body re-hashed; one line a fault, none when all is well."""
-        faults = []
-        histories = self.histories(source, board)
+        faults, index = [], self.index(source, board)
         for part in self.parts(source, board):
             try:
-                self._bodies(part, {seen.row for seen in self._index(part) if seen.stored})
+                self.reader.whole(part)
             except ArchiveDamagedError as error:
                 faults.append(str(error))
-        stored = {seen.sha256 for history in histories.values() for seen in history.sightings if seen.stored}
-        for (kind, key), history in histories.items():
-            faults += [f"{kind} {key}: no part holds {s.sha256}" for s in history.sightings if s.sha256 not in stored]
+            except PartGoneError:
+                continue
+        faults += [f"{kind} {key}: no part holds {digest}" for kind, key, digest in index.homeless()]
         return faults
 
-    def _holders(self, histories: dict[tuple[str, str], History]) -> dict[str, Sighting]:
-        """For each body, a row that holds its bytes."""
-        sightings = (seen for history in histories.values() for seen in history.sightings)
-        holders = {seen.sha256: seen for seen in sightings if seen.stored}
-        for history in histories.values():
-            for seen in history.sightings:
-                if seen.sha256 not in holders:
-                    raise ArchiveDamagedError(
-                        f"{seen.part}: no part holds the body {seen.sha256} of {seen.key}; restore a backup"
-                    )
-        return holders
-
-    def _index(self, part: str) -> list[Sighting]:
-        if part not in self._indexes:
-            # By way of polars: pyarrow's own conversions import pandas, 0.3 s.
-            rows = pl.DataFrame(pl.from_arrow(self._read(part, INDEX))).to_dicts()
-            for row in rows:  # few distinct words in many rows
-                row |= {name: sys.intern(row[name]) for name in ("kind", "outcome", "headers")}
-            self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
-        return self._indexes[part]
-
-    def _read_many(self, folder: str, parts: list[str]) -> None:
-        """The indexes of a board of many parts by one read, and in one file again once many parts are new."""
-        if sum(part not in self._indexes for part in parts) < part_index.WORTH:
-            return
-        known = part_index.read(self.fs, folder)
-        for part, rows in known.items():
-            self._indexes[part] = [Sighting(**row, part=part, row=n) for n, row in enumerate(rows)]
-        if sum(part not in known for part in parts) < part_index.WORTH:
-            return
-        said = {part: [{name: getattr(seen, name) for name in INDEX} for seen in self._index(part)] for part in parts}
-        self._put(f"{folder}/{part_index.NAME}", part_index.content(folder, said, {n: COLUMNS[n] for n in INDEX}))
-
-    def _read(self, part: str, columns: list[str]) -> pa.Table:
-        try:
-            file = pq.ParquetFile(pa.BufferReader(self.fs.cat_file(part)), page_checksum_verification=True)
-            return file.read(columns)
-        except (pa.ArrowException, OSError) as error:
-            raise ArchiveDamagedError(f"{part}: cannot be read ({error}); restore this part from a backup") from error
-
-    def _bodies(self, part: str, rows: Iterable[int]) -> dict[int, bytes]:
-        if part not in self._tables:
-            if len(self._tables) >= OPEN_PARTS:
-                self._tables.pop(next(iter(self._tables)))
-            self._tables[part] = self._read(part, ["key", "sha256", "body"])
-        table, found = self._tables[part], {}
-        for row in rows:
-            body = table["body"][row].as_py()
-            if body is None or sha256(body) != table["sha256"][row].as_py():
-                key = table["key"][row].as_py()
-                raise ArchiveDamagedError(f"{part} row {row} ({key}): the body fails its sha256; restore from a backup")
-            found[row] = body
-        return found
-
-    # Forgetting and compaction
+    # Forgetting, cutting out, and merging
 
     def tombstones(self, source: str, board: str) -> set[str]:
         """Keys that must never be stored again."""
@@ -293,76 +295,146 @@ class Archive:
         return keys
 
     def forget(self, source: Source, board: str, keys: Iterable[str], why: str) -> int:
-        """Write tombstones for keys, then rewrite the parts without them; returns the captures dropped."""
+        """Write tombstones for keys, then rewrite the parts that hold them or list them; returns the captures dropped.
+
+        Only those parts are read. Cut short, it is repeated by the same call.
+        """
         names = sorted(set(keys))
         stone = {"keys": names, "why": why, "at": datetime.now(UTC).isoformat()}
-        self._put(f"{self._folder(source, board)}/tombstones/{text_digest(*names)[:16]}.json", orjson.dumps(stone))
-        return self.rewrite(source, board, lambda capture: capture.key in set(names))
+        with self.lock(source, board):
+            self._put(f"{self._folder(source, board)}/tombstones/{text_digest(*names)[:16]}.json", orjson.dumps(stone))
+            self.recover(source, board)
+            index = self.index(source, board)
+            hit = [seen for name in names for seen in index.with_key(name)]
+            hit += [seen for name in names for seen in index.naming(name.split("@")[0])]
+            hit += self._lists_without_names(source, board, set(names))
+            return self._drop(source, board, hit)
 
-    def rewrite(self, source: Source, board: str, drop: Callable[[Capture], bool]) -> int:
-        """Rewrite the board's parts without the captures that `drop` names; returns their number.
+    def _lists_without_names(self, source: Source, board: str, names: set[str]) -> list[Sighting]:
+        """Lists that do not say whom they name, as those of before 0.2: their bodies are read."""
+        unnamed = [seen for kind in sorted(LISTS) for seen in self.index(source, board).unnamed(kind)]
+        read = ((seen, self.capture(source, board, seen)) for seen in unnamed)
+        return [seen for seen, capture in read if capture and lists(capture, names)]
+
+    def rewrite(self, source: Source, board: str, drop: Callable[[Sighting], bool]) -> int:
+        """Rewrite the parts that hold a sighting which `drop` names, without it; returns their number.
 
         The new parts stand before the old ones go, so a crash in between loses nothing, and is mended by a second
         call.
         """
-        self.recover(source, board)
-        dropped, kept = 0, []
-        for capture in self.every(source, board):
-            if drop(capture):
-                dropped += 1
-            else:
-                kept.append(capture)
-        if dropped:
-            self._replace(source, board, kept)
-        return dropped
+        with self.lock(source, board):
+            self.recover(source, board)
+            return self._drop(source, board, [seen for seen in self.index(source, board).every() if drop(seen)])
+
+    def _drop(self, source: Source, board: str, hit: Iterable[Sighting]) -> int:
+        """Under the lock: the rows go, and bodies that others still refer to move to one of those first."""
+        going = {(seen.part, seen.row): seen for seen in hit}
+        index = self.index(source, board)
+        adopting: dict[str, dict[int, bytes]] = {}
+        adopted = set()
+        for seen in going.values():
+            if not seen.stored or seen.sha256 in adopted:
+                continue
+            others = [other for other in index.with_body(seen.sha256) if (other.part, other.row) not in going]
+            if others and not any(other.stored for other in others):
+                body = self.reader.row(seen.part, seen.row)["body"]
+                adopting.setdefault(others[0].part, {})[others[0].row] = body
+                adopted.add(seen.sha256)
+        parts: dict[str, set[int]] = {}
+        for part, number in going:
+            parts.setdefault(part, set()).add(number)
+        for part in sorted(adopting.keys() - parts.keys()):
+            self._rewrite_part(source, board, part, set(), adopting[part])
+        for part, rows in sorted(parts.items()):
+            self._rewrite_part(source, board, part, rows, adopting.get(part, {}))
+        index.truncate_log()
+        return len(going)
+
+    def redact(self, source: Source, board: str, bodies: Mapping[str, bytes], record: Mapping[str, Any]) -> int:
+        """Puts other bytes in the place of bodies, by their sha256; returns the captures changed.
+
+        `record` (no text: spans, a reason, a time) is kept beside the parts as `redactions/<new sha256>.json` with the
+        old and the new hash, where merging does not touch it.
+        """
+        changed = 0
+        with self.lock(source, board):
+            self.recover(source, board)
+            index = self.index(source, board)
+            for old, body in bodies.items():
+                new = sha256(body)
+                note = orjson.dumps({**record, "old": old, "new": new})
+                self._put(f"{self._folder(source, board)}/redactions/{new}.json", note)
+                rows = index.with_body(old)
+                changed += len(rows)
+                for part in sorted({seen.part for seen in rows}, key=lambda name: not self._stores(name, rows)):
+                    self._rewrite_part(source, board, part, set(), {}, {old: body})
+            index.truncate_log()
+        return changed
+
+    @staticmethod
+    def _stores(part: str, rows: Iterable[Sighting]) -> bool:
+        return any(seen.stored for seen in rows if seen.part == part)
+
+    def redactions(self, source: str, board: str) -> dict[str, dict[str, Any]]:
+        """What was cut out of captures, by the sha256 of what is stored now."""
+        folder = f"{self._folder(source, board)}/redactions"
+        self.fs.invalidate_cache()
+        records = (orjson.loads(self.fs.cat_file(path)) for path in self.fs.glob(f"{folder}/*.json"))
+        return {record["new"]: record for record in records}
+
+    def _rewrite_part(  # noqa: PLR0917 - a part, and what changes in it
+        self,
+        source: Source,
+        board: str,
+        part: str,
+        drop: set[int],
+        adopt: Mapping[int, bytes],
+        edit: Mapping[str, bytes] | None = None,
+    ) -> None:
+        """One part without the rows `drop`, with bodies for the rows `adopt`, with other bodies by hash (`edit`)."""
+        rows = []
+        for number, row in enumerate(self.reader.whole(part)):
+            if number in drop:
+                continue
+            if number in adopt:
+                row |= {"stored": True, "body": adopt[number], "size": len(adopt[number])}
+            if edit and row["sha256"] in edit:
+                body = edit[row["sha256"]]
+                row |= {"sha256": sha256(body)} | ({"body": body, "size": len(body)} if row["stored"] else {})  # noqa: PLW2901
+            rows.append(row)
+        self._replace(source, board, [part], [rows] if rows else [])
 
     def compact(self, source: Source, board: str) -> int:
-        """Merge a board's parts into few, sorted by (url, time) so that versions of a page lie side by side.
+        """Merge a board's small parts by size, a few at a time; returns the parts left.
 
-        Sightings that brought nothing new are thinned to the first and last of each run. Returns the parts left.
+        Parts of one size are merged once there are four of them, so that a week's merging costs what the week
+        brought, and memory holds one merged part. Sightings that brought nothing new are thinned to the first and
+        last of each run.
         """
-        if len(self.parts(source, board)) < 2:
-            return len(self.parts(source, board))
-        needed = {
-            (seen.kind, seen.key, seen.fetched_at)
-            for history in self.histories(source, board).values()
-            for n, seen in enumerate(history.sightings)
-            if not _in_the_middle(history.sightings, n)
-        }
-        self._replace(source, board, [c for c in self.every(source, board) if (c.kind, c.key, c.fetched_at) in needed])
+        while chosen := merging.tier(self.index(source, board).parts()):
+            with self.lock(source, board):
+                self._merge(source, board, chosen)
         return len(self.parts(source, board))
 
-    def every(self, source: Source, board: str) -> Iterator[Capture]:
-        """All captures with their bodies, oldest first."""
-        histories = self.histories(source, board)
-        holders = self._holders(histories)
-        everything = sorted(
-            (seen for history in histories.values() for seen in history.sightings), key=lambda seen: seen.fetched_at
-        )
-        for seen in everything:
-            holder = holders[seen.sha256]
-            body = self._bodies(holder.part, {holder.row})[holder.row]
-            yield capture_of(source, board, seen, body)
+    def _merge(self, source: str, board: str, chosen: list[str]) -> None:
+        try:
+            read = [row for part in chosen for row in self.reader.whole(part)]
+        except PartGoneError:
+            return  # another process was faster
+        self._replace(source, board, chosen, merging.merged(read, self.index(source, board)))
 
-    def _replace(self, source: str, board: str, captures: list[Capture]) -> None:
-        old = self.parts(source, board)
-        index = f"{self._folder(source, board)}/{part_index.NAME}"
-        if self.fs.exists(index):  # first: it names what may be about to be forgotten
-            self.fs.rm_file(index)
-        new = set()
-        captures.sort(key=lambda capture: (capture.url, capture.fetched_at))
-        known: set[str] = set()
-        for start in range(0, len(captures), PART_ROWS):
-            rows = []
-            for capture in captures[start : start + PART_ROWS]:
-                rows.append(row_of(capture, capture.sha256 in known))
-                known.add(capture.sha256)
-            new.add(self._write(source, board, rows))
-        for part in old:
-            if part not in new:
-                self.fs.rm_file(part)
-                self._indexes.pop(part, None)
-                self._tables.pop(part, None)
+    def _replace(self, source: str, board: str, old: list[str], new: Iterable[list[dict[str, Any]]]) -> None:
+        """Under the lock: new parts stand before old ones go."""
+        written = [(self._write(source, board, rows), rows) for rows in new]
+        gone = [part for part in old if part not in {name for name, _ in written}]
+        for part in gone:
+            self.fs.rm_file(part)
+        self._indexes[source, board].replace(gone, written)
+        self.reader.forget([*gone, *(name for name, _ in written)])
+
+    @property
+    def _local(self) -> bool:
+        return isinstance(self.fs, LocalFileSystem)
 
     def _folder(self, source: str, board: str) -> str:
         # Board names may hold dots and any script: only what could leave the folder is refused.
@@ -371,11 +443,12 @@ class Archive:
         return f"{self.root}/{source}/{board}"
 
 
-def _in_the_middle(sightings: list[Sighting], n: int) -> bool:
-    if not 0 < n < len(sightings) - 1:
+def lists(capture: Capture, keys: Iterable[str]) -> bool:
+    """Whether a list names one of `keys` (`M.1600000000.A.ABC`, `230000001`, `230000001@0` for its comments)."""
+    posts = {key.split("@")[0] for key in keys}
+    if capture.names and posts.isdisjoint(capture.names):
         return False
-    before, here, after = (sightings[n + step] for step in (-1, 0, 1))
-    return before.sha256 == here.sha256 == after.sha256 and before.outcome == here.outcome == after.outcome
+    return any(post.encode() in capture.body for post in posts)
 
 
 def _local_parts(folder: Path) -> list[str]:
@@ -387,6 +460,4 @@ def _local_parts(folder: Path) -> list[str]:
     return sorted(f"{day}/{name}" for day, name in names if name.endswith(".parquet") and not name.startswith("."))
 
 
-def _lists(body: bytes, keys: Iterable[str]) -> bool:
-    """Whether a listing names one of `keys` (`M.1600000000.A.ABC`, `230000001`, `230000001@0` for its comments)."""
-    return any(key.split("@")[0].encode() in body for key in keys)
+__all__ = ["LISTS", "ROBOTS", "WALK", "Archive", "ArchiveDamagedError", "Outcome", "PartGoneError"]

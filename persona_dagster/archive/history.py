@@ -20,7 +20,6 @@ class Sighting:
     fetched_at: datetime
     status: int
     outcome: str
-    headers: str
     sha256: str
     stored: bool
     part: str
@@ -34,7 +33,7 @@ class History:
     sightings: list[Sighting] = field(default_factory=list)
 
     def settle(self) -> None:
-        """Into order; a row that stands in two parts (compaction was cut short) is one, and the one with bytes wins."""
+        """Into order; a row that stands in two parts (merging was cut short) is one, and the one with bytes wins."""
         distinct: dict[tuple[datetime, str, str], Sighting] = {}
         for seen in self.sightings:
             name = (seen.fetched_at, seen.sha256, seen.outcome)
@@ -62,12 +61,9 @@ class History:
         last = [seen.outcome for seen in self.sightings[-GONE_TWICE:]]
         return last == [Outcome.GONE] * GONE_TWICE
 
-    @property
-    def changed_at(self) -> datetime:
-        """When the newest content was first seen."""
-        at, current = self.newest.fetched_at, self.newest.sha256
-        for seen in reversed(self.sightings):
-            if seen.sha256 != current:
-                break
-            at = seen.fetched_at
-        return at
+    def in_the_middle(self, n: int) -> bool:
+        """Whether sighting `n` says what the ones before and after it say."""
+        if not 0 < n < len(self.sightings) - 1:
+            return False
+        before, here, after = (self.sightings[n + step] for step in (-1, 0, 1))
+        return before.sha256 == here.sha256 == after.sha256 and before.outcome == here.outcome == after.outcome

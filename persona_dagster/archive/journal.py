@@ -13,31 +13,34 @@ from typing import IO
 
 import orjson
 
+from persona_dagster.archive.lock import BoardLock
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome
 
 LENGTHS = struct.Struct(">II")  # of the head and of the body; a sha256 of both follows them
+HEAD = tuple(name for name in Capture.__dataclass_fields__ if name not in ("body", "sha256"))
 
 
 class Journal:
-    """An append-only file. Bytes reach the kernel with each record, which a kill cannot undo; a power cut can, and
+    """An append-only file, written under the board's lock and emptied in place: whoever forgets or recovers does so
+    while a crawl has it open. Bytes reach the kernel with each record, which a kill cannot undo; a power cut can, and
     then costs a batch: no fsync a page."""
 
-    def __init__(self, path: Path | None):
-        self.path = path  # None: nothing is written down (an object store cannot append)
+    def __init__(self, path: Path | None, lock: BoardLock):
+        self.path, self.lock = path, lock  # path None: nothing is written down (an object store cannot append)
         self._file: IO[bytes] | None = None
 
     def add(self, capture: Capture) -> None:
         if self.path is None:
             return
-        if self._file is None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self.path.open("ab", buffering=0)
-        head = orjson.dumps(
-            {name: getattr(capture, name) for name in Capture.__dataclass_fields__ if name not in ("body", "sha256")}
-        )
+        head = orjson.dumps({name: getattr(capture, name) for name in HEAD})
         record = LENGTHS.pack(len(head), len(capture.body)) + head + capture.body
-        self._file.write(record + sha256(head + capture.body).encode())
+        record += sha256(head + capture.body).encode()
+        with self.lock:
+            if self._file is None:
+                self.path.parent.mkdir(parents=True, exist_ok=True)
+                self._file = self.path.open("ab", buffering=0)
+            self._file.write(record)
 
     def read(self) -> list[Capture]:
         """Every whole record; a last one that was cut off is no record."""
@@ -56,14 +59,24 @@ class Journal:
         return captures
 
     def clear(self) -> None:
+        """Empty it: what it holds stands in a part."""
+        if self.path is not None and self.path.exists():
+            with self.lock, self.path.open("r+b") as file:
+                file.truncate()
+
+    def close(self) -> None:
+        """Let go of it; empty, it need not stand there."""
         if self._file is not None:
             self._file.close()
             self._file = None
-        if self.path is not None:
-            self.path.unlink(missing_ok=True)
+        if self.path is not None and self.path.exists():
+            with self.lock:
+                if self.path.stat().st_size == 0:
+                    self.path.unlink()
 
 
 def _capture(head: dict, body: bytes) -> Capture:
     head["fetched_at"] = datetime.fromisoformat(head["fetched_at"])
     head["outcome"] = Outcome(head["outcome"])
+    head["names"] = tuple(head.get("names", ()))
     return Capture(**head, body=body, sha256=sha256(body))

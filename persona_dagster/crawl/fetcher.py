@@ -17,7 +17,7 @@ import orjson
 
 from persona_dagster.archive.archive import ROBOTS, WALK, Archive
 from persona_dagster.archive.history import History
-from persona_dagster.archive.part_rows import without_secrets
+from persona_dagster.archive.parts import without_secrets
 from persona_dagster.config.sources import Site
 from persona_dagster.crawl.browser import Browser
 from persona_dagster.crawl.http import HttpFetcher
@@ -305,6 +305,7 @@ class Pass:
 
     def finish(self) -> CrawlReport:
         self.flush()
+        self.journal.close()
         self.browser.close()
         self.http.pool.clear()
         self.report.seconds = self.clock() - self.started

@@ -18,6 +18,7 @@ def test_records_come_back_as_they_were(tmp_path: Path) -> None:
     assert Archive(tmp_path).journal("ptt", "Hate").read() == written
     journal.clear()
     assert journal.read() == []
+    journal.close()
     assert not (tmp_path / "ptt" / "Hate" / ".journal").exists()
 
 
