@@ -15,8 +15,8 @@ from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 Profile = Literal["tiny", "sample", "live"]
-Hardware = Literal["cpu", "gpu_8gb", "gpu_12gb", "gpu_24gb"]
-Engine = Literal["local", "ray", "k8s"]
+Hardware = Literal["cpu", "gpu_8gb", "gpu_12gb", "gpu_16gb", "gpu_24gb", "gpu_80gb"]
+Engine = Literal["local", "ray", "slurm", "k8s"]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
 

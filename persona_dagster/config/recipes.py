@@ -147,12 +147,6 @@ class Recipe(Config):
     requires_cuda: bool = False
     healthy_loss: dict[str, tuple[float, float]] = Field({})  # final train loss, by base model
 
-    @model_validator(mode="after")
-    def quantised_training_is_possible(self) -> Recipe:
-        if self.quantisation.scheme == "nf4" and not self.requires_cuda and self.backend == "trl":
-            raise ValueError("quantisation nf4 with backend trl needs requires_cuda: true")
-        return self
-
 
 def load_recipe(name: str, config_dir: Path, profile: str, hardware: str) -> Recipe:
     """The recipe `name` as it will run: defaults, then the hardware's overlay, then the profile's."""

@@ -21,8 +21,10 @@ from filelock import FileLock
 
 from persona_dagster.config.recipes import Base, Quantisation
 from persona_dagster.digest import file_digest, text_digest
+from persona_dagster.models.hardware import cards, precision
 
 if TYPE_CHECKING:
+    import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 BUNDLED = "bundled:smollm2-135m-instruct"
@@ -110,14 +112,16 @@ def load_base(
     logging.disable_progress_bar()  # in a log, every tick of a bar is a line
     tokenizer = load_tokenizer(base, models_dir)
     cuda = torch.cuda.is_available()
+    card = next(iter(cards()), None) if cuda else None
     arguments: dict[str, Any] = {
         "revision": base.revision or "main",
-        "dtype": getattr(torch, base.dtype if cuda else _cpu_dtype(base.dtype)),
+        "dtype": getattr(torch, precision(base.dtype, card) if cuda else _cpu_dtype(base.dtype)),
         "attn_implementation": "sdpa" if cuda else "eager",
     }
     if quantisation is not None and quantisation.scheme == "nf4":
-        arguments["quantization_config"] = _nf4(quantisation)
-        arguments["dtype"] = getattr(torch, quantisation.compute_dtype)
+        compute = precision(quantisation.compute_dtype, card) if cuda else _cpu_dtype(quantisation.compute_dtype)
+        arguments["dtype"] = getattr(torch, compute)
+        arguments["quantization_config"] = _nf4(quantisation, arguments["dtype"])
     if cuda:
         arguments["device_map"] = {"": torch.cuda.current_device()}
     with _clear_errors(base):
@@ -163,15 +167,14 @@ def _cpu_dtype(wanted: str) -> str:
     return wanted if wanted == "bfloat16" and fast else "float32"
 
 
-def _nf4(quantisation: Quantisation) -> Any:
-    import torch
+def _nf4(quantisation: Quantisation, compute: torch.dtype) -> Any:
     from transformers import BitsAndBytesConfig
 
     return BitsAndBytesConfig(
         load_in_4bit=True,
         bnb_4bit_quant_type="nf4",
         bnb_4bit_use_double_quant=quantisation.double_quant,
-        bnb_4bit_compute_dtype=getattr(torch, quantisation.compute_dtype),
+        bnb_4bit_compute_dtype=compute,
     )
 
 

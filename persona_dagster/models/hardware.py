@@ -1,29 +1,42 @@
-"""What this machine can train on, asked of NVML: importing torch for it would cost seconds in every process."""
+"""What this process may train on, asked of NVML: importing torch for it would cost seconds in every process."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from persona_dagster.settings import Hardware
 
 GIB = 2**30
+VISIBLE = "CUDA_VISIBLE_DEVICES"
 
 # A card of "12 GB" reports a little less than it is sold as; from the first overlay that fits it, the largest.
-_OVERLAYS: tuple[tuple[float, Hardware], ...] = ((22.0, "gpu_24gb"), (11.0, "gpu_12gb"), (7.5, "gpu_8gb"))
+_OVERLAYS: tuple[tuple[float, Hardware], ...] = (
+    (70.0, "gpu_80gb"),
+    (22.0, "gpu_24gb"),
+    (14.5, "gpu_16gb"),
+    (11.0, "gpu_12gb"),
+    (7.5, "gpu_8gb"),
+)
+_BFLOAT16_SINCE = (8, 0)  # Ampere. A T4 (7.5) and a V100 (7.0) emulate bfloat16, slower than float32
 
 
 @dataclass(frozen=True, slots=True)
 class Card:
-    """One NVIDIA card, memory in GiB."""
+    """One NVIDIA card, memory in GiB. `index` is NVML's; CUDA numbers only what is visible."""
 
     index: int
     name: str
     total_gib: float
     free_gib: float
+    uuid: str = ""
+    capability: tuple[int, int] = _BFLOAT16_SINCE
 
 
-def cards() -> list[Card]:
-    """The NVIDIA cards of this machine; none where there is no driver."""
+def cards(environment: Mapping[str, str] | None = None) -> list[Card]:
+    """The NVIDIA cards that CUDA_VISIBLE_DEVICES leaves this process, in its order; none where there is no driver."""
     import pynvml
 
     try:
@@ -31,19 +44,57 @@ def cards() -> list[Card]:
     except pynvml.NVMLError:
         return []
     try:
-        return [_card(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
+        here = [_card(pynvml, index) for index in range(pynvml.nvmlDeviceGetCount())]
     finally:
         pynvml.nvmlShutdown()
+    return visible(here, (os.environ if environment is None else environment).get(VISIBLE))
 
 
-def _card(nvml, index: int) -> Card:
+def visible(here: Sequence[Card], chosen: str | None) -> list[Card]:
+    """Of the cards `here` those that CUDA shows for a CUDA_VISIBLE_DEVICES of `chosen`: numbers or (starts of) UUIDs.
+
+    As CUDA reads it, the first entry that names no card ends the list.
+    """
+    if chosen is None:
+        return list(here)
+    found: list[Card] = []
+    for word in filter(None, (part.strip() for part in chosen.split(","))):
+        named = [card for card in here if word == str(card.index) or card.uuid.startswith(word)]
+        if not named or named[0] in found:
+            break
+        found.append(named[0])
+    return found
+
+
+def _card(nvml: Any, index: int) -> Card:
     handle = nvml.nvmlDeviceGetHandleByIndex(index)
     memory = nvml.nvmlDeviceGetMemoryInfo(handle)
-    name = nvml.nvmlDeviceGetName(handle)
-    return Card(index, name, memory.total / GIB, memory.free / GIB)
+    return Card(
+        index=index,
+        name=nvml.nvmlDeviceGetName(handle),
+        total_gib=memory.total / GIB,
+        free_gib=memory.free / GIB,
+        uuid=nvml.nvmlDeviceGetUUID(handle),
+        capability=tuple(nvml.nvmlDeviceGetCudaComputeCapability(handle)),
+    )
 
 
 def find_hardware() -> Hardware:
-    """The overlay of recipes that the largest card here can carry; `cpu` where none can."""
-    largest = max((card.total_gib for card in cards()), default=0.0)
-    return next((overlay for least, overlay in _OVERLAYS if largest >= least), "cpu")
+    """The overlay of recipes that the largest visible card can carry; `cpu` where none can."""
+    return overlay_of(max((card.total_gib for card in cards()), default=0.0))
+
+
+def overlay_of(total_gib: float) -> Hardware:
+    """The overlay of a card of this size."""
+    return next((overlay for least, overlay in _OVERLAYS if total_gib >= least), "cpu")
+
+
+def precision(asked: str, card: Card | None) -> str:
+    """The dtype a card computes in where a recipe asks for `asked`: float16 for bfloat16 before Ampere."""
+    lacks = card is not None and card.capability < _BFLOAT16_SINCE
+    return "float16" if asked == "bfloat16" and lacks else asked
+
+
+def rank_device() -> int:
+    """The CUDA ordinal of this process: torchrun's LOCAL_RANK, 0 for a process by itself."""
+    return int(os.environ.get("LOCAL_RANK", "0"))

@@ -7,6 +7,7 @@ the grace gets SIGKILL. If this very process is killed, the kernel tells the pro
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import os
 import signal
 import subprocess
@@ -18,7 +19,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
-from filelock import FileLock, Timeout
+
+from persona_dagster.models.hardware import Card
 
 _PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.2
@@ -119,16 +121,53 @@ def _signal_group(group: int, number: signal.Signals) -> bool:
 
 
 @contextmanager
-def card_lock(index: int, folder: Path | None = None, say: Callable[[str], None] = print) -> Iterator[None]:
-    """One program a card on this machine, across projects and homes. The kernel frees it however its holder ends."""
-    path = (folder or Path(tempfile.gettempdir())) / f"persona-dagster-card-{index}.lock"
-    lock = FileLock(path, mode=0o666)
+def lend_cards(
+    count: int, here: Sequence[Card], folder: Path | None = None, say: Callable[[str], None] = print
+) -> Iterator[list[Card]]:
+    """`count` of the cards `here`, for this process and what it becomes by exec: the freest that nobody trains on.
+
+    One lock a card, by its UUID, on this machine, across projects, homes and users. While too few are free none is
+    kept, so that two who each want two of two wait for no other for ever. The kernel frees a lock however its holder
+    ends.
+    """
+    held: dict[Card, int] = {}
+    waiting = False
+    while len(held) < count:
+        for card in sorted(here, key=lambda card: (-card.free_gib, card.index)):
+            if len(held) < count and (descriptor := _try_lock(_lock_path(card, folder))) is not None:
+                held[card] = descriptor
+        if len(held) < count:
+            _release(held)
+            if not waiting:
+                say(f"{count} of {len(here)} card(s) wanted, fewer are free of other trainings; waiting")
+                waiting = True
+            time.sleep(_POLL_SECONDS)
     try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        say(f"card {index} is in use by another training; waiting for {path}")
-        lock.acquire()
-    try:
-        yield
+        yield sorted(held, key=lambda card: card.index)
     finally:
-        lock.release()
+        _release(held)
+
+
+def _lock_path(card: Card, folder: Path | None) -> Path:
+    return (folder or Path(tempfile.gettempdir())) / f"persona-dagster-card-{card.uuid or card.index}.lock"
+
+
+def _try_lock(path: Path) -> int | None:
+    """A descriptor that holds the lock and outlives exec; None where another holds it."""
+    try:  # O_CREAT on a file of another user is refused in a sticky folder (fs.protected_regular)
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        descriptor = os.open(path, os.O_RDONLY | os.O_CREAT, 0o644)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(descriptor)
+        return None
+    os.set_inheritable(descriptor, True)
+    return descriptor
+
+
+def _release(held: dict[Card, int]) -> None:
+    for descriptor in held.values():
+        os.close(descriptor)
+    held.clear()

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.models.hardware import GIB, cards
+from persona_dagster.models.hardware import GIB, VISIBLE, Card, cards
 from persona_dagster.training.job import JobError, TrainJob
 from persona_dagster.training.rows import Rows
 from persona_dagster.training.vram import ModelShape, cures, estimate_vram, known_shape, lora_weights
@@ -25,16 +27,25 @@ def check_machine(job: TrainJob) -> None:
     """
     recipe = job.recipe
     here = cards()
+    if here and len(here) < recipe.training.processes:
+        raise JobError(
+            f"recipe {recipe.name} asks for training.processes={recipe.training.processes}, a card each, and "
+            f"{len(here)} card(s) are visible here: lower it, or widen {VISIBLE}"
+        )
     if recipe.requires_cuda and not here:
         raise JobError(
             f"recipe {recipe.name} needs an NVIDIA card and none is found: check the driver with nvidia-smi, or set "
             "PERSONA_HARDWARE=cpu"
         )
+    if recipe.quantisation.scheme == "nf4" and find_spec("bitsandbytes") is None:
+        raise JobError(
+            f"recipe {recipe.name} asks for nf4, and bitsandbytes is not installed: pip install bitsandbytes"
+        )
     shape = known_shape(recipe)
     if shape is not None:
         _check_context(recipe, shape)
         if here:
-            _check_memory(recipe, shape, max(card.total_gib for card in here))
+            _check_fits(recipe, shape, max(card.total_gib for card in here))
         _check_disk(job, shape)
     _check_token(recipe)
 
@@ -58,7 +69,18 @@ def _check_context(recipe: Recipe, shape: ModelShape) -> None:
         )
 
 
-def _check_memory(recipe: Recipe, shape: ModelShape, card_gib: float) -> None:
+def check_memory(recipe: Recipe, lent: Sequence[Card]) -> None:
+    """What other programs have left free on the cards of this training.
+
+    Raises:
+        JobError: too little, with the cure.
+    """
+    shape = known_shape(recipe)
+    if shape is not None and lent:
+        _check_fits(recipe, shape, min(card.free_gib for card in lent))
+
+
+def _check_fits(recipe: Recipe, shape: ModelShape, card_gib: float) -> None:
     budget = min(recipe.vram_gib or card_gib, card_gib)
     need = estimate_vram(recipe, shape)
     if need.total > budget:

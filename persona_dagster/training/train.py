@@ -21,6 +21,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from functools import partial
 from importlib import metadata
 from itertools import chain, zip_longest
 from pathlib import Path
@@ -31,7 +32,7 @@ from filelock import FileLock
 from persona_dagster.digest import keyed_hash
 from persona_dagster.models.adapter import point_latest, replacing, save_weights, write_json
 from persona_dagster.models.base_model import BaseModelError, base_revision
-from persona_dagster.models.hardware import cards
+from persona_dagster.models.hardware import VISIBLE, cards, rank_device
 from persona_dagster.reporting import Reporter, open_reporter
 from persona_dagster.settings import PROJECT_ROOT
 from persona_dagster.training.callbacks import (
@@ -43,13 +44,13 @@ from persona_dagster.training.callbacks import (
     make_callback,
 )
 from persona_dagster.training.curves import draw_curves
-from persona_dagster.training.isolation import card_lock
+from persona_dagster.training.isolation import lend_cards
 from persona_dagster.training.job import JobError, TrainJob, adapter_digest, find_adapter, mix_digest, recipe_digest
 from persona_dagster.training.plan import Plan, make_plan
-from persona_dagster.training.preflight import check_machine, check_rows
+from persona_dagster.training.preflight import check_machine, check_memory, check_rows
 from persona_dagster.training.rows import Row, Rows, read_rows
 from persona_dagster.training.telemetry import Gauges
-from persona_dagster.training.trainer import make_trainer
+from persona_dagster.training.trainer import check_quantised, make_trainer
 from persona_dagster.training.watch import Watch
 
 _FIGURES = (
@@ -95,7 +96,7 @@ def train(job: TrainJob, reporter: Reporter) -> Path:
             reporter.line(f"{job.recipe.name}: nothing changed since {folder.name} was trained")
         else:
             check_machine(job)
-            with _card(reporter):
+            with _own_cards(job, reporter):
                 folder = _train(job, reporter)
         point_latest(folder)
     return folder
@@ -107,6 +108,7 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     backend = importlib.import_module(f"persona_dagster.training.{recipe.backend}_backend")
     backend.prepare()
     _quiet_libraries()
+    _take_device()
     _seed(recipe.training.seed)
     model, tokenizer = backend.load(recipe, job.models_dir)
     train_rows = read_rows(job.mix_dir, "train", tokenizer, recipe.training.max_length)
@@ -116,11 +118,12 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     plan = make_plan(recipe, train_rows.lengths, [row.pair_id for row in train_rows.rows])
     reporter.line(_planned(job, plan, train_rows, time.monotonic() - started))
 
-    card = cards()[0].index if _on_cuda(model) else None
+    check_quantised(recipe, model)
+    here = cards() if _on_cuda(model) else []
     log = TrainingLog(job.work_dir / "training_log.jsonl")
     checkpoint = last_whole_checkpoint(job.work_dir)
     step = int(checkpoint.name.rpartition("-")[2]) if checkpoint else 0
-    with Gauges(card) as gauges, backend.shortcut(recipe, model, tokenizer):
+    with Gauges([card.index for card in here]) as gauges, backend.shortcut(recipe, model, tokenizer):
         session = Session(
             job=job,
             reporter=reporter,
@@ -129,7 +132,9 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
             gauges=gauges,
             eval_rows=choose(test_rows.rows, recipe.training.eval_rows),
             pad_token_id=tokenizer.pad_token_id,
-            sample=sampler(choose(test_rows.rows, _SAMPLES), tokenizer) if recipe.training.sample_every else None,
+            sample=sampler(choose(test_rows.rows, _SAMPLES), tokenizer, partial(backend.resume, recipe))
+            if recipe.training.sample_every
+            else None,
         )
         trainer = make_trainer(
             recipe,
@@ -166,14 +171,17 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     return job.out_dir / adapter_digest(job)
 
 
-def sampler(rows: Sequence[Row], tokenizer: Any) -> Callable[[Any], list[str]]:
-    """What answers these rows' first prompts, greedily and briefly, with the model as it stands."""
+def sampler(rows: Sequence[Row], tokenizer: Any, resume: Callable[[Any], None]) -> Callable[[Any], list[str]]:
+    """What answers these rows' first prompts, greedily and briefly, with the model as it stands.
+
+    `resume` is the backend's own way back to training: Unsloth's `generate` switches gradient checkpointing off, and
+    after a plain `eval()` it stays off.
+    """
     import torch
 
     prompts = [row.input_ids[: next(place for place, label in enumerate(row.labels) if label != -100)] for row in rows]
 
     def sample(model: Any) -> list[str]:
-        was_training = model.training
         model.eval()
         answers = []
         for prompt in prompts:
@@ -189,7 +197,7 @@ def sampler(rows: Sequence[Row], tokenizer: Any) -> Callable[[Any], list[str]]:
                     pad_token_id=tokenizer.pad_token_id,
                 )
             answers.append(tokenizer.decode(whole[0, len(prompt) :], skip_special_tokens=True))
-        model.train(was_training)
+        resume(model)
         return answers
 
     return sample
@@ -199,23 +207,47 @@ def _is_rank_zero() -> bool:
     return os.environ.get("RANK", "0") == "0"
 
 
-def _launch_processes(job: TrainJob, path: str) -> None:
-    """This very process becomes torchrun, which starts one trainer a device: gloo on CPUs, NCCL on cards."""
+def _launch_processes(job: TrainJob, path: str, reporter: Reporter) -> None:
+    """This very process becomes torchrun, which starts one trainer a device: gloo on CPUs, NCCL on cards.
+
+    The locks on the cards outlive the exec.
+    """
+    check_machine(job)
     count = str(job.recipe.training.processes)
     module = ["-m", "persona_dagster.training.train", path]
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", count]
-    os.execv(sys.executable, [sys.executable, *launcher, *module])
+    with _own_cards(job, reporter):
+        os.execv(sys.executable, [sys.executable, *launcher, *module])
 
 
 @contextmanager
-def _card(reporter: Reporter) -> Iterator[None]:
-    """The card of this process, for itself alone; nothing on a machine without one."""
+def _own_cards(job: TrainJob, reporter: Reporter) -> Iterator[None]:
+    """As many cards as the recipe has processes, for this training alone, and no other visible to it; nothing on a
+    machine without one, and nothing in a rank, whose launcher has them."""
     here = cards()
-    if not here:
+    if not here or "RANK" in os.environ:
         yield
         return
-    with card_lock(int(os.environ.get("LOCAL_RANK", "0")), say=reporter.line):
-        yield
+    before = {name: os.environ.get(name) for name in (VISIBLE, "CUDA_DEVICE_ORDER")}
+    with lend_cards(job.recipe.training.processes, here, say=reporter.line) as lent:
+        os.environ |= {VISIBLE: ",".join(card.uuid for card in lent), "CUDA_DEVICE_ORDER": "PCI_BUS_ID"}
+        check_memory(job.recipe, cards())  # as it is now: whoever had a card has given it back
+        try:
+            yield
+        finally:
+            for name, value in before.items():
+                if value is None:
+                    os.environ.pop(name, None)
+                else:
+                    os.environ[name] = value
+
+
+def _take_device() -> None:
+    """Each rank works on the card of its number: without this all of them load on the first."""
+    import torch
+
+    if torch.cuda.is_available():
+        torch.cuda.set_device(rank_device())
 
 
 def choose(rows: Sequence[Row], most: int) -> list[Row]:
@@ -334,7 +366,7 @@ def _publish(session: Session, model: Any, tokenizer: Any, rows: dict[str, list[
             "mix_digest": mix_digest(job.mix_dir),
             "base_model": job.recipe.base.model,
             "base_revision": base_revision(job.recipe.base),
-            "dtype": str(next(model.get_base_model().parameters()).dtype).removeprefix("torch."),
+            "dtype": str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
             **figures,
             "versions": {name: _version(name) for name in _LIBRARIES if _version(name)},
             "python": platform.python_version(),
@@ -388,10 +420,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write("usage: python -m persona_dagster.training.train JOB.json\n")
         return 2
     job = TrainJob.load(Path(words[0]))
-    if job.recipe.training.processes > 1 and "RANK" not in os.environ:
-        _launch_processes(job, words[0])
     with open_reporter() as reporter:
         try:
+            if job.recipe.training.processes > 1 and "RANK" not in os.environ and find_adapter(job) is None:
+                _launch_processes(job, words[0], reporter)
             folder = train(job, reporter)
         except (InterruptedTrainingError, KeyboardInterrupt) as stopped:
             reporter.line(f"{job.recipe.name}: {stopped or 'stopped before the first step'}")

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.chat_format import IGNORED
+from persona_dagster.models.hardware import cards, precision
+from persona_dagster.training.job import JobError
 from persona_dagster.training.rows import Row, epoch_order
 
 if TYPE_CHECKING:
@@ -36,13 +38,42 @@ def _dataset(rows: list[Row]) -> Dataset:
     return Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
 
 
+def compute_dtype(recipe: Recipe) -> str:
+    """What the base computes in on the card here: as the recipe asks, but float16 where the card lacks bfloat16."""
+    asked = recipe.quantisation.compute_dtype if recipe.quantisation.scheme == "nf4" else recipe.base.dtype
+    return precision(asked, next(iter(cards()), None))
+
+
+def check_quantised(recipe: Recipe, model: Any) -> None:
+    """The linear maps of a base that was asked for in nf4 are 4-bit, by class and by bytes.
+
+    A loader without bitsandbytes gives 16-bit weights and a line in its log: four times the memory that was planned.
+
+    Raises:
+        JobError: they are not.
+    """
+    if recipe.quantisation.scheme != "nf4":
+        return
+    weights = [
+        module.get_base_layer().weight
+        for module in model.modules()
+        if hasattr(module, "lora_A") and hasattr(module, "get_base_layer")
+    ]
+    wrong = sum(type(one).__name__ != "Params4bit" or one.element_size() != 1 for one in weights)
+    if wrong or not weights:
+        raise JobError(
+            f"recipe {recipe.name}: quantisation nf4 was asked for, and {wrong} of {len(weights)} adapted maps of "
+            f"{recipe.base.model} were loaded in another form: pip install bitsandbytes (the extra gpu)"
+        )
+
+
 def _config(recipe: Recipe, folder: Path, extra: dict[str, Any]) -> Any:
     import torch
     from trl import SFTConfig
 
     training = recipe.training
     cuda = torch.cuda.is_available()
-    half = recipe.quantisation.compute_dtype if recipe.quantisation.scheme == "nf4" else recipe.base.dtype
+    half = compute_dtype(recipe)
     return SFTConfig(
         output_dir=str(folder),
         num_train_epochs=training.epochs,
@@ -64,6 +95,7 @@ def _config(recipe: Recipe, folder: Path, extra: dict[str, Any]) -> Any:
         bf16=cuda and half == "bfloat16",
         fp16=cuda and half == "float16",
         use_cpu=not cuda,
+        ddp_find_unused_parameters=False,  # every LoRA weight takes part in every step
         dataset_kwargs={"skip_prepare_dataset": True},
         eval_strategy="no",  # callbacks.py evaluates: a mean over tokens, not over batches
         save_strategy="steps",
@@ -145,4 +177,9 @@ def make_trainer(
         callbacks=[TellEpoch(), *callbacks],
     )
     trainer.remove_callback(PrinterCallback)
+    # TRL makes the adapter of a quantised base bfloat16, which the gradient scaler of float16 refuses, and in which
+    # small updates of AdamW are lost. As PEFT and Unsloth have it: weights that learn are float32.
+    for weight in model.parameters():
+        if weight.requires_grad:
+            weight.data = weight.data.float()
     return trainer

@@ -40,6 +40,11 @@ def load(recipe: Recipe, models_dir: Path) -> tuple[PeftModel, PreTrainedTokeniz
     return get_peft_model(base, config), tokenizer
 
 
+def resume(recipe: Recipe, model: PeftModel) -> None:
+    """Back to training after the model was asked something."""
+    model.train()
+
+
 def arguments(recipe: Recipe) -> dict[str, Any]:
     """What this backend adds to SFTConfig."""
     return {

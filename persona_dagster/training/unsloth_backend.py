@@ -9,11 +9,12 @@ from __future__ import annotations
 import os
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.base_model import BaseModelError, load_tokenizer, resolve_base
-from persona_dagster.models.hardware import cards
+from persona_dagster.models.hardware import cards, rank_device
+from persona_dagster.training.trainer import compute_dtype
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -43,14 +44,14 @@ def load(recipe: Recipe, models_dir: Path) -> tuple[PeftModel, PreTrainedTokeniz
     from unsloth import FastLanguageModel
 
     training, lora = recipe.training, recipe.lora
-    quantised = recipe.quantisation.scheme == "nf4"
-    half = recipe.quantisation.compute_dtype if quantised else recipe.base.dtype
+    here = cards()
     base, _ = FastLanguageModel.from_pretrained(
         model_name=resolve_base(recipe.base, models_dir),
         revision=recipe.base.revision or "main",
         max_seq_length=training.max_length,
-        dtype=getattr(torch, half) if cards() else None,
-        load_in_4bit=quantised,
+        dtype=getattr(torch, compute_dtype(recipe)) if here else None,
+        load_in_4bit=recipe.quantisation.scheme == "nf4",
+        **({"device_map": {"": rank_device()}} if here else {}),
     )
     layers = base.config.num_hidden_layers
     model = FastLanguageModel.get_peft_model(
@@ -61,12 +62,23 @@ def load(recipe: Recipe, models_dir: Path) -> tuple[PeftModel, PreTrainedTokeniz
         target_modules=list(lora.targets),
         layers_to_transform=list(range(layers - lora.last_layers, layers)) if lora.last_layers else None,
         bias="none",
-        use_gradient_checkpointing="unsloth" if training.gradient_checkpointing else False,
+        use_gradient_checkpointing=_checkpointing(recipe),
         random_state=training.seed,
     )
     tokenizer = load_tokenizer(recipe.base, models_dir)
     model.config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def resume(recipe: Recipe, model: PeftModel) -> None:
+    """Back to training after the model was asked something, gradient checkpointing armed again."""
+    from unsloth import FastLanguageModel
+
+    FastLanguageModel.for_training(model, use_gradient_checkpointing=_checkpointing(recipe))
+
+
+def _checkpointing(recipe: Recipe) -> Literal["unsloth", False]:
+    return "unsloth" if recipe.training.gradient_checkpointing else False
 
 
 def arguments(recipe: Recipe) -> dict[str, Any]:

@@ -8,13 +8,16 @@ import subprocess
 import sys
 import textwrap
 import time
+from contextlib import ExitStack
 from pathlib import Path
+from threading import Thread
 
 import psutil
 import pytest
 from filelock import FileLock
 
-from persona_dagster.training.isolation import ProgramError, card_lock, run_isolated
+from persona_dagster.models.hardware import Card
+from persona_dagster.training.isolation import ProgramError, lend_cards, run_isolated
 
 # A trainer with two workers; `deaf` ones take no notice of SIGINT and SIGTERM.
 PROGRAM = textwrap.dedent(
@@ -113,16 +116,65 @@ def test_a_failure_tells_status_and_signal() -> None:
         run_isolated([sys.executable, "-c", "import os; os.kill(os.getpid(), 9)"])
 
 
+def card(index: int, free_gib: float = 10.0) -> Card:
+    return Card(index, "a card of 12 GB", 12.0, free_gib, f"GPU-{index}")
+
+
 def test_a_card_is_lent_to_one_at_a_time_and_freed_by_death(tmp_path: Path) -> None:
-    holder = "import sys, time; from pathlib import Path; from persona_dagster.training.isolation import card_lock\n"
-    holder += "with card_lock(0, Path(sys.argv[1])):\n    Path(sys.argv[1], 'held').touch(); time.sleep(600)"
+    holder = "import sys, time; from pathlib import Path; from persona_dagster.models.hardware import Card\n"
+    holder += "from persona_dagster.training.isolation import lend_cards\n"
+    holder += "with lend_cards(1, [Card(0, '', 12.0, 10.0, 'GPU-0')], Path(sys.argv[1])):\n"
+    holder += "    Path(sys.argv[1], 'held').touch(); time.sleep(600)"
     process = subprocess.Popen([sys.executable, "-c", holder, str(tmp_path)])
     wait_until((tmp_path / "held").exists)
-    path = tmp_path / "persona-dagster-card-0.lock"
     with pytest.raises(TimeoutError):
-        FileLock(path).acquire(timeout=0)
+        FileLock(tmp_path / "persona-dagster-card-GPU-0.lock").acquire(timeout=0)
     process.kill()
     process.wait()
     said: list[str] = []
-    with card_lock(0, tmp_path, say=said.append):
+    with lend_cards(1, [card(0)], tmp_path, say=said.append):
         assert said == [], "free at once"
+
+
+def test_four_on_four_cards_wait_for_none(tmp_path: Path) -> None:
+    here = [card(0, 2.0), card(1, 9.0), card(2, 11.0), card(3, 10.0)]
+    said: list[str] = []
+    with ExitStack() as stack:
+        lent = [stack.enter_context(lend_cards(1, here, tmp_path, say=said.append))[0].index for _ in here]
+    assert lent == [2, 3, 1, 0] and said == [], "the freest first, and nobody waited"
+
+
+def test_two_who_want_two_of_three_do_not_wait_for_each_other(tmp_path: Path) -> None:
+    """While too few are free none is kept: a third, who wants one, gets it."""
+    here = [card(0), card(1), card(2)]
+    with lend_cards(2, here, tmp_path) as first:
+        said: list[str] = []
+        Thread(target=lambda: _took_two(here, tmp_path, said), daemon=True).start()
+        wait_until(lambda: said, 5)
+        wait_until(lambda: _took(here[2], tmp_path), 5)
+        assert [one.index for one in first] == [0, 1]
+
+
+def _took_two(here: list[Card], folder: Path, said: list[str]) -> None:
+    with lend_cards(2, here, folder, say=said.append):
+        pass
+
+
+def _took(one: Card, folder: Path) -> bool:
+    with lend_cards(1, [one], folder):
+        return True
+
+
+def test_the_lock_outlives_exec(tmp_path: Path) -> None:
+    """The launcher of several ranks becomes torchrun: the cards stay its own."""
+    program = "import os, sys; from pathlib import Path; from persona_dagster.models.hardware import Card\n"
+    program += "from persona_dagster.training.isolation import lend_cards\n"
+    program += "with lend_cards(1, [Card(0, '', 12.0, 10.0, 'GPU-0')], Path(sys.argv[1])):\n"
+    after = "import sys, time; open(sys.argv[1] + '/became', 'w').close(); time.sleep(600)"
+    program += f"    os.execv(sys.executable, [sys.executable, '-c', {after!r}, sys.argv[1]])"
+    process = subprocess.Popen([sys.executable, "-c", program, str(tmp_path)])
+    wait_until((tmp_path / "became").exists)
+    with pytest.raises(TimeoutError):
+        FileLock(tmp_path / "persona-dagster-card-GPU-0.lock").acquire(timeout=0)
+    process.kill()
+    process.wait()
