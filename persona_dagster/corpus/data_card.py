@@ -17,14 +17,14 @@ from typing import Any
 import polars as pl
 
 from persona_dagster.corpus.funnel import Funnel, RuleCount
-from persona_dagster.corpus.privacy import DETECTORS
+from persona_dagster.corpus.privacy import KINDS
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.tables import run_sql
 
 Bars = list[tuple[str, float]]
 # Qwen and Llama 3 spend about 0.8 tokens on a Han character and 1.3 on an English word (4.5 letters).
 TOKENS_PER_HAN, LETTERS_PER_TOKEN = 0.8, 4.0
-MASKED = f"<(?:{'|'.join(kind for kind, *_ in DETECTORS)})>"
+MASKED = f"<(?:{'|'.join(KINDS)})>"
 BOARD = ("source", "board", "rows", "usable", "copies", "personal_data", "tokens")
 
 

@@ -15,6 +15,7 @@ import regex
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.corpus import privacy
+from persona_dagster.corpus.personal_data.places import CITY
 from persona_dagster.corpus.rules import load_rules
 
 # Lines that only a PTT page has: the cleaning rules know them. Of the rest, those that ordinary prose could hit
@@ -85,6 +86,11 @@ WORDS = {
     "LINE_ID": "〔帳號〕",
     "IG_ID": "〔帳號〕",
     "FB_ID": "〔帳號〕",
+    "CHAT_ID": "〔帳號〕",
+    "SITE_ID": "〔帳號〕",
+    "PASSPORT": "〔證號〕",
+    "STUDENT_ID": "〔學號〕",
+    "PLATE": "〔車牌〕",
     "ADDRESS": "〔地址〕",
     "BANK": "〔帳戶〕",
     "USER": "〔某人〕",
@@ -199,11 +205,11 @@ _HAN, _NUMBER = r"[\u4e00-\u9fff]", r"[0-9一二三四五六七八九十百段�
 _OPEN = regex.compile(
     r"(?:[!-~０-９Ａ-Ｚａ-ｚ＠．]|(?<=[0-9)])[ \-]{1,2}(?=[0-9(#]|\Z)|(?<=[A-Za-z0-9]) (?=[@(\[]|\Z)){1,120}\Z"
     r"|[零〇一二三四五六七八九0-9]{1,12}\Z"
-    rf"|{privacy.CITY} ?(?:{_HAN}{{1,3}}[區鄉鎮市] ?)?(?:{_HAN}{{1,3}}[里村] ?)?{_HAN}{{0,6}}{_NUMBER}{{0,30}}\Z"
+    rf"|{CITY} ?(?:{_HAN}{{1,3}}[區鄉鎮市] ?)?(?:{_HAN}{{1,3}}[里村] ?)?{_HAN}{{0,6}}{_NUMBER}{{0,30}}\Z"
     rf"|(?:路|街|大道|巷){_NUMBER}{{0,30}}\Z|[台臺新桃高基嘉苗彰南雲屏宜花澎金連馬大]\Z"
 )
 _PLACEHOLDER = regex.compile(rf"<({'|'.join(WORDS)})>")  # what masked training text taught the model to say
-_STREET = regex.compile(rf"{privacy.CITY}|路|街|大道|巷")
+_STREET = regex.compile(rf"{CITY}|路|街|大道|巷")
 _AHEAD = 8  # characters after a match that may still speak against it (a unit, 號出口)
 _BEHIND = 120  # characters before it that may speak for or against it
 

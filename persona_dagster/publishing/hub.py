@@ -19,6 +19,7 @@ from typing import Any
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.corpus import privacy
+from persona_dagster.corpus.personal_data import second_look
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.models.adapter import replacing, write_json
 from persona_dagster.publishing.exports import Export, find_export
@@ -320,6 +321,8 @@ def _guard(folder: Path) -> None:
             start, _, kind = found[0]
             line = text.count("\n", 0, start) + 1
             raise ReleaseError(f"{path.name}, line {line}: holds what looks like personal data ({kind})")
+        if kind := next(second_look.identifiers(text), ""):
+            raise ReleaseError(f"{path.name}: a second detector finds what looks like personal data ({kind}) in it")
         if home != "/" and f"{home}/" in text:
             raise ReleaseError(f"{path.name}: names a path of this machine under {home}")
 

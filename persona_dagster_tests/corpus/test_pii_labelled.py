@@ -24,6 +24,7 @@ FLOORS = {
     "bank_account": 0.9,
     "address": 0.9,
 }
+NAMED_ELSEWHERE = {"PLATE", "STUDENT_ID"}  # look-alikes of other kinds that have become kinds of their own
 
 
 def of_kind(kind: str) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
@@ -54,8 +55,8 @@ def test_precision_and_recall(kind: str) -> None:
             missed.append(f"{row['text']!r} -> {masked!r}")
     wrong = []
     for row in look_alikes:
-        masked, _ = privacy.mask(row["text"])
-        if masked != row["text"]:
+        masked, found = privacy.mask(row["text"])
+        if set(found) - NAMED_ELSEWHERE:  # a plate is no national id, and personal all the same
             wrong.append(f"{row['text']!r} -> {masked!r}")
     found = len(positives) - len(missed)
     recall = found / len(positives)

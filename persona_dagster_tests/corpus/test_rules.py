@@ -169,13 +169,15 @@ def test_a_rule_outside_the_dialect_is_refused():
 
 def test_the_version_is_stable_and_follows_the_rules(monkeypatch, tmp_path):
     assert rules_version() == rules_version()
-    (tmp_path / "sql").mkdir()
+    here = tmp_path / "corpus"
     for name in ("rules.yaml", *rules.CODE):
-        (tmp_path / name).write_bytes((rules.HERE / name).read_bytes())
+        copied = (here / name).resolve()
+        copied.parent.mkdir(parents=True, exist_ok=True)
+        copied.write_bytes((rules.HERE / name).read_bytes())
     before = rules_version()
-    monkeypatch.setattr(rules, "HERE", tmp_path)
+    monkeypatch.setattr(rules, "HERE", here)
     assert rules_version() == before
-    (tmp_path / "rules.yaml").write_bytes(b"[]")
+    (here / "rules.yaml").write_bytes(b"[]")
     assert rules_version() != before
 
 

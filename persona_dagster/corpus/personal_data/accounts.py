@@ -1,0 +1,265 @@
+"""Accounts on messengers and sites: LINE, WeChat, Telegram, Instagram, Facebook and others, and PTT's own users.
+
+Three ways lead to an account: a name and a sign ("IG: x"), a name and something that looks like one ("我的ig x.y"),
+and a link. All texts here are normalised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property
+
+from persona_dagster.corpus.common_words import NOT_A_NAME
+
+Span = tuple[int, int]
+
+HANDLE = r"(?P<handle>@?[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}(?:#[0-9]{4})?)"
+SUFFIX = r"(?:的|官方帳號|官方|私訊|🆔)?"
+# "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
+NAMED = (
+    r"(?:[ ]?(?:id|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|叫做?)?[ ]{0,2}"
+    r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?=@))"
+)
+# After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
+LOOSE = r"[ 的是為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一樣id]{0,8}"
+LOOKS = (
+    r"(?P<other>@?(?=[A-Za-z0-9.\-]{0,29}[0-9._])(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}"
+    r"(?:#[0-9]{4})?)"
+)
+FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
+
+
+@dataclass(frozen=True)
+class Site:
+    """`latin`, `han`: its names, alternatives of a pattern. `numeric`: its accounts may be plain numbers after a sign.
+    `keys`: one of them stands, in small letters and without spaces, in every text that names it; its names by default.
+    """
+
+    kind: str
+    latin: str = r"(?!)"
+    han: str = r"(?!)"
+    mode: str = FREE
+    numeric: bool = False
+    keys: tuple[str, ...] = ()
+
+    @cached_property
+    def pattern(self) -> re.Pattern[str]:
+        # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
+        name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9])|{self.han})"
+        loose = "" if self.mode == SIGNED else rf"|{LOOSE}{LOOKS}"
+        return re.compile(rf"{name}[ ]?{SUFFIX}[ ]?(?:{NAMED}{HANDLE}{loose})", re.IGNORECASE)
+
+    def in_(self, small: str) -> bool:
+        return any(key in small for key in self.keys or (*self.latin.split("|"), *self.han.split("|")))
+
+
+LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
+SITES = (
+    Site(
+        LINE,
+        r"l ?[i!1|] ?n ?e",
+        r"賴{1,2}|ㄌㄞˋ?|拉印|加萊|綠色軟體|綠色通訊(?:軟體)?|(?<![大變])小綠(?!人|燈|豆|葉)",
+        keys=("line", "l!ne", "l1ne", "l|ne", "賴", "ㄌㄞ", "拉印", "加萊", "綠"),
+    ),
+    Site(LINE, han="萊", mode=SIGNED),
+    Site("IG_ID", "ig|instagram|insta", "哀居|愛居|艾居|愛寄"),
+    Site("FB_ID", "fb|facebook", "臉書|非死不可"),
+    Site(
+        CHAT,
+        r"we ?chat|weixin|vx|wx|v信",
+        r"[微薇葳] ?信|(?<![A-Za-z0-9])\+ ?v(?![0-9])(?:信|我)?|(?<![A-Za-z])v信",
+        numeric=True,
+        keys=("wechat", "weixin", "vx", "wx", "信", "+v"),
+    ),
+    Site(CHAT, "telegram|tg|tele", "電報|紙飛機"),
+    Site(CHAT, han="飛機", mode=SIGNED),
+    Site(CHAT, "discord|dc"),
+    Site(CHAT, "whats ?app|kakao ?(?:talk)?|viber|signal|skype", keys=("whats", "kakao", "viber", "signal", "skype")),
+    Site(
+        SITE,
+        "threads|twitter|tiktok|plurk|snapchat|tinder|bumble|pixiv|twitch|weibo|onlyfans",
+        "推特|抖音|噗浪|微博|串文",
+    ),
+    Site(
+        SITE,
+        "steam|github|youtube|yt|xhs|switch|psn|xbox|ptt|dcard",
+        "脆|小紅書|小红书|蝦皮|露天|卡稱|旋轉|頻道",
+        SIGNED,
+        numeric=True,
+    ),
+)
+NUMERIC_QQ = re.compile(
+    r"(?:加 ?qq|(?<![A-Za-z])qq ?(?:[號号]|[:=]|id))[ :=]{0,3}(?P<handle>[1-9][0-9]{4,10})(?![0-9])", re.IGNORECASE
+)
+SKYPE = re.compile(r"(?<![A-Za-z0-9])(?P<handle>live:[A-Za-z0-9._\-]{3,32})", re.IGNORECASE)
+TAGGED = re.compile(  # Discord's old names
+    r"(?<![A-Za-z0-9#])(?P<handle>(?=[0-9_.]{0,31}[A-Za-z])[A-Za-z0-9_.]{3,32}#[0-9]{4})(?![0-9A-Za-z])"
+)
+GLUED = re.compile(  # 加linemei88
+    r"(?:加|\+|私|我的?) ?(?P<name>line|ig|fb|vx|wx|tg|dc)(?:id)?"
+    r"(?P<handle>(?=[A-Za-z._]{0,31}[0-9])[A-Za-z][A-Za-z0-9._\-]{3,31})",
+    re.IGNORECASE,
+)
+GLUED_KINDS = {"line": LINE, "ig": "IG_ID", "fb": "FB_ID"}
+HAN_AT = re.compile(
+    r"(?:微博|weibo|小紅書|抖音|噗浪)[ :]{0,3}(?P<handle>@[\u4e00-\u9fffA-Za-z0-9_\-]{2,20})", re.IGNORECASE
+)
+
+# A name holds no word of a sentence: 臉書名字她看得到是Lo and 臉書搜尋或LINE掃描 name nobody.
+FB_NAME = re.compile(
+    r"(?<![A-Za-z<])(?:fb|facebook|臉書)(?:(?:搜尋|搜(?!尋))[: ]?(?!功能|結果|不到|紀錄|引擎|欄)"
+    r"|(?:名字|名稱|暱稱)(?:(?:是|叫做?|為|[: ]){1,2}|(?=[A-Za-z])))"
+    r"(?P<handle>(?:(?![她我他你妳您它們看是有得到或及和與請可會]|的粉)[\u4e00-\u9fffA-Za-z]){2,16}?"
+    r"(?: [A-Z][a-z]{1,12})?)(?=就|[，,。！!？?、\s)]|$)",
+    re.IGNORECASE,
+)
+FB_PERSON = re.compile(
+    r"(?:(?<![A-Za-z<])(?i:fb|facebook)|臉書) ?: ?(?P<handle>[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15}){1,2})(?![A-Za-z])"
+)
+
+LINKS = (
+    (LINE, r"line\.me/(?:r/)?ti/[pg]2?/|page\.line\.me/|lin\.ee/"),
+    ("IG_ID", r"instagram\.com/(?:stories/)?|instagr\.am/"),
+    (
+        "FB_ID",
+        r"(?:facebook|fb)\.(?:com|me)/(?:profile\.php\?id=|people/[^/\s]{1,60}/|[^\s]{0,80}?[?&](?:story_)?(?:fb)?id=)?"
+        r"|m\.me/",
+    ),
+    (
+        CHAT,
+        r"(?:t|telegram)\.me/|wa\.me/|api\.whatsapp\.com/send\?phone=|discord\.gg/"
+        r"|discord(?:app)?\.com/(?:users|invite)/",
+    ),
+    (
+        SITE,
+        r"threads\.(?:net|com)/(?=@)|tiktok\.com/(?=@)|dcard\.tw/(?=@)|medium\.com/(?=@)"
+        r"|youtube\.com/(?:(?=@)|c/|user/|channel/)",
+    ),
+    (
+        SITE,
+        r"(?:twitter|x)\.com/|plurk\.com/|steamcommunity\.com/(?:id|profiles)/|linkedin\.com/in/|weibo\.com/(?:u/)?"
+        r"|shopee\.tw/(?:shop/)?",
+    ),
+    (SITE, r"github\.com/(?=[^/\s]{1,40}(?:[^/A-Za-z0-9\-]|$))"),
+)
+LINK_KEYS = (
+    "line.me", "lin.ee", "instagr", "facebook", "fb.", "m.me", "t.me", "wa.me", "whatsapp", "telegram", "discord",
+    "threads.", "tiktok", "dcard.tw", "medium.com", "youtube.com", "twitter", "x.com", "plurk", "steamcommunity",
+    "linkedin", "weibo", "shopee", "github",
+)  # fmt: skip
+LINK = re.compile(
+    r"(?<![A-Za-z0-9\-.])(?:(?:www|m|mobile|zh-tw|business|web|l)\.)?(?:"
+    + "|".join(f"(?P<link{number}>{hosts})" for number, (_, hosts) in enumerate(LINKS))
+    + r")(?P<handle>[~@%+A-Za-z0-9_.\-]{3,60})(?!/?[A-Za-z0-9_%~+\-])",
+    re.IGNORECASE,
+)
+# The same where a path goes on behind the handle, for sites where that is still somebody's page.
+DEEP_LINK = re.compile(
+    r"(?<![A-Za-z0-9\-.])(?:(?:www|m|mobile)\.)?(?:"
+    r"(?P<link4>threads\.(?:net|com)/(?=@)|tiktok\.com/(?=@)|dcard\.tw/(?=@)|medium\.com/(?=@)|youtube\.com/(?=@))"
+    r"|(?P<link1>instagram\.com/)|(?P<link2>(?:facebook|fb)\.com/)|(?P<link5>(?:twitter|x)\.com/))"
+    r"(?P<handle>[@A-Za-z0-9_.\-]{3,60})(?=/[A-Za-z0-9])",
+    re.IGNORECASE,
+)
+NOT_A_PROFILE = frozenset(
+    """
+    p reel reels tv stories explore share sharer watch groups pages events photo photo.php permalink.php story.php
+    hashtag video videos media plugins dialog profile.php pg help shop marketplace ads business tr stickershop gift
+    themeshop home search i intent login about features pricing topics settings privacy tos terms accounts direct
+    product cart buyer flash_sale mall search_user notifications messages compose joinchat addstickers s sharer.php
+    joblist jobs feed results playlist shorts embed channel user status download developer policies
+    """.split()  # noqa: SIM905
+)  # fmt: skip
+VERSION = re.compile(r"v?[0-9]+(?:[.\-][0-9]+)*[a-z]?", re.IGNORECASE)
+NOT_A_HANDLE = re.compile(
+    r"^(?:(?:points?|pay)[0-9]+$|b[0-9]{1,4}$|v[0-9]{1,3}$|ver[0-9.]|(?:iphone|ios|android|ipad|covid-?|ps|win|mate|note|s|b|m|f)[0-9]{1,4}[a-z]{0,3}$|"
+    r"[0-9.]+(?:[km]|gb?|mb?|mah|hz|fps|v|w|a|p|s|ms|px|mm|cm|kg|am|pm)$|"
+    r"pay|points?|today|shopping|music|tv|webtoon|bank|travel|taxi|game|games|id|ig|fb|line|http|https|www|com|and|the|"
+    r"call|app|bot|store|gift|up|out|in|on|of|for|is|are|or|not|with|from|live|official|messenger|beta|group)\b",
+    re.IGNORECASE,
+)
+HOST_AFTER = re.compile(r"^\.(?:com|net|tw|me|org|io|js|py|cc)(?![A-Za-z0-9])", re.IGNORECASE)
+
+
+def linked(text: str) -> Iterator[tuple[int, int, str]]:
+    """Spans with their kinds, of the handles in links to profiles."""
+    small = text.lower()
+    if not any(key in small for key in LINK_KEYS):
+        return
+    for number_of_link in (LINK, DEEP_LINK):
+        for found in number_of_link.finditer(text):
+            group = next(name for name, value in found.groupdict().items() if value is not None and name != "handle")
+            kind, handle = LINKS[int(group.removeprefix("link"))][0], found["handle"].rstrip(".-")
+            if handle.lower() not in NOT_A_PROFILE and not re.search(r"-i\.[0-9]", handle):
+                yield found.start("handle"), found.start("handle") + len(handle), kind
+
+
+def named(text: str) -> Iterator[tuple[int, int, str]]:
+    """Spans with their kinds, of handles beside a site's name."""
+    for found in GLUED.finditer(text):
+        yield *found.span("handle"), GLUED_KINDS.get(found["name"].lower(), CHAT)
+    for kind, pattern in ((CHAT, NUMERIC_QQ), (CHAT, SKYPE), (CHAT, TAGGED), (SITE, HAN_AT), ("FB_ID", FB_PERSON)):
+        for found in pattern.finditer(text):
+            yield *found.span("handle"), kind
+    small = text.lower().replace(" ", "")
+    for site in SITES:
+        if not site.in_(small):
+            continue
+        for found in site.pattern.finditer(text):
+            if span := _handle(site, found, text):
+                yield *span, site.kind
+    for found in FB_NAME.finditer(text):
+        yield *found.span("handle"), "FB_ID"
+
+
+def _handle(site: Site, found: re.Match[str], text: str) -> Span | None:
+    group = next(name for name in ("handle", "other") if found.groupdict().get(name) is not None)
+    handle = found.group(group).rstrip(".-")
+    bare = handle.lstrip("@")
+    if group == "handle" and text[found.start(group) - 1] == "/" and bare.isalpha():  # 看YT/PTT: a list of two
+        return None
+    if len(bare) < 3 or NOT_A_HANDLE.match(bare) or (bare.isdigit() and not (site.numeric and len(bare) >= 5)):
+        return None
+    if VERSION.fullmatch(bare) and not bare.isdigit():
+        return None
+    if "@" not in handle and (bare.lower() in NOT_A_NAME or HOST_AFTER.match(text[found.start(group) + len(handle) :])):
+        return None
+    if group == "other" and VERSION.fullmatch(bare):
+        return None
+    return found.start(group), found.start(group) + len(handle)
+
+
+# Where PTT prints who wrote: headers, quotes, edits, pushes. The id goes, the residue around it stays.
+USER = re.compile(
+    r"作者[: ]{0,3}(?P<header>[A-Za-z][A-Za-z0-9]{1,11}(?: ?\([^\n]{0,40}?\))?)(?= *(?:看板|站內|\n|$))"
+    r"|引述 ?《 ?(?P<quoted>[^》\n<]{1,60}?) ?》"
+    r"|※ 編輯: (?P<editor>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
+    r"|※ 轉錄者: (?P<forwarder>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
+    r"|^(?P<embed>[a-z0-9._]{3,30})(?=\n[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:\n|$))"
+    r"|^(?:推|噓|→|:) ?(?P<push>[A-Za-z][A-Za-z0-9]{1,11}) {0,12}:",
+    re.MULTILINE,
+)
+MENTION = re.compile(
+    r"(?<![A-Za-z0-9_.@/])@(?!(?:property|override|staticmethod|classmethod|media|click|import|param|return|types|app|test"
+    r"|dataclass|cache|component|keyframes|autowired|entity|bean|input|change|submit|angular|babel|vue|nestjs|deprecated)(?![A-Za-z0-9_]))"
+    r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@(/])",
+    re.IGNORECASE,
+)
+QUANTITY_NAME = re.compile(
+    r"[0-9._]*(?:p|fps|g?hz|[mckµ]?m|[gmk]b|k?w|k|[ap]m|mah|v|x|nd|st|th)?", re.IGNORECASE
+)  # 1080p@60fps
+MAIL_HOST = re.compile(
+    r"\.(?:edu|com|org|net|gov|idv|mil)(?:\.tw)?$", re.IGNORECASE
+)  # the half of an address: @gm.x.edu.tw
+
+
+def users(text: str) -> Iterator[Span]:
+    for found in USER.finditer(text):
+        group = next(name for name, value in found.groupdict().items() if value is not None)
+        yield found.span(group)
+    for found in MENTION.finditer(text):
+        name = found["name"]
+        if not MAIL_HOST.search(name) and not QUANTITY_NAME.fullmatch(name):
+            yield found.span()

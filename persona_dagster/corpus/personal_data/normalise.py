@@ -1,0 +1,84 @@
+"""One spelling of letters, digits and signs for the detectors; spans are carried back to the text as it stands.
+
+Hostile spellings are many, and each detector should know one: full width, circled and mathematical letters and digits,
+dashes of any kind, and characters that take no room are undone here, once.
+"""
+
+from __future__ import annotations
+
+import sys
+import unicodedata
+from dataclasses import dataclass
+
+
+def _ascii_twins() -> dict[int, str]:
+    """Every character that is another form of one ASCII character, by NFKC."""
+    twins = {}
+    for code in (*range(0x80, 0x3400), *range(0xFE00, 0x10000), *range(0x1D400, 0x1D800), *range(0x1F100, 0x1F190)):
+        folded = unicodedata.normalize("NFKC", chr(code))
+        if len(folded) == 1 and folded.isascii():
+            twins[code] = folded
+        elif len(folded) == 3 and folded[0] + folded[2] == "()" and folded[1].isascii():
+            twins[code] = folded[1]  # ⑴, 🄐
+    return twins
+
+
+def _of_category(*categories: str) -> list[int]:
+    return [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in categories]
+
+
+FOLD = (
+    _ascii_twins()
+    | dict.fromkeys((*_of_category("Pd"), 0x2212, 0x30FC, 0x4E36), "-")
+    | dict.fromkeys((*_of_category("Zs"), 0x09), " ")
+    | dict.fromkeys((0xB7, 0x2022, 0x2027, 0x30FB, 0x2E31), ".")
+    | {
+        0x300C: '"',
+        0x300D: '"',
+        0x3010: "[",
+        0x3011: "]",
+        0x3014: "[",
+        0x3015: "]",
+        0x2192: ":",
+        0x301C: "~",
+        0x2116: "#",
+    }
+)
+# Format characters (zero width, direction, soft hyphen) and variation selectors: nobody sees them.
+UNSEEN = frozenset(chr(code) for code in (*_of_category("Cf"), *range(0xFE00, 0xFE10), 0x34F, 0x115F, 0x1160, 0x3164))
+# 〇 and formal digits of cheques; read as digits only where a shape asks for them.
+HAN_DIGITS = {
+    ord(form): str(digit)
+    for digit, forms in enumerate(
+        ("零〇○", "一壹弌", "二貳弍", "三參叁", "四肆", "五伍", "六陸", "七柒", "八捌", "九玖")
+    )
+    for form in forms
+}
+HAN_NUMERALS = "".join(map(chr, HAN_DIGITS))
+
+
+@dataclass(frozen=True, slots=True)
+class Normalised:
+    """`text` to search in; `places`: for each of its characters the index in the original, None where all agree."""
+
+    text: str
+    places: list[int] | None
+    length: int  # of the original, in characters
+
+    def span(self, start: int, end: int) -> tuple[int, int]:
+        """The original's span for `text[start:end]`, unseen characters within it included."""
+        return (start, end) if self.places is None else (self.places[start], self.places[end - 1] + 1)
+
+
+def normalise(text: str) -> Normalised:
+    if text.isascii():
+        return Normalised(text, None, len(text))
+    if UNSEEN.isdisjoint(text):
+        return Normalised(text.translate(FOLD), None, len(text))
+    places = [place for place, character in enumerate(text) if character not in UNSEEN]
+    return Normalised("".join(text[place] for place in places).translate(FOLD), places, len(text))
+
+
+def digits_of(text: str) -> str:
+    """`text`, as long as it was, with Han digits read as digits."""
+    return text.translate(HAN_DIGITS)

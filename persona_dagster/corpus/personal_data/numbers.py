@@ -1,0 +1,250 @@
+"""Numbers that name a person: telephones, identity cards, passports, plates, students, bank accounts.
+
+Shape alone is a price or a part number as often as not: checksums (python-stdnum, the national id's own), the numbering
+plans (phonenumbers) and the words around decide. All texts here are normalised.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import phonenumbers
+from phonenumbers import PhoneNumberType
+from stdnum import iban, luhn
+
+from persona_dagster.corpus.personal_data.normalise import digits_of
+
+Span = tuple[int, int]
+
+GAP = r"[ \-.,/_~()*|]{0,2}"  # what may part the digits of one number
+MOBILE = re.compile(rf"(?<![0-9])\(?0{GAP}9(?:{GAP}[0-9]){{8}}(?![0-9])")
+YEAR_BEFORE = re.compile(r"(?:19|20)[0-9]{2}[\-./]$")
+PAIRS = re.compile(r"[0-9]{1,2}(?:[ ,\-][0-9]{1,2})+")
+PAIR_BEFORE, PAIR_AFTER = re.compile(r"[0-9][ ,\-]$"), re.compile(r"^[ ,\-][0-9]{1,2}(?![0-9])")
+TOKEN_BEFORE, TOKEN_AFTER = re.compile(r"[0-9A-Za-z]*$"), re.compile(r"^[0-9A-Za-z]*")
+
+ABROAD = re.compile(
+    r"(?<![0-9A-Za-z+])(?:\(?\+ ?|00)\(?[1-9][0-9]{0,2}\)?(?:[ \-.()/]{0,3}[0-9]){6,12}(?![0-9])"
+    r"|(?<![0-9A-Za-z.])\(?886\)?(?:[ \-.()/]{0,3}[0-9]){8,10}(?![0-9])"
+)
+LANDLINE = re.compile(
+    r"(?:(?<![0-9A-Za-z_$])|(?<=[0-9][ap]m))(?<![0-9][.\-:])\(?0[2-8](?:[- ().]{0,2}[0-9]){6,9}(?!(?!ext)[0-9A-Za-z_])",
+    re.IGNORECASE,
+)
+EXTENSION = re.compile(r"^[ ]?(?:#|分機[: ]?|ext\.? ?|轉 ?)[0-9]{1,6}", re.IGNORECASE)
+CHINA = re.compile(
+    r"(?:微 ?信|手機|電話|號碼|同號|聯[絡繫系]|联系|whatsapp|支付寶|vx|wechat)[^0-9\n]{0,8}"
+    r"(?P<number>1[3-9][0-9](?:[ \-]?[0-9]){8})(?![0-9])",
+    re.IGNORECASE,
+)
+PHONE_WORD = re.compile(
+    r"(?:電 ?話|手機|市話|專線|聯[絡繫]|連絡|洽詢?|來電|傳真|撥打?|客服|打給?|號碼"
+    r"|tel|phone|fax|mobile|call)[^0-9\n]{0,8}$",
+    re.I,
+)
+NOT_A_PHONE = re.compile(
+    r"(?:訂單|單號|編號|流水號|序號|統編|統一編號|代碼|發票|學號|料號|貨號|型號|案號|字第|條碼|帳號|帳戶|戶頭|匯款|轉帳|批號|"
+    r"ISBN|NT\$?|NTD|USD|\$|金額|(?<!預)約|文章代碼|AID|(?<![A-Za-z])sn|serial)[^0-9\n]{0,4}$|共[ :]{0,2}$",
+    re.IGNORECASE,
+)
+QUANTITY = re.compile(
+    r"^ ?(?:元|塊|円|萬|億|人|次|張(?!先生|小姐|太太|老師|同學|媽|爸)|股|筆|票|點|%|公尺|公里|mm|cm|GB|MB)",
+    re.IGNORECASE,
+)
+
+
+def phones(text: str) -> Iterator[Span]:
+    yield from _phones(text)
+    # 0919887766一直 ends at 一, which 零九一九… does not: the text as it stands comes first.
+    if (digits := digits_of(text)) != text:
+        yield from _phones(digits)
+
+
+def _phones(digits: str) -> Iterator[Span]:
+    for found in MOBILE.finditer(digits):
+        if _is_mobile(digits, *found.span()):
+            yield found.span()
+    for found in ABROAD.finditer(digits):
+        number = re.sub(r"\(0\)|\D", "", found.group())
+        number = number.removeprefix("00")
+        if _valid(f"+{number}", None) and not NOT_A_PHONE.search(_before(digits, found.start())):
+            yield found.start(), _with_extension(digits, found.end())
+    for found in LANDLINE.finditer(digits):
+        start, whole = found.span()[0], found.group()
+        # What follows a number after a space may be another one (an hour, the number of a list).
+        for spelt in (whole, *(whole[: space.start()] for space in reversed([*re.finditer(" +", whole)]))):
+            if _is_landline(digits, start, spelt):
+                yield start, _with_extension(digits, start + len(spelt))
+                break
+    for found in CHINA.finditer(digits):
+        yield found.span("number")
+
+
+def _before(text: str, start: int, length: int = 14) -> str:
+    return text[max(0, start - length) : start]
+
+
+def _with_extension(text: str, end: int) -> int:
+    found = EXTENSION.match(text[end : end + 12])
+    return end + found.end() if found else end
+
+
+def _is_mobile(text: str, start: int, end: int) -> bool:
+    before, after, spelt = _before(text, start), text[end : end + 6], text[start:end]
+    if NOT_A_PHONE.search(before) or QUANTITY.match(after) or YEAR_BEFORE.search(before):
+        return False
+    if re.fullmatch(r"[0-9]+", spelt):  # in a hash or a part number it is a part of something else
+        left, right = TOKEN_BEFORE.search(before), TOKEN_AFTER.match(after)
+        return not re.search("[0-9]", f"{left and left.group()}{right and right.group()}")
+    return not (PAIRS.fullmatch(spelt) and (PAIR_BEFORE.search(before) or PAIR_AFTER.match(after)))
+
+
+def _is_landline(text: str, start: int, spelt: str) -> bool:
+    before, after = _before(text, start), text[start + len(spelt) : start + len(spelt) + 6]
+    if NOT_A_PHONE.search(before) or QUANTITY.match(after) or not _valid(re.sub(r"\D", "", spelt), "TW"):
+        return False
+    separated = re.match(r"\(0[0-9]{1,3}\)|0[0-9]{1,3}[- )]", spelt) is not None
+    alone = before[-1:] in ("", "\n") and after[:1] in ("", "\n")  # a line of its own, below an address
+    return separated or alone or PHONE_WORD.search(before) is not None
+
+
+PERSONAL = {
+    PhoneNumberType.FIXED_LINE,
+    PhoneNumberType.MOBILE,
+    PhoneNumberType.FIXED_LINE_OR_MOBILE,
+    PhoneNumberType.VOIP,
+}
+
+
+def _valid(number: str, region: str | None) -> bool:
+    """Whether the numbering plan knows it, and not as a free or paid service: 0800 names nobody."""
+    try:
+        parsed = phonenumbers.parse(number, region)
+    except phonenumbers.NumberParseException:
+        return False
+    return phonenumbers.is_valid_number(parsed) and phonenumbers.number_type(parsed) in PERSONAL
+
+
+NATIONAL_ID = re.compile(
+    r"(?<![A-Za-z0-9_\-])(?:[A-Za-z][ \-]?[1289](?:[ \-]?[0-9]){8}|[A-Za-z][A-Da-d][0-9]{8})(?![A-Za-z0-9_])"
+)
+ID_WORD = re.compile(r"(?:身[分份]證|身證|居留證|統一證號|字號)[^A-Za-z0-9\n]{0,10}$")
+LETTER = {letter: value for value, letter in enumerate("ABCDEFGHJKLMNPQRSTUVXYWZIO", start=10)}
+
+
+def valid_national_id(code: str) -> bool:
+    """National (1, 2), new residence (8, 9) and old residence (A-D) ids: weighted sum divisible by 10."""
+    code = code.upper()
+    first = LETTER[code[0]]
+    second = LETTER[code[1]] % 10 if code[1].isalpha() else int(code[1])
+    digits = [first // 10, first % 10, second, *map(int, code[2:])]
+    return sum(d * w for d, w in zip(digits, (1, 9, 8, 7, 6, 5, 4, 3, 2, 1, 1), strict=True)) % 10 == 0
+
+
+def national_ids(text: str) -> Iterator[Span]:
+    for found in NATIONAL_ID.finditer(text):
+        code = re.sub("[ -]", "", found.group())
+        if valid_national_id(code) or ID_WORD.search(_before(text, found.start(), 20)):
+            yield found.span()
+
+
+FILLER = r"(?:號碼|證號|號|碼|編號|字號|number|num|no|id|是|為|寫|[ :#.=(/\"'\[]){0,6}"
+PASSPORT = re.compile(
+    rf"(?:護照|passport|[台臺]胞證|通行證|旅行證件?|travel document){FILLER}"
+    r"(?P<number>[A-Z]{0,2}[0-9](?:[ \-]?[0-9]){6,9})(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+DAY = re.compile(r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
+
+
+def passports(text: str) -> Iterator[Span]:
+    for found in PASSPORT.finditer(text):
+        if not DAY.fullmatch(re.sub("[ -]", "", found["number"])):
+            yield found.span("number")
+
+
+PLATE = (
+    r"(?:[A-Z]{3}[\- ]?[0-9]{4}|[0-9]{4}[\- ]?(?:[A-Z][A-Z0-9]|[0-9][A-Z])|(?:[A-Z][A-Z0-9]|[0-9][A-Z])[\- ]?[0-9]{4}"
+    r"|[A-Z]{3}-?[0-9]{3}|[0-9]{3}-?[A-Z]{3})"
+)
+NAMED_PLATE = re.compile(
+    rf"(?:車 ?牌|車 ?號|牌照|[黃紅白綠]牌|plate)(?:號碼|號|no|是|為|[ :#.=(\"'\[]){{0,5}}"
+    rf"(?P<plate>{PLATE})(?![0-9A-Za-z\-])",
+    re.IGNORECASE,
+)
+BARE_PLATE = re.compile(
+    r"(?<![A-Za-z0-9\-])(?:[A-Z]{3}-[0-9]{4}|[0-9]{4}-[A-Z][A-Z0-9]|[A-Z]{2}-[0-9]{4})(?![0-9A-Za-z\-])"
+)
+TRAFFIC = re.compile(
+    r"[那這該某前後]台|[機汽轎貨客小跑]車|休旅|小黃|計程車|逼車|違停|違規|紅燈|肇[事逃]|追撞|擦撞|超車|車主|駕駛|騎士|司機|拒載|"
+    r"併排|檢舉|行車|toyota|honda|bmw|benz|mazda|tesla|特斯拉|豐田|賓士|本田|uber|gogoro",
+    re.IGNORECASE,
+)
+PART_NUMBER = re.compile(r"(?:型號|番號|料號|貨號|編號|序號|單號|發票|代碼|顯卡|螢幕|零件|耗材)[^\n]{0,4}$")
+
+
+def plates(text: str) -> Iterator[Span]:
+    for found in NAMED_PLATE.finditer(text):
+        yield found.span("plate")
+    for found in BARE_PLATE.finditer(text):
+        around = _before(text, found.start(), 16) + "\n" + text[found.end() : found.end() + 12]
+        if TRAFFIC.search(around) and not PART_NUMBER.search(_before(text, found.start())):
+            yield found.span()
+
+
+STUDENT = re.compile(
+    r"(?:學 ?號|學生證|student ?(?:id|no|number)|員工編號|員編|工號|系級[^\n0-9]{0,8})"
+    r"(?:號碼|號|編號|姓名|no|是|為|[ :#.=(/\"'\[]){0,6}(?P<number>[A-Z]{0,2}[0-9](?:-?[0-9]){5,9})(?![0-9A-Za-z])",
+    re.IGNORECASE,
+)
+# Letter of the degree, year of entry, department, number: only where a school is spoken of.
+BARE_STUDENT = re.compile(r"(?<![A-Za-z0-9])[A-Za-z](?:0[0-9]|1[0-9])[0-9]{6}(?![A-Za-z0-9])")
+SCHOOL = re.compile(
+    r"[台臺清交成政中][大]|大學|學院|[^\n]系|系級|同學|組隊|學長|學姐|學妹|學弟|學生|助教|修課|加簽|姓名"
+)
+
+
+def student_ids(text: str) -> Iterator[Span]:
+    for found in STUDENT.finditer(text):
+        yield found.span("number")
+    for found in BARE_STUDENT.finditer(text):
+        around = _before(text, found.start()) + "\n" + text[found.end() : found.end() + 10]
+        if SCHOOL.search(around) and not PART_NUMBER.search(_before(text, found.start())):
+            yield found.span()
+
+
+BANK = re.compile(
+    r"(?<![0-9A-Za-z_.\-])(?:\(?[0-9]{3}\)?[- ]{0,2})?[0-9]{3,17}(?:[- ][0-9]{1,14}){0,4}(?![0-9A-Za-z_\-])"
+)
+# three digits of the bank, then the account
+CODE_AND_ACCOUNT = re.compile(r"\(?[0-8][0-9]{2}\)?[- ]{1,2}[0-9]{10,16}|\([0-8][0-9]{2}\)[0-9]{10,16}")
+BANK_WORD = re.compile(
+    r"(?:帳號|帳戶|戶頭|匯|轉帳|轉到|轉錯|轉入|存入|存摺|捐款|贊助|訂金|尾款|銀行|郵局|局號|分行|信用卡|卡號|account|a/c|iban"
+    r"|合作金庫|[合土台臺華彰一高]銀|台新|聯邦|星展|京城|渣打|花旗|國泰|中信|玉山|富邦|兆豐|永豐|元大|凱基|新光)[^\n]{0,18}$",
+    re.IGNORECASE,
+)
+WALLET = re.compile(r"(?:街口|全支付|悠遊付|全盈|歐付寶|支付寶|橘子支)[^0-9\n]{0,8}(?P<number>[0-9]{8,12})(?![0-9])")
+PAID_AFTER = re.compile(r"^ ?(?:匯款|轉帳|入帳)")
+NOT_A_BANK = re.compile(
+    r"(?:訂單|單號|編號|電話|手機|統編|發票|學號|序號|金額|日期|時間|共|總計|NT\$?|\$)[^0-9\n]{0,6}$", re.IGNORECASE
+)
+IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[A-Z0-9]{1,4})?(?![A-Za-z0-9])")
+
+
+def bank_accounts(text: str) -> Iterator[Span]:
+    for found in BANK.finditer(text):
+        start, end = found.span()
+        digits = re.sub(r"\D", "", found.group())
+        before = _before(text, start, 28)
+        if not 10 <= len(digits) <= 19 or NOT_A_BANK.search(before[-14:]) or QUANTITY.match(text[end : end + 4]):
+            continue
+        card = len(digits) in (15, 16) and digits[0] in "3456" and luhn.is_valid(digits)
+        named = BANK_WORD.search(before) or PAID_AFTER.match(text[end : end + 4])
+        if card or named or CODE_AND_ACCOUNT.fullmatch(found.group()):
+            yield start, end
+    for found in IBAN.finditer(text):
+        if iban.is_valid(found.group()):
+            yield found.span()
+    for found in WALLET.finditer(text):
+        yield found.span("number")

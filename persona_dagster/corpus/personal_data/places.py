@@ -1,0 +1,116 @@
+"""Where somebody is reached: e-mail, network and street addresses. All texts here are normalised."""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Iterator
+
+Span = tuple[int, int]
+
+LOCAL = r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9](?:[A-Za-z0-9._%+\-]{0,62}[A-Za-z0-9_+\-])?"
+HOST = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
+TLD = r"(?:com|net|org|edu|gov|idv|mil|io|me|tw|hk|cn|jp|kr|sg|us|uk|de|cc|co|info|app|dev|ai|tv)"
+PROVIDER = r"(?:gmail|googlemail|yahoo|ymail|hotmail|outlook|live|livemail|icloud|msn|proton|pchome|kimo|qq|163|126)"
+BRACKETED_AT = r"[ ]?(?:[(\[{<*#_~\-] ?(?:at|@|a|小?老鼠) ?[)\]}>*#_~\-])[ ]?"
+SPELT_AT = r"(?: at |[ ]?小老鼠[ ]?)"
+SPELT_DOT = r"(?: ?[(\[{] ?(?:dot|點|\.) ?[)\]}] ?| dot | ?點 ?)"
+DOT = rf"(?:\.| \. |{SPELT_DOT})"
+
+EMAIL = re.compile(
+    rf"{LOCAL} ?@ ?(?:{HOST}(?:\.| ?\. |{SPELT_DOT})){{1,6}}[A-Za-z]{{2,24}}(?![A-Za-z0-9\-])"
+    # a stop or a comma where the dot should be: only before what ends a host
+    rf"|{LOCAL} ?@ ?{HOST}(?:[.,。·]{HOST}){{0,3}}[,。]{TLD}(?![A-Za-z0-9])"
+    # spelt out against harvesters: both signs spelt, or the first one in brackets
+    rf"|{LOCAL}{BRACKETED_AT}{HOST}(?:{DOT}{HOST}){{1,4}}(?![A-Za-z0-9])"
+    rf"|{LOCAL}{SPELT_AT}{HOST}(?:{SPELT_DOT}{HOST}){{0,2}}{SPELT_DOT}{TLD}(?![A-Za-z0-9])"
+    rf"|{LOCAL}[ ]?小老鼠[ ]?{HOST}(?:\.{HOST}){{1,3}}(?![A-Za-z0-9])"
+    # any sign before a host that only has mail on it
+    rf"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9.%+\-]{{0,40}}?(?:_?at_|[ ]?[^\sA-Za-z0-9._:,。，、/+\-]{{1,2}}[ ]?)"
+    rf"{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
+    r"|[\u4e00-\u9fffA-Za-z0-9]{1,16}@[\u4e00-\u9fffA-Za-z0-9\-]{1,30}\.(?:[台臺]灣|公司|中國|香港|集团|集團)"
+    r"|\[email[ ]protected\]",
+    re.IGNORECASE,
+)
+# Half an address, where the provider's name stands for the rest.
+MAILBOX = re.compile(
+    r"(?<![A-Za-z0-9@.])(?:g-?mail|hotmail|outlook|icloud|信箱|e-?mail)(?:帳號|信箱|地址)?(?: ?[:=是為] ?| )"
+    r"(?P<local>(?=[A-Za-z._\-]{0,40}[0-9])(?=[0-9._\-]{0,40}[A-Za-z])[A-Za-z0-9][A-Za-z0-9._\-]{4,40})(?![A-Za-z0-9@])",
+    re.IGNORECASE,
+)
+SERVICE = re.compile(r"git@|noreply@", re.IGNORECASE)
+
+
+def emails(text: str) -> Iterator[Span]:
+    for found in EMAIL.finditer(text):
+        if not SERVICE.match(found.group()):
+            yield found.span()
+    for found in MAILBOX.finditer(text):
+        yield found.span("local")
+
+
+POINT = r"(?:\.|\[\.\]|\(\.\))"
+IPV4 = re.compile(
+    rf"(?:(?<![0-9A-Za-z_.\-/])|(?<=[iI][pP])|(?<=://))(?:[0-9]{{1,3}}{POINT}){{3}}[0-9]{{1,3}}(?![0-9a-z_]|\.[0-9])"
+)
+# A crawler that dropped the space between a push's address and its date: 114.25.91.24710/01 12:26
+GLUED_IPV4 = re.compile(r"(?:(?<![0-9.])|(?<=:[0-9]{2}))(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=[0-9]{2}/[0-9]{2})")
+IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
+VERSION_BEFORE = re.compile(
+    r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|更新(?:到|至|為)?|"
+    r"升級?(?:到|至|為)|章節?|第|§|ios|android|app|release|rev\.?|SDK|bios|條|節|圖|表|式|日期)[ :=]{0,3}$",
+    re.IGNORECASE,
+)
+VERSION_AFTER = re.compile(r"^ ?(?:版|節|章|條|小節|更新|beta|release)", re.IGNORECASE)
+
+
+def addresses_of_machines(text: str) -> Iterator[Span]:
+    for found in IPV4.finditer(text):
+        start, end = found.span()
+        parts = re.findall("[0-9]+", found.group())
+        plain = all(int(part) <= 255 and part == str(int(part)) for part in parts)
+        if (
+            plain
+            and not VERSION_BEFORE.search(text[max(0, start - 14) : start])
+            and not VERSION_AFTER.match(text[end : end + 8])
+        ):
+            yield start, end
+    for found in GLUED_IPV4.finditer(text):
+        yield found.span()
+    for found in IPV6.finditer(text):
+        candidate = found.group()
+        if not any(c.isdigit() for c in candidate) or len(candidate) < 6:
+            continue
+        try:
+            ipaddress.IPv6Address(candidate)
+        except ValueError:
+            continue
+        yield found.span()
+
+
+HAN = r"[\u4e00-\u9fff]"
+NUMBER = r"[0-9一二三四五六七八九十百]{1,5}"
+CITY = (
+    r"(?:[台臺][北中南東]|新北|桃園|高雄|基隆|新竹|嘉義|苗栗|彰化|南投|雲林|屏東|宜蘭|花蓮|澎湖|金門|連江|馬祖)[市縣]?"
+)
+# The part from the road on is searched; what stands before it is read backwards.
+ROAD_ON = re.compile(
+    rf"(?:路|街|大道|巷)(?: ?{NUMBER} ?段)?(?: ?{NUMBER} ?巷)?(?: ?{NUMBER} ?弄)?"
+    rf" ?{NUMBER}(?:[-之~、]{NUMBER})? ?[號号]"
+    rf"(?:[之\-]{NUMBER})?(?: ?[Bb]?{NUMBER} ?(?:樓|[Ff](?![A-Za-z])))?(?:[之\-]{NUMBER}(?![0-9]))?(?: ?{NUMBER}室)?"
+)
+UP_TO_ROAD = re.compile(
+    rf"(?:(?:[0-9]{{3,6}} ?)?{CITY} ?)?(?:{HAN}{{1,3}}[區鄉鎮市] ?)?(?:{HAN}{{1,3}}[里村] ?)?(?:{NUMBER}鄰 ?)?"
+    rf"{HAN}{{1,5}}$"
+)
+NOT_AN_ADDRESS = re.compile(r"^ ?(?:出口|公車|線|月台|高速|省道|國道|機|球|水門|隊|選手|店長|客)")
+
+
+def addresses(text: str) -> Iterator[Span]:
+    position = 0
+    for found in ROAD_ON.finditer(text):
+        window = max(position, found.start() - 30)
+        before = UP_TO_ROAD.search(text[window : found.start()])
+        if before and not NOT_AN_ADDRESS.match(text[found.end() : found.end() + 6]):
+            yield window + before.start(), found.end()
+            position = found.end()
