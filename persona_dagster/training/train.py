@@ -287,11 +287,15 @@ def _planned(job: TrainJob, plan: Plan, rows: Rows, seconds: float) -> str:
 
 @contextmanager
 def _signals_stop(session: Session) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for a checkpoint at the end of the step; a second one ends at once, as usual."""
+    """SIGINT and SIGTERM ask for a checkpoint at the end of the step; a second SIGINT ends at once, as usual.
+
+    SIGTERM may come twice, from Slurm and from torchrun, and means no more than once.
+    """
 
     def stop(number: int, _: Any) -> None:
         session.interrupted = True
-        signal.signal(number, signal.default_int_handler)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
