@@ -57,7 +57,7 @@ class Training(Config):
     gradient_checkpointing: bool = True
     chunked_loss: bool = False  # logits a chunk at a time: small cards
     seed: int = 3407
-    eval_rows: int = Field(64, ge=1)  # test rows looked at while training
+    eval_rows: int = Field(64, ge=1)  # validation rows looked at while training
     eval_every: int = Field(10, ge=1)  # steps
     log_every: int = Field(1, ge=1)
     save_every: int = Field(50, ge=1)

@@ -1,5 +1,5 @@
-"""Writes a mix: train.jsonl, test.jsonl, provenance.parquet, manifest.json and the data card, in a folder named
-by content; then `latest` moves.
+"""Writes a mix: train, validation and test JSONL, provenance.parquet, manifest.json and the data card, in a folder
+named by content; then `latest` moves.
 
 Text streams through in chunks: rows go to buckets by their place, each bucket is sorted and appended. Memory
 is bounded by a chunk and a bucket, whatever the mix's size, and the bytes depend on neither.
@@ -115,7 +115,7 @@ def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Person
     rows = plan.rows
     digests: list[str] = []
     files, chars = {}, {}
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
         part = rows.filter(pl.col("split") == split)
         files[f"{split}.jsonl"], chars[split] = _write_rows(
@@ -265,11 +265,11 @@ def _write_provenance(rows: pl.DataFrame, path: Path) -> dict[str, Any]:
 
 
 def _proof(dialogues: pl.LazyFrame, rows: pl.DataFrame, recipe: Recipe) -> float:
-    """How near the written train rows come to the written test rows, each in the text that was written."""
+    """How near the written train rows come to the written validation and test rows, in the text that was written."""
     said = []
-    for split in ("test", "train"):
-        text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
-        pairs = rows.lazy().filter(pl.col("split") == split).select("pair_id").unique()
+    for learnt in (False, True):
+        text = "messages_raw" if learnt and recipe.mix.text == "raw" else "messages"
+        pairs = rows.lazy().filter((pl.col("split") == "train") == learnt).select("pair_id").unique()
         kept = dialogues.select("pair_id", messages=text).join(pairs, on="pair_id", how="semi").collect()
         if kept.is_empty():
             return 0.0
@@ -315,14 +315,19 @@ def drop_rows(mix: Path, row_ids: set[str], personas: Personas) -> MixManifest |
     return made
 
 
+def _file_rows(path: Path) -> list[bytes]:
+    """The rows of a mix file; none where the mix is older than its kind (validation came with 0.2)."""
+    return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
+
+
 def _filtered(old: MixManifest, rows: pl.DataFrame, row_ids: set[str], personas: Personas, fresh: Path) -> MixManifest:
     digests: list[str] = []
     files: dict[str, dict[str, Any]] = {}
     chars: dict[str, int] = {}
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         kept = [
             (line, row)
-            for line in (old.folder / f"{split}.jsonl").read_bytes().splitlines(keepends=True)
+            for line in _file_rows(old.folder / f"{split}.jsonl")
             if (row := orjson.loads(line))["row_id"] not in row_ids
         ]
         for line, row in kept:

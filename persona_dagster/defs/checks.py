@@ -108,20 +108,19 @@ def _mix_is_whole(project: ProjectResource) -> dg.AssetChecksDefinition:
         asset="mix",
         blocking=True,
         partitions_def=RECIPE_PARTITIONS,
-        description="Train and test rows exist, no dialogue stands in both, and every row has its provenance.",
+        description="Train, validation and test have rows, no dialogue stands in two, every row has its provenance.",
     )
     def mix_is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
         folder = latest(project.mixes(context.partition_key))
         provenance = pl.read_parquet(folder / "provenance.parquet")
-        train, test = (provenance.filter(pl.col("split") == side) for side in ("train", "test"))
-        both = set(train["pair_id"]) & set(test["pair_id"])
-        rows = sum(1 for name in ("train", "test") for _ in (folder / f"{name}.jsonl").open("rb"))
+        counts = {side: provenance.filter(pl.col("split") == side).height for side in ("train", "validation", "test")}
+        torn = provenance.group_by("pair_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
+        rows = sum(1 for name in counts for _ in (folder / f"{name}.jsonl").open("rb"))
         return dg.AssetCheckResult(
-            passed=bool(train.height and test.height and not both and rows == provenance.height),
+            passed=all(counts.values()) and torn == 0 and rows == provenance.height,
             metadata={
-                "train": train.height,
-                "test": test.height,
-                "in_both": len(both),
+                **counts,
+                "on_two_sides": torn,
                 "rows_without_origin": rows - provenance.height,
             },
         )

@@ -31,7 +31,7 @@ class JobError(ValueError):
 class TrainJob(Config):
     """The input of `python -m persona_dagster.training.train JOB.json`.
 
-    `mix_dir` holds train.jsonl, test.jsonl and manifest.json. `out_dir` is the recipe's own folder, in which
+    `mix_dir` holds train.jsonl, validation.jsonl and manifest.json. `out_dir` is the recipe's own folder, in which
     the adapter is published as `<digest>/`, with the file `latest` naming it. `checkpoints_dir` is the recipe's
     own too. `extras` is copied to the run card.
     """
@@ -66,7 +66,7 @@ def mix_digest(mix_dir: Path) -> str:
         digest = json.loads(manifest.read_text(encoding="utf-8")).get("digest")
         if digest:
             return str(digest)
-    files = [mix_dir / name for name in ("train.jsonl", "test.jsonl")]
+    files = [mix_dir / name for name in ("train.jsonl", "validation.jsonl")]
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise JobError(f"{mix_dir}: no {' and no '.join(missing)}; materialise the mix of this recipe first")

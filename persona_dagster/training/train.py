@@ -112,9 +112,9 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     _seed(recipe.training.seed)
     model, tokenizer = backend.load(recipe, job.models_dir)
     train_rows = read_rows(job.mix_dir, "train", tokenizer, recipe.training.max_length)
-    test_rows = read_rows(job.mix_dir, "test", tokenizer, recipe.training.max_length)
+    held_rows = read_rows(job.mix_dir, "validation", tokenizer, recipe.training.max_length)
     check_rows(recipe, train_rows, "train")
-    check_rows(recipe, test_rows, "test")
+    check_rows(recipe, held_rows, "validation")
     plan = make_plan(recipe, train_rows.lengths, [row.pair_id for row in train_rows.rows])
     reporter.line(_planned(job, plan, train_rows, time.monotonic() - started))
 
@@ -130,9 +130,9 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
             log=log,
             watch=Watch(recipe.healthy_loss.get(recipe.base.model)),
             gauges=gauges,
-            eval_rows=choose(test_rows.rows, recipe.training.eval_rows),
+            eval_rows=choose(held_rows.rows, recipe.training.eval_rows),
             pad_token_id=tokenizer.pad_token_id,
-            sample=sampler(choose(test_rows.rows, _SAMPLES), tokenizer, partial(backend.resume, recipe))
+            sample=sampler(choose(held_rows.rows, _SAMPLES), tokenizer, partial(backend.resume, recipe))
             if recipe.training.sample_every
             else None,
         )
@@ -164,8 +164,8 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
         rows = {
             "train": [row.row_id for row in train_rows.rows],
             "eval": [row.row_id for row in session.eval_rows],
-            "dropped": [*train_rows.dropped, *test_rows.dropped],
-            "cut": [*train_rows.cut, *test_rows.cut],
+            "dropped": [*train_rows.dropped, *held_rows.dropped],
+            "cut": [*train_rows.cut, *held_rows.cut],
         }
         _publish(session, trainer.model, tokenizer, rows, {"plan": plan.as_dict(), **results})
     return job.out_dir / adapter_digest(job)

@@ -53,12 +53,12 @@ def write(frame: pl.DataFrame, split: pl.DataFrame, folder: Path, name: str = "p
 
 def test_what_is_written_is_what_the_manifest_says(frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path) -> None:
     manifest = write(frame, split, tmp_path, replay_share=0.05)
-    train, test = (rows(manifest.folder / f"{side}.jsonl") for side in ("train", "test"))
+    train, held, test = (rows(manifest.folder / f"{side}.jsonl") for side in ("train", "validation", "test"))
     assert (len(train), len(test)) == (manifest.train_rows, manifest.test_rows)
     assert {row["persona"] for row in test} == set(SIZES)
     provenance = pl.read_parquet(manifest.folder / "provenance.parquet")
     assert provenance.schema == PROVENANCE_SCHEMA
-    assert sorted(provenance["row_id"]) == sorted(row["row_id"] for row in train + test)
+    assert sorted(provenance["row_id"]) == sorted(row["row_id"] for row in train + held + test)
     for name, facts in manifest.files.items():
         assert hashlib.sha256((manifest.folder / name).read_bytes()).hexdigest() == facts["sha256"]
     assert manifest == read_manifest(latest_mix(tmp_path))
@@ -327,6 +327,6 @@ def test_the_folder_loads_with_datasets(frame: pl.DataFrame, split: pl.DataFrame
     datasets = pytest.importorskip("datasets")
     manifest = write(frame, split, tmp_path / "mix", max_train_rows=20, max_test_rows=8)
     loaded = datasets.load_dataset(str(manifest.folder), cache_dir=str(tmp_path / "cache"))
-    assert set(loaded) == {"train", "test"}
+    assert set(loaded) == {"train", "validation", "test"}
     assert loaded["train"].num_rows == 20 and loaded["test"].num_rows == 8
     assert set(loaded["train"].column_names) == {"row_id", "persona", "messages"}

@@ -119,8 +119,9 @@ def test_the_mix_is_whole_without_the_rows(home: tuple[Settings, MixManifest]) -
     now = read_manifest(latest_mix(settings.mix_dir / "persona_v2"))
     gone = mix.train_rows + mix.test_rows - now.train_rows - now.test_rows
     assert gone == len(report.pairs) == 4 and not mix.folder.exists()
-    lines = [(now.folder / f"{side}.jsonl").read_bytes().splitlines() for side in ("train", "test")]
-    assert [len(found) for found in lines] == [now.train_rows, now.test_rows]
+    sides = ("train", "test", "validation")
+    lines = [(now.folder / f"{side}.jsonl").read_bytes().splitlines() for side in sides]
+    assert [len(found) for found in lines[:2]] == [now.train_rows, now.test_rows]
     rows = pl.read_parquet(now.folder / "provenance.parquet")
     assert sorted(rows["row_id"]) == sorted(orjson.loads(line)["row_id"] for side in lines for line in side)
     assert now.digest == now.folder.name and "forgotten" in now.warnings[-1]
