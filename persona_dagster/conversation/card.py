@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from persona_dagster.artifacts import MixManifest
 from persona_dagster.config.personas import Personas
-from persona_dagster.conversation.manifest import MixManifest
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 
@@ -23,6 +23,18 @@ def write_card(manifest: MixManifest, personas: Personas, folder: Path) -> None:
     facts = _facts(manifest)
     (folder / "data_card.md").write_text(_markdown(manifest, facts, tables), encoding="utf-8")
     (folder / "data_card.html").write_text(_html(manifest, facts, tables), encoding="utf-8")
+
+
+def weights_markdown(manifest: MixManifest) -> str:
+    unit = manifest.config["mix"].get("unit", "rows")
+    head = ["persona", "dialogues", "asked", "feasible", "reached", "copies", "effective epochs", ""]
+    top = [f"Shares of {unit}.", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [
+        f"| {w['persona']} | {w['dialogues']} | {w['asked']:.1%} | {w['feasible']:.1%} | {w['reached']:.1%} "
+        f"| {w['rows'] / w['dialogues']:.2f} | {w['effective_epochs']:.1f} | {w['note']} |"
+        for w in manifest.weights
+    ]
+    return "\n".join([*top, *lines])
 
 
 def _facts(manifest: MixManifest) -> list[str]:

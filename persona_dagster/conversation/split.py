@@ -6,7 +6,6 @@ the ledger holds stays: a row that was in test stays in test; a new row that tie
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from persona_dagster.artifacts import writing
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation.leaks import largest_jaccard, near_duplicates, spoken
 from persona_dagster.digest import keyed_hash
@@ -217,10 +217,5 @@ def read_ledger(path: Path) -> pl.DataFrame | None:
 
 def write_ledger(ledger: pl.DataFrame, path: Path) -> None:
     """Puts the ledger in place at once: the old one stays until the new one is on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
-        ledger.write_parquet(file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    with writing(path) as fresh:
+        ledger.write_parquet(fresh)

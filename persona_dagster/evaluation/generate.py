@@ -17,12 +17,12 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from persona_dagster.artifacts import Versions, write_json
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
 from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, part, read_rows, stratified
-from persona_dagster.models.adapter import point_latest, replacing
 from persona_dagster.models.base_model import attend_forward_only, load_base
 from persona_dagster.models.chat_format import prompt_text
 from persona_dagster.records import GENERATION_SCHEMA
@@ -62,8 +62,11 @@ def _folder_digest(folder: Path, names: tuple[str, ...]) -> str:
 
 def find_generations(job: GenerateJob) -> Path | None:
     """The folder of these very generations, if they are there."""
-    folder = job.out_dir / generation_digest(job)
-    return folder if (folder / "generations.parquet").is_file() else None
+    return generations(job).find(generation_digest(job))
+
+
+def generations(job: GenerateJob) -> Versions:
+    return Versions(job.out_dir, "generations.parquet")
 
 
 def generate(job: GenerateJob, reporter: Reporter) -> Path:
@@ -75,7 +78,7 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
     target = job.out_dir / digest
     if (found := find_generations(job)) is not None:
         reporter.line(f"generations {digest[:12]} are there already: nothing asked")
-        point_latest(found)
+        generations(job).point(digest)
         return found
     train, test = read_rows(job.mix_dir / "train.jsonl"), read_rows(job.mix_dir / "test.jsonl")
     started = time.perf_counter()
@@ -93,11 +96,10 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
         "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    with replacing(target) as staging:
+    with generations(job).publishing(digest) as staging:
         answers.write_parquet(staging / "generations.parquet")
         scored.write_parquet(staging / "likelihoods.parquet")
-        (staging / "settings.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")
-    point_latest(target)
+        write_json(staging / "settings.json", settings)
     partial.unlink(missing_ok=True)
     return target
 
@@ -267,7 +269,7 @@ def score_all(
 
 
 def main(path: Path) -> None:
-    job = GenerateJob.model_validate_json(path.read_text(encoding="utf-8"))
+    job = GenerateJob.load(path)
     with open_reporter() as reporter:
         folder = generate(job, reporter)
         frame = pl.read_parquet(folder / "generations.parquet")

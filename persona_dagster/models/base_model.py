@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from importlib import metadata, resources
@@ -19,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from filelock import FileLock
 
+from persona_dagster.artifacts import replacing
 from persona_dagster.config.recipes import Base, Quantisation
 from persona_dagster.digest import file_digest, text_digest
 from persona_dagster.models.hardware import cards, precision
@@ -214,13 +212,8 @@ def _made(models_dir: Path, name: str, make: Callable[[Path], None]) -> Path:
     with FileLock(models_dir / f"{name}.lock"):
         if target.is_dir():
             return target
-        staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
-        try:
-            make(staging)
-            staging.chmod(0o755)
-            os.replace(staging, target)  # noqa: PTH105  (a folder; Path.replace reads as a file's)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+        with replacing(target) as fresh:
+            make(fresh)
     return target
 
 

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from persona_dagster.artifacts import RunCard, Versions
 from persona_dagster.chat.adapters import Adapter, find_adapters
 from persona_dagster.chat.engine import Engine
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Base, load_recipe
-from persona_dagster.models.adapter import point_latest, save_weights
+from persona_dagster.models.adapter import save_weights
 from persona_dagster.settings import Settings
 
 TINY = Base(model="tiny:llama", dtype="float32")
@@ -49,7 +50,7 @@ def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = T
         "troubles": [],
     }
     (folder / "run_card.json").write_text(json.dumps(card), encoding="utf-8")
-    point_latest(folder)
+    Versions(folder.parent, RunCard.FILE).point(folder.name)
     return folder
 
 
