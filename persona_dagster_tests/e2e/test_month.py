@@ -112,6 +112,7 @@ def test_a_day_that_brings_nothing_runs_nothing_but_the_scrapes(month: Month) ->
 def test_what_a_person_ran_is_not_run_again(month: Month) -> None:
     config = month.project.settings.config_dir
     (config / "personas.yaml").write_text(personas_with_another_prompt(config), encoding="utf-8")
+    month.ran = []
     month.launch("rescrape_ptt", "Hate")
     month.launch("clean_dcard", "mood")
     month.launch("rebuild_corpus")
