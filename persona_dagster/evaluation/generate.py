@@ -23,7 +23,7 @@ from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
 from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, part, read_rows, stratified
-from persona_dagster.models.base_model import attend_forward_only, load_base
+from persona_dagster.models.base_model import attend_forward_only, load_base, stop_ids
 from persona_dagster.models.chat_format import prompt_text
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster.reporting import Reporter, open_reporter
@@ -42,7 +42,7 @@ def generation_digest(job: GenerateJob) -> str:
     return json_digest(
         {
             "version": EVALUATION_VERSION,
-            "base": recipe.base.model_dump(),
+            "base": recipe.base.meaning(),
             "sampling": recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
             "max_length": recipe.training.max_length,
             "adapter": _folder_digest(job.adapter_dir, ("adapter_config.json", "adapter_model.safetensors")),
@@ -91,7 +91,7 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
     settings = {
         "digest": digest,
         "adapter": job.adapter_dir.name,
-        "base": job.recipe.base.model_dump(),
+        "base": job.recipe.base.model_dump(mode="json"),
         "dtype": dtype,
         "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
         "seconds": round(time.perf_counter() - started, 1),
@@ -209,6 +209,7 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], reci
     from persona_dagster.evaluation.sampling import Draw
 
     spec = recipe.evaluation
+    ends = stop_ids(recipe.base, tokenizer)
     encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(model.device)
     drawing = [Draw(seeds, spec.temperature, spec.top_p)] if spec.temperature > 0 else []
@@ -218,7 +219,7 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], reci
             max_new_tokens=spec.max_new_tokens,
             repetition_penalty=spec.repetition_penalty,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=ends,
             do_sample=False,
             temperature=None,
             top_p=None,
@@ -227,10 +228,10 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], reci
         )
     answers = []
     for ids in output[:, batch["input_ids"].shape[1] :].tolist():
-        stopped = tokenizer.eos_token_id in ids
-        new = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        new = ids[:end]
         text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
-        answers.append({"answer": text, "finish": "stop" if stopped else "length", "new_tokens": len(new)})
+        answers.append({"answer": text, "finish": "length" if end is None else "stop", "new_tokens": len(new)})
     return answers
 
 

@@ -81,8 +81,7 @@ def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path
         raise ExportError(f"{adapter_dir.name}: saw rows that were forgotten since; materialise mix and lora_adapter")
     if (done := find_export(out_dir / MERGED, card.digest)) is not None:
         return done
-    given = Base(**card.recipe["base"])
-    base = given.model_copy(update={"model": given.model.removesuffix("-bnb-4bit")})
+    base = Base(**card.recipe["base"]).full_precision()
     model, tokenizer = load_base(base, models_dir)
     tuned = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
     said = speak(tuned, tokenizer, probes(personas))

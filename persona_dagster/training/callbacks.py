@@ -152,7 +152,7 @@ class Session:
             self.best_loss, self.best_step = loss, step
             if step and is_main():
                 with replacing(self.best_dir) as folder:
-                    save_weights(model, folder, self.job.recipe.base.model)
+                    save_weights(model, folder, self.job.recipe.base)
                     write_json(folder / "best.json", {"step": step, "loss": loss})
 
     def best_is_saved(self) -> bool:

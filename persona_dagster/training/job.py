@@ -63,7 +63,7 @@ def recipe_digest(recipe: Recipe) -> str:
     content = {
         "trainer": TRAINING_VERSION,
         "backend": recipe.backend,
-        "base": recipe.base.model_dump(),
+        "base": recipe.base.meaning(),
         "base_revision": base_revision(recipe.base),
         "quantisation": recipe.quantisation.model_dump(),
         "lora": recipe.lora.model_dump(),

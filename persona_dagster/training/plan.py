@@ -136,7 +136,7 @@ class RecipePlan:
 
 def plan_recipe(recipe: Recipe, mix_folder: Path, models_dir: Path) -> RecipePlan:
     """The plan over the recipe's latest mix (`mix_folder/latest` names it); by the recipe's sizes without one."""
-    shape = known_shape(recipe)
+    shape = known_shape(recipe.base)
     here = max((card.total_gib for card in cards()), default=None)
     plan, rows_are = _plan_rows(recipe, mix_folder, models_dir)
     return RecipePlan(recipe, plan, rows_are, shape, estimate_vram(recipe, shape) if shape else None, here)

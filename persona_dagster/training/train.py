@@ -365,7 +365,7 @@ def _publish(session: Session, model: Any, tokenizer: Any, rows: dict[str, list[
     """Weights, tokenizer, card, log and curves, whole or not at all; the checkpoints have then done their work."""
     job, digest = session.job, adapter_digest(session.job)
     with adapters(job).publishing(digest) as folder:
-        save_weights(model, folder, job.recipe.base.model)
+        save_weights(model, folder, job.recipe.base)
         tokenizer.save_pretrained(folder)
         shutil.copy2(session.log.path, folder / "training_log.jsonl")
         (folder / "curves.png").write_bytes(draw_curves(session.log.lines, job.recipe.title))

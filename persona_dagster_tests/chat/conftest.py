@@ -31,11 +31,14 @@ def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = T
     torch.manual_seed(seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     folder = home / "adapters" / recipe / digest
-    save_weights(get_peft_model(model, config), folder, base.model)
+    save_weights(get_peft_model(model, config), folder, base)
     tokenizer.save_pretrained(folder)
     card = {
         "digest": digest,
-        "recipe": {**load_recipe(recipe, home / "config", "tiny", "cpu").model_dump(mode="json"), "base": dict(base)},
+        "recipe": {
+            **load_recipe(recipe, home / "config", "tiny", "cpu").model_dump(mode="json"),
+            "base": base.model_dump(mode="json"),
+        },
         "base_model": base.model,
         "base_revision": "made 1",
         "finished_at": "2026-11-21T00:00:00+00:00",
