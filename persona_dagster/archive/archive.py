@@ -67,6 +67,10 @@ class Archive:
             self._locks[name] = board_lock(folder, self._folder(source, board))
         return self._locks[name]
 
+    def place(self, source: str, board: str, name: str) -> Path | None:
+        """Where a file of the board's state is kept beside its parts; None for an archive that is not a folder."""
+        return Path(self._folder(source, board)) / name if self._local else None
+
     def index(self, source: str, board: str) -> BoardIndex:
         """The board's index, up to date with its parts."""
         name, folder = (source, board), Path(self._folder(source, board))
@@ -127,8 +131,7 @@ class Archive:
 
     def journal(self, source: Source, board: str) -> Journal:
         """Where a crawl of the board writes down what is not yet in a part."""
-        path = Path(self._folder(source, board)) / ".journal" if self._local else None
-        return Journal(path, self.lock(source, board))
+        return Journal(self.place(source, board, ".journal"), self.lock(source, board))
 
     def recover(self, source: Source, board: str) -> int:
         """Store what a crawl had written down and not yet stored; returns the captures."""

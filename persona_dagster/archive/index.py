@@ -226,6 +226,11 @@ class BoardIndex:
         )
         return [_sighting(row) for row in self._run(sql, (name,))]
 
+    def names(self) -> Iterator[str]:
+        """Every post that a list ever named."""
+        for (name,) in self._run("SELECT DISTINCT name FROM named"):
+            yield name
+
     def unnamed(self, kind: str) -> list[Sighting]:
         """Captures of a kind that name nothing."""
         sql = (

@@ -62,7 +62,10 @@ def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 
             return Parsed(Outcome.OK, flags=["listed"])
         case "dcard", _:
             first = capture.key.endswith("@0") or "@" not in capture.key
-            return dcard.parse_dcard(capture.body, board=capture.board, author_key=author_key, first=first)
+            post_id = capture.key if capture.kind == "post" else None
+            return dcard.parse_dcard(
+                capture.body, board=capture.board, author_key=author_key, first=first, post_id=post_id
+            )
         case "threads", kind:
             # A post's page is asked for by its code; a search or a profile by its words.
             code = capture.key if kind == "page" and ":" not in capture.key else None

@@ -260,6 +260,24 @@ class Browser:
         fetched.url = fetched.url or self.transport.canonical(response.url)
         return fetched
 
+    def scroll(self) -> None:
+        """To the page's end, as a reader does."""
+        self._alive(lambda: self.page.evaluate("window.scrollTo(0, document.body.scrollHeight)"))
+
+    def wait(self, milliseconds: int) -> None:
+        """Lets the page's script go on."""
+        self._alive(lambda: self.page.wait_for_timeout(milliseconds))
+
+    def content(self) -> Fetched:
+        """The page as its script has drawn it by now."""
+        found = self._alive(lambda: str(self.page.content()))
+        if isinstance(found, Fetched):
+            return found
+        body = f"<!DOCTYPE html>{found.removeprefix('<!DOCTYPE html>')}".encode()
+        if len(body) > self.max_bytes:
+            return Fetched(self._home, Outcome.TOO_LARGE, why=f"more than {self.max_bytes} bytes")
+        return Fetched(self._home, Outcome.OK, 200, {}, body)
+
     def cookies(self) -> dict[str, str]:
         """Name → value, of the policy's hosts alone."""
         page = self.page

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from urllib.parse import urlsplit
@@ -16,10 +16,13 @@ from urllib.parse import urlsplit
 import orjson
 
 from persona_dagster.archive.archive import ROBOTS, WALK, Archive
-from persona_dagster.archive.history import History
+from persona_dagster.archive.history import History, Sighting
 from persona_dagster.archive.parts import without_secrets
 from persona_dagster.config.sources import Site
 from persona_dagster.crawl.browser import Browser
+from persona_dagster.crawl.frontier import FRESH, Frontier, Listed, State
+from persona_dagster.crawl.frontier import NAME as FRONTIER
+from persona_dagster.crawl.frontier import TRIES as QUARANTINE
 from persona_dagster.crawl.http import HttpFetcher
 from persona_dagster.crawl.lease import Lease
 from persona_dagster.crawl.outcomes import REFUSALS, RETRYABLE, Fetched
@@ -30,10 +33,13 @@ from persona_dagster.crawl.robots import Robots
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, Source
+from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.ptt.listing import unix_time
 
 TRIES = 3
 BATCH = 20  # captures to a part; until then they stand in the journal
 LOG_EVERY = 50  # requests
+POSTS = frozenset(["article", "post", "page", "api"])  # kinds of captures that are looked at again
 
 
 class BudgetSpentError(RuntimeError):
@@ -57,11 +63,13 @@ class CrawlReport:
     watermark: str | None = None  # up to when the board is known, ISO
     digest: str = ""
     stopped: str = ""  # why the pass ended early; "" when it was finished
-    due: int = 0  # left for the next pass
+    due: int = 0  # posts and gaps that are still owed
+    quarantined: list[str] = field(default_factory=list)  # "key: why": given up for a week
     problems: list[str] = field(default_factory=list)  # "URL: outcome: why", the first 20
 
     @property
     def complete(self) -> bool:
+        """Every row that was listed is accounted for: stored, gone, or in quarantine with its reason."""
         return not self.stopped and not self.due
 
     @property
@@ -101,13 +109,20 @@ class Pass:
         self.browser = Browser(self.policy, transport, site.pace.max_bytes)
         self.pacer = Pacer(site.pace, clock, sleep, next_at=lease.next_at)
         self.robots = Robots(transport.user_agent, self.robots_txt)
+        # How a page is had, set by the walk: robots.txt is asked for in the same way as the pages it speaks of.
+        self.client: Callable[[str], Fetched] = self.http.fetch
         self.lease, self.log, self.clock = lease, log, clock
         self.started = clock()
         self.report = CrawlReport(source, board)
         if recovered := archive.recover(source, board):
             log(f"{source}/{board}: {recovered} captures of a pass that was cut off are stored now")
         self.journal = archive.journal(source, board)
-        self.histories = archive.histories(source, board)
+        self.frontier = open_frontier(archive, source, board)
+        self.board_now = float(self.frontier.note("board_now") or 0) or self.started
+        self.last_why = ""
+        self.suspect = False  # whether the page that is asked for failed before
+        self.failed: set[tuple[str, str]] = set()  # pages that failed in this pass
+        self.streak: list[tuple[str, str]] = []  # pages that failed in a row, for the first time
         self.waiting: list[Capture] = []
 
     # Asking
@@ -119,12 +134,14 @@ class Pass:
         how: Callable[[str], Fetched] | None = None,
         robots: bool = True,
         tries: int = TRIES,
-        spare: Outcome | None = None,
+        spare: frozenset[Outcome] = frozenset(),
     ) -> Fetched:
         """One answer, asked politely; again after a failure that may pass. Raises when the pass is over.
 
-        `spare`: the outcome for which the caller has another way, so that it does not close the host.
+        `spare`: outcomes for which the caller has another way, so that they do not close the host. A page that failed
+        in an earlier pass is tried once.
         """
+        tries = 1 if self.suspect else tries
         if robots and not self.allowed(url):
             return self._refused(url)
         for attempt in range(1, tries + 1):
@@ -133,12 +150,14 @@ class Pass:
             self.lease.next_at = self.pacer.next_at
             fetched = (how or self.http.fetch)(url)
             self.count(fetched)
-            if fetched.outcome is not spare:
+            if fetched.outcome not in spare:
                 self.pacer.note(fetched.outcome, fetched.headers.get("retry-after"))
             self.lease.next_at = self.pacer.next_at
             if fetched.outcome not in RETRYABLE or attempt == tries or self.pacer.closed:
-                return fetched
-        raise AssertionError("unreachable")
+                break
+        if not (self.suspect or fetched.outcome in spare) and fetched.outcome in (RETRYABLE | REFUSALS):
+            self.pacer.page_failed(fetched.outcome)
+        return fetched
 
     def allowed(self, url: str) -> bool:
         if self.site.allow_robots_disallowed:
@@ -150,12 +169,14 @@ class Pass:
     def robots_txt(self) -> Fetched:
         """The site's rules, of the last minutes or asked for now."""
         url = f"{self.site.origin}/robots.txt"
-        if self.fresh(ROBOTS, ROBOTS):
-            stored = self.archive.newest(self.source, self.board, ROBOTS, ROBOTS)
-            if stored and stored.fetched_at == self.histories[ROBOTS, ROBOTS].newest.fetched_at:
+        history = self.history(ROBOTS, ROBOTS)
+        if history and self.fresh(ROBOTS, ROBOTS):
+            if history.newest.outcome == Outcome.GONE:
+                return Fetched(url, Outcome.GONE, 404)
+            if stored := self.archive.newest(self.source, self.board, ROBOTS, ROBOTS):
                 return Fetched(url, stored.outcome, stored.status, body=stored.body)
-            return Fetched(url, Outcome.GONE, 404)
-        fetched = self.ask(url, robots=False)
+        # Only the walk's own client says whether the host is to be left alone.
+        fetched = self.ask(url, how=self.client, robots=False, spare=frozenset(Outcome) - {Outcome.CHALLENGE})
         if fetched.outcome.advances:
             self.keep(ROBOTS, ROBOTS, fetched, counted=False)
         return fetched
@@ -178,6 +199,7 @@ class Pass:
 
     def count(self, fetched: Fetched) -> None:
         report = self.report
+        self.last_why = fetched.why
         report.requests += 1
         report.bytes += len(fetched.body)
         if not fetched.url.endswith("/robots.txt"):
@@ -197,6 +219,7 @@ class Pass:
 
     def not_parsed(self, fetched: Fetched, why: str, outcome: Outcome = Outcome.PARSE_INCOMPLETE) -> None:
         """A page that answered 200 and is not whole: it counts as what it is, and stays due."""
+        self.last_why = why
         self.report.outcomes[fetched.outcome.value] -= 1
         self.report.outcomes[outcome.value] += 1
         self.problem(Fetched(fetched.url, outcome, why=why))
@@ -209,7 +232,10 @@ class Pass:
     # Remembering
 
     def history(self, kind: str, key: str) -> History | None:
-        return self.histories.get((kind, key))
+        """What was seen of one thing, what waits for the archive included."""
+        history = self.archive.history(self.source, self.board, kind, key)
+        waiting = [_sighting(one) for one in self.waiting if (one.kind, one.key) == (kind, key)]
+        return History([*(history.sightings if history else []), *waiting]) if history or waiting else None
 
     def fresh(self, kind: str, key: str) -> bool:
         """Seen within the cache time: asking again would only cost the site."""
@@ -219,11 +245,16 @@ class Pass:
         age = self.clock() - history.newest.fetched_at.timestamp()
         return age < self.site.pace.cache_minutes * 60
 
-    def keep(self, kind: str, key: str, fetched: Fetched, counted: bool = True) -> None:
-        """Hold a capture for the archive; told apart are new, changed, unchanged and gone."""
+    @property
+    def cache(self) -> float:
+        """Seconds; the unit of every wait that is longer than a request's."""
+        return self.site.pace.cache_minutes * 60
+
+    def keep(self, kind: str, key: str, fetched: Fetched, counted: bool = True, names: Iterable[str] = ()) -> None:
+        """Hold a capture for the archive; told apart are new, changed, unchanged and gone. `names`: a list's posts."""
         if counted:
             self._compare(kind, key, fetched)
-        capture = self._capture(kind, key, fetched)
+        capture = replace(self._capture(kind, key, fetched), names=tuple(names))
         self.journal.add(capture)
         self.waiting.append(capture)
         if len(self.waiting) >= BATCH:
@@ -256,46 +287,96 @@ class Pass:
             sha256=sha256(fetched.body),
         )
 
-    def missed(self, kind: str) -> set[str]:
-        """Posts that earlier passes were told of and could not fetch.
+    # What is owed
 
-        A list that is walked down to what is known would not name them again.
-        """
-        record = self.archive.newest(self.source, self.board, WALK, WALK)
-        names = orjson.loads(record.body)["missed"] if record else []
-        return {name for name in names if not self.history(kind, name)}
+    def owe(self, kind: str, rows: Iterable[Listed], lane: int = FRESH, outside: frozenset[str] = frozenset()) -> int:
+        """Posts that a list names: each is owed until it is accounted for. Returns how many were not known."""
+        return self.frontier.listed(kind, rows, lane, outside)
 
-    def fetch_listed(self, kind: str, names: list[str], fetch: Callable[[str], bool]) -> None:
-        """Each with `fetch`, which says whether it is done; what is not is written down at once."""
-        missed = self.missed(kind)
-        for name in names:
-            done = fetch(name)
-            self.report.due += not done
-            now = missed - {name} if done else missed | {name}
-            if now != missed:
-                body = orjson.dumps({"missed": sorted(now)})
-                self.keep(WALK, WALK, Fetched(self.site.origin, Outcome.OK, 200, {}, body), counted=False)
-            missed = now
+    def pay(self, kind: str, keys: Iterable[str], fetch: Callable[[str], Outcome], most: int | None = None) -> int:
+        """Fetch what is owed; returns the posts attended to."""
+        done = 0
+        for key in keys:
+            if most is not None and done >= most:
+                break
+            self.attend(kind, key, fetch)
+            done += 1
+        return done
 
-    def due(self, kind: str, created: Callable[[str, History], datetime], only_audits: bool = False) -> list[str]:
-        """Keys to look at again, those first whose time is longest past. With `only_audits`, second looks at a 404."""
-        self.flush()
-        self.histories = self.archive.histories(self.source, self.board)
-        now, began = (datetime.fromtimestamp(at, UTC) for at in (self.clock(), self.started))
-        cache = timedelta(minutes=self.site.pace.cache_minutes)
-        of_kind = {key: history for (name, key), history in self.histories.items() if name == kind}
-        ages = {key: created(key, history) for key, history in of_kind.items()}
-        board_now = max(ages.values(), default=now)
-        waiting = []
-        for key, history in of_kind.items():
-            audit = history.newest.outcome == Outcome.GONE
-            seen_now = history.newest.fetched_at >= began
-            if (seen_now or only_audits) and not (only_audits and audit):
+    def attend(self, kind: str, key: str, fetch: Callable[[str], Outcome]) -> None:
+        """One post: fetched by `fetch`, which says what came of it, and entered."""
+        item = self.frontier.item(kind, key)
+        if item and item.state == "todo" and (history := self.history(kind, key)):
+            # Stored by a pass that was killed before it could say so.
+            self.enter(kind, key, Outcome(history.newest.outcome))
+            return
+        self.suspect = bool(item and item.tries)
+        try:
+            outcome = fetch(key)
+        finally:
+            suspect, self.suspect = self.suspect, False
+        self.enter(kind, key, outcome)
+        if outcome.advances or outcome is Outcome.PARSE_INCOMPLETE:
+            self.streak = []
+        else:
+            self.failed.add((kind, key))
+            self.streak += [] if suspect else [(kind, key)]
+        if self.pacer.closed and not (outcome.advances or outcome is Outcome.PARSE_INCOMPLETE):
+            # The host as a whole says no: these pages may be sound.
+            for of, name in [*self.streak, (kind, key)]:
+                self.frontier.absolve(of, [name])
+
+    def enter(self, kind: str, key: str, outcome: Outcome) -> None:
+        """What became of a post, and when it is due again."""
+        now, item, history = self.clock(), self.frontier.item(kind, key), self.history(kind, key)
+        if not (outcome.advances or outcome is Outcome.PARSE_INCOMPLETE):
+            self.frontier.fail(kind, key, self._why(outcome), now, self.cache)
+            return
+        if history is None:
+            return
+        created = (item.created if item else 0) or int(history.sightings[0].fetched_at.timestamp())
+        if outcome is Outcome.PARSE_INCOMPLETE:
+            tries = (item.tries if item else 0) + 1
+            state: State = "quarantined" if tries >= QUARANTINE else "unread"
+        else:
+            tries, state = 0, "gone" if history.newest.outcome == Outcome.GONE else "stored"
+        due = self.due_at(history, created)
+        why = self._why(outcome) if tries else ""
+        self.frontier.settle(kind, key, state, due, created=created, tries=tries, why=why)
+
+    def due_at(self, history: History, created: int) -> float | None:
+        at = due_at(history, _moment(created), _moment(self.board_now), timedelta(seconds=self.cache))
+        return at.timestamp() if at else None
+
+    def _why(self, outcome: Outcome) -> str:
+        return f"{outcome.value}: {self.last_why}"[:200]
+
+    def revisits(self, kind: str, fetch: Callable[[str], Outcome], most: int) -> int:
+        """Posts that are due by the ladder, those first whose time is longest past; returns the posts attended to."""
+        done = 0
+        for key in self.frontier.revisits(kind, self.started, most):
+            history, item = self.history(kind, key), self.frontier.item(kind, key)
+            due = self.due_at(history, item.created) if history and item else None  # the board may have aged since
+            if due is None or due > self.started:
+                self.frontier.settle(kind, key, item.state if item else "stored", due)
+                done += 1
                 continue
-            at = due_at(history, ages[key], board_now, cache)
-            if at is not None and at <= now:
-                waiting.append((at, key))
-        return [key for _, key in sorted(waiting)]
+            self.attend(kind, key, fetch)
+            done += 1
+        return done
+
+    def second_looks(self, kind: str, fetch: Callable[[str], Outcome]) -> None:
+        """Where no time passes between looks (the replica), a 404 is looked at again at once."""
+        if not self.cache:
+            for item in list(self.frontier.items("gone")):
+                history = self.history(kind, item.key)
+                if item.kind == kind and history and not history.gone:
+                    self.attend(kind, item.key, fetch)
+
+    def retry(self, kind: str, fetch: Callable[[str], Outcome]) -> None:
+        """Pages that failed before and whose time has come."""
+        waiting = self.frontier.retries(kind, self.started)
+        self.pay(kind, [key for key in waiting if (kind, key) not in self.failed], fetch)
 
     def flush(self) -> None:
         if self.waiting:
@@ -304,11 +385,70 @@ class Pass:
             self.waiting = []
 
     def finish(self) -> CrawlReport:
+        frontier, report = self.frontier, self.report
+        frontier.set_note("board_now", self.board_now)
+        frontier.set_note("passed_at", self.clock())
+        if report.new:
+            frontier.set_note("per_pass", (float(frontier.note("per_pass") or report.new) + report.new) / 2)
+        summary = frontier.summary()
+        body = orjson.dumps(summary)
+        stored = self.archive.newest(self.source, self.board, WALK, WALK)
+        if (summary["spans"] or summary["trouble"]) and (stored is None or stored.body != body):
+            self.keep(WALK, WALK, Fetched(self.site.origin, Outcome.OK, 200, {}, body), counted=False)
         self.flush()
         self.journal.close()
         self.browser.close()
-        self.http.pool.clear()
-        self.report.seconds = self.clock() - self.started
-        self.histories = {}  # the digest reads them anew: not both at once
-        self.report.digest = self.archive.digest(self.source, self.board)
-        return self.report
+        self.http.close()
+        report.seconds = self.clock() - self.started
+        spans, goal = frontier.spans(), float(frontier.note("goal") or 0)
+        owed = [span for span in spans if span is not spans[-1] or not (span.whole or span.oldest <= goal)]
+        report.due = frontier.count("todo", "failing", "unread") + sum(span.tries < QUARANTINE for span in owed)
+        report.quarantined = [f"{item.key}: {item.why}" for item in frontier.items("quarantined")]
+        report.quarantined += [span.why for span in owed if span.tries >= QUARANTINE]
+        frontier.close()
+        report.digest = self.archive.digest(self.source, self.board)
+        return report
+
+
+def open_frontier(archive: Archive, source: Source, board: str) -> Frontier:
+    """The board's frontier; one that was lost is made again from what the archive holds."""
+    frontier = Frontier(archive.place(source, board, FRONTIER))
+    if not frontier.rebuilt:
+        return frontier
+    record = archive.newest(source, board, WALK, WALK)
+    summary = orjson.loads(record.body) if record else {}
+    with frontier.step():
+        for kind, key, history in archive.index(source, board).histories():
+            if kind in POSTS:
+                seen = history.newest
+                state: State = "gone" if seen.outcome == Outcome.GONE else "stored"
+                state = "unread" if history.best is None and not history.gone else state
+                at = history.sightings[0].fetched_at.timestamp()
+                frontier.settle(kind, key, state, at, created=_created(kind, key) or int(at))
+        if "spans" in summary:
+            frontier.restore(summary)
+        kind = {"ptt": "article", "dcard": "post"}.get(source, "page")
+        named = archive.index(source, board).names()
+        frontier.listed(kind, [Listed(name, _created(kind, name)) for name in named], FRESH)
+        for key in summary.get("missed", []):  # as 0.1 wrote it
+            frontier.listed("post" if source == "dcard" else "page", [Listed(key, 0)], FRESH)
+    return frontier
+
+
+def _created(kind: str, key: str) -> int:
+    """Unix seconds where the id tells, 0 where it does not."""
+    try:
+        return unix_time(key) if kind == "article" else 0
+    except MalformedError:
+        return 0
+
+
+def _moment(seconds: float) -> datetime:
+    return datetime.fromtimestamp(max(seconds, 0), UTC)
+
+
+def _sighting(capture: Capture) -> Sighting:
+    return Sighting(
+        capture.kind, capture.key, capture.url, capture.fetched_at, capture.status, capture.outcome.value,
+        capture.sha256, True, "", 0,
+    )  # fmt: skip

@@ -38,6 +38,9 @@ class HttpFetcher:
             retries=False, timeout=urllib3.Timeout(connect=CONNECT, read=min(READ, total)), maxsize=2
         )
 
+    def close(self) -> None:
+        self.pool.clear()
+
     def fetch(self, url: str, headers: Mapping[str, str] | None = None) -> Fetched:
         """The answer to a GET, redirects followed within the policy. Never raises on what a server does."""
         started = time.monotonic()

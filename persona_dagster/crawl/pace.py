@@ -18,8 +18,9 @@ from persona_dagster.records import Outcome
 
 MAX_WAIT = 3600.0  # seconds: what a host may ask of us at once; more ends the pass
 BACKOFF = 2.0  # intervals, doubling with each failure in a row
-FAILURES = 5  # in a row, after which the host is left alone
-OPENS_AT_ONCE = frozenset([Outcome.CHALLENGE, Outcome.LOGIN_WALL, Outcome.BLOCKED])
+PAGES = 4  # that fail in a row, each after its tries: then it is the host, and it is left alone
+REFUSED = 3  # the same for pages that it refuses
+OPENS_AT_ONCE = frozenset([Outcome.CHALLENGE, Outcome.LOGIN_WALL])
 
 
 class HostClosedError(RuntimeError):
@@ -40,7 +41,8 @@ class Pacer:
     rng: random.Random = field(default_factory=random.Random)
     next_at: float = 0.0
     floor: float = 0.0  # seconds: the site's own Crawl-delay
-    failures: int = 0
+    failures: int = 0  # tries in a row, for the back-off
+    pages: int = 0  # pages in a row
     closed: HostClosedError | None = None
 
     @property
@@ -61,7 +63,7 @@ class Pacer:
     def note(self, outcome: Outcome, retry_after: str | None = None) -> None:
         """Take in what came of a request; may put off the next one, or close the host."""
         if outcome not in RETRYABLE and outcome not in REFUSALS:
-            self.failures = 0
+            self.failures = self.pages = 0
             return
         self.failures += 1
         if outcome in OPENS_AT_ONCE:
@@ -69,10 +71,15 @@ class Pacer:
         asked = seconds_to_wait(retry_after, self.clock()) if retry_after else None
         if asked is not None and asked > MAX_WAIT:
             self.close(outcome, f"the host asks to wait {asked:.0f} s; later runs will")
-        pause = asked if asked is not None else self.interval * BACKOFF**self.failures
+        pause = asked if asked is not None else self.interval * BACKOFF ** min(self.failures, 12)
         self.next_at = max(self.next_at, self.clock() + min(pause, MAX_WAIT))
-        if self.failures >= FAILURES:
-            self.close(outcome, f"{self.failures} failures in a row")
+
+    def page_failed(self, outcome: Outcome) -> None:
+        """A page that never failed before could not be had. One such page says nothing of the host, several in a row
+        do; pages that are known to fail are not counted."""
+        self.pages += 1
+        if self.pages >= (REFUSED if outcome is Outcome.BLOCKED else PAGES):
+            self.close(outcome, f"{self.pages} pages in a row")
 
     def close(self, outcome: Outcome, why: str) -> None:
         self.closed = self.closed or HostClosedError(outcome, why)

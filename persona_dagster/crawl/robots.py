@@ -35,8 +35,16 @@ class Robots:
     def _read(self) -> None:
         answer = self.fetch()
         if answer.outcome is Outcome.OK:
-            self._rules = Protego.parse(answer.body[:MAX_BYTES].decode("utf-8", "replace"))
-        elif 400 <= answer.status < 500 and answer.outcome in (Outcome.GONE, Outcome.BLOCKED, Outcome.LOGIN_WALL):
+            self._rules = Protego.parse(text_of(answer.body))
+        elif 400 <= answer.status < 500 and answer.status != 429 and answer.outcome is not Outcome.CHALLENGE:
             self._verdict, self.why = True, f"robots.txt answers {answer.status}: no rules"
         else:
             self._verdict, self.why = False, f"robots.txt cannot be read ({answer.outcome.value}): nothing is asked"
+
+
+def text_of(body: bytes) -> str:
+    """The rules as text: without a byte-order mark, up to the last whole line within the size."""
+    if len(body) > MAX_BYTES:
+        body = body[:MAX_BYTES].rpartition(b"\n")[0]
+    text = body.decode("utf-8", "replace").lstrip("\ufeff")
+    return text.replace("\r\n", "\n").replace("\r", "\n")

@@ -28,6 +28,9 @@ class Transport:
     cdp_url: str | None = None  # the operator's own browser, reached over the DevTools protocol
     user_agent: str = USER_AGENT
     headed: bool = False  # needs a display (Xvfb): sites that refuse headless browsers
+    proxy: str | None = None  # `http://user:password@host:port`, for HTTP and browser alike
+    profile: Path | None = None  # a folder in which the browser keeps its session from one pass to the next
+    state: Path | None = None  # where the operator's accounts are kept (token, quota); None: with the leases
     leases: Path | None = None  # where hosts are held and their pauses kept; None: one folder for the machine
 
     def browser_path(self) -> Path | None:

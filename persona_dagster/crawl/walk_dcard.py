@@ -1,59 +1,67 @@
-"""Dcard: a real browser opens the forum and scrolls; the site's own JSON is taken from its traffic, details by fetch.
+"""Dcard: a real browser opens the forum. The first posts stand in the page that the server rendered, later ones come by
+the page's own JSON or stand in its DOM; details are asked for by in-page fetch, and read from the post's page where
+that is refused.
 
 List keys are learnt from the page alone. A list has excerpts only; a post's text and comments are asked for.
 """
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from collections.abc import Callable
+from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
+from persona_dagster.crawl.descent import Descent
 from persona_dagster.crawl.fetcher import Pass
+from persona_dagster.crawl.frontier import BACK, FRESH, Listed
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.digest import text_digest
 from persona_dagster.records import Outcome
-from persona_dagster.sites.dcard.payloads import load_json, moment, parse_dcard, rows_of
-from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.dcard import pages
+from persona_dagster.sites.dcard.payloads import list_rows, load_json, parse_dcard, rows_of
+from persona_dagster.sites.parsed import MalformedError, decode
 
+KIND = "post"
 LIST_PATHS = ("/service/api/v2/globalPaging/page", "/service/api/v2/forums/", "/service/api/v2/posts")
-SCROLLS = 200  # per pass; about 30 posts each
+SCROLLS = 400  # per pass; about 30 posts each
 COMMENT_PAGES = 100  # per post
+LOOKS, LOOK_MS = 30, 100  # at a page that was scrolled
+IDLE = 3  # scrolls in a row that bring nothing, after which the list goes no further
+REFUSED = frozenset([Outcome.BLOCKED, Outcome.LOGIN_WALL, Outcome.CHALLENGE])  # of details: the page may have them
+TURN = 20
 
 
 class DcardWalk:
     def __init__(self, work: Pass, since: datetime | None, until: datetime | None):
-        self.work, self.since, self.until = work, since, until
+        self.work, self.until = work, until
         if not work.board.replace("_", "").replace("-", "").isalnum():
             raise ValueError(f"{work.board!r} is no forum's alias")
         self.forum = f"{work.site.origin}/f/{work.board}"
         self.api = f"{work.site.origin}/service/api"
-        self.rows: dict[str, dict[str, Any]] = {}  # by post id, as listed
+        self.heard: list[Any] = []
+        self.by_page = False  # details from the post's own page, once their JSON was refused
+        self.descent = Descent(work, KIND, since.timestamp() if since else None)
+        work.client = work.browser.goto
 
     def run(self) -> None:
-        if not self.open_forum():
-            return
-        self.list_posts()
-        known = {key for (kind, key) in self.work.histories if kind == "post"}
-        new = {key for key in self.rows if key not in known and self.wanted(key)} | self.work.missed("post")
-        self.work.log(f"dcard/{self.work.board}: {len(self.rows)} listed, {len(new)} unknown")
-        # Oldest first: what a cut-off pass leaves stands at the top of the list, where the next one begins.
-        self.work.fetch_listed("post", sorted(new, key=int), self.post)
-        self.revisit()
-        if not self.work.site.pace.cache_minutes:
-            self.revisit(only_audits=True)
-
-    # Discovery
-
-    def open_forum(self) -> bool:
-        """The forum's page, with the ear on its JSON."""
-        self.heard: list[Any] = []
         opened = self.work.ask(self.forum, how=self.open)
         if not opened.ok:
             self.work.report.stopped = f"{self.forum}: {opened.outcome.value}: {opened.why}"
-        return opened.ok
+            return
+        self.list_posts(opened)
+        todo = self.work.frontier.todo
+        # Oldest first: those of a list that was cut off come last in the next one, too.
+        self.work.pay(KIND, [*todo(KIND, FRESH), *todo(KIND, BACK)], self.post)
+        self.work.retry(KIND, self.post)
+        while self.work.revisits(KIND, self.post, TURN):
+            pass
+        self.work.second_looks(KIND, self.post)
+
+    # Discovery
 
     def open(self, url: str) -> Fetched:
+        """The forum's page, with the ear on its JSON."""
         self.work.browser.page.on("response", self.listen)
         return self.work.browser.goto(url)
 
@@ -62,85 +70,119 @@ class DcardWalk:
         if path.startswith(LIST_PATHS) and not path.rsplit("/", 1)[-1].isdecimal():
             self.heard.append(response)
 
-    def list_posts(self) -> None:
-        """Scroll until the list reaches what is known, or `since`, or ends."""
-        page = self.work.browser.page
+    def list_posts(self, opened: Fetched) -> None:
+        """The first page, then by scrolling, until the list reaches what is known, or the goal, or ends."""
+        found = self.from_page(opened.body)
+        if found:
+            self.work.keep("list", "page", opened, counted=False, names=[row.key for row in found])
+            if self.descent.take(found):
+                return
+        seen, idle = {row.key for row in found}, 0
         for _ in range(SCROLLS):
-            before = len(self.rows)
-            answer = self.next_list()
-            if answer is None or not self.take_list(answer):
+            kind = self.more(seen)
+            if kind is None:
+                if not seen:
+                    self.work.not_parsed(opened, "no post in the page, and none by its script", EMPTY)
+                    self.work.report.stopped = "the list is empty: nothing there, or a ban"
+                    return
+                idle += 1
+                if idle >= IDLE:
+                    self.work.report.stopped = "the list went no further, and what is known was not reached"
+                    return
+            elif isinstance(kind, str):
+                self.work.report.stopped = kind
                 return
-            if self.reached(before):
-                return
+            else:
+                idle = 0
+                rows, last = kind
+                seen |= {row.key for row in rows}
+                if self.descent.take(rows):
+                    return
+                if last:
+                    self.descent.end()
+                    return
             self.work.pacer.wait()
-            page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
+            self.work.browser.scroll()
 
-    def next_list(self) -> Fetched | None:
-        """The next list answer of the page's own script; None when none comes within a moment."""
-        page = self.work.browser.page
-        for _ in range(30):
+    def more(self, seen: set[str]) -> tuple[list[Listed], bool] | str | None:
+        """What scrolling brought: rows and whether the list ends with them; why it failed; None when nothing came."""
+        for _ in range(LOOKS):
             if self.heard:
                 fetched = self.work.browser.taken(self.heard.pop(0))
                 self.work.count(fetched)
-                return fetched
-            page.wait_for_timeout(100)
-        return None
+                return self.from_json(fetched, bool(seen))
+            self.work.browser.wait(LOOK_MS)
+        # The page may draw more without asking for JSON.
+        drawn = self.work.browser.content()
+        new = [row for row in self.from_page(drawn.body) if row.key not in seen] if drawn.ok else []
+        if not new:
+            return None
+        self.work.keep("list", f"drawn@{len(seen)}", drawn, counted=False, names=[row.key for row in new])
+        return new, False
 
-    def take_list(self, fetched: Fetched) -> bool:
-        if not fetched.ok:
-            self.work.report.stopped = f"list: {fetched.outcome.value}: {fetched.why}"
-            return False
+    def from_page(self, body: bytes) -> list[Listed]:
         try:
-            value = load_json(fetched.body.decode())
-            rows = list(rows_of(value))
-        except (MalformedError, UnicodeDecodeError) as error:
+            found = pages.listed(decode(body), self.work.board)
+        except MalformedError as error:
+            self.work.last_why = str(error)
+            return []
+        return [Listed(key, int(at.timestamp()) if at else int(self.work.board_now)) for key, at in found]
+
+    def from_json(self, fetched: Fetched, begun: bool) -> tuple[list[Listed], bool] | str:
+        if not fetched.ok:
+            return f"list: {fetched.outcome.value}: {fetched.why}"
+        try:
+            value = load_json(decode(fetched.body))
+            found = list_rows(value)
+        except MalformedError as error:
             self.work.not_parsed(fetched, str(error))
-            self.work.report.stopped = f"list: {error}"
-            return False
-        if not rows and not self.rows:
-            self.work.not_parsed(fetched, "an empty list: nothing there, or a ban", Outcome.EMPTY_OR_FILTERED)
-            self.work.report.stopped = "the list is empty: nothing there, or a ban"
-            return False
-        self.work.keep("list", text_digest(fetched.url)[:16], fetched, counted=False)
-        self.rows.update({str(row["id"]): row for row in rows})
-        return not (isinstance(value, dict) and value.get("nextKey", "") is None)
-
-    def reached(self, before: int) -> bool:
-        """True when the rows that came last add nothing new, or are older than is asked for."""
-        latest = list(self.rows)[before:]
-        if not latest:
-            return True
-        known = all(self.work.history("post", key) for key in latest)
-        return (known and not self.since) or not any(self.wanted(key) for key in latest)
-
-    def wanted(self, post_id: str) -> bool:
-        created = moment(self.rows[post_id]["createdAt"])
-        newest = max(moment(row["createdAt"]) for row in self.rows.values())
-        since = self.since or newest - timedelta(days=self.work.site.first_days)
-        return created >= since and (self.until is None or created <= self.until)
+            return f"list: {error}"
+        last = isinstance(value, dict) and value.get("nextKey", "") is None
+        if not found and not (last and begun):
+            self.work.not_parsed(fetched, "an empty list: nothing there, or a ban", EMPTY)
+            return "the list is empty: nothing there, or a ban"
+        self.work.keep("list", text_digest(fetched.url)[:16], fetched, counted=False, names=[key for key, _ in found])
+        return [Listed(key, int(at.timestamp())) for key, at in found], last
 
     # Posts
 
-    def post(self, post_id: str) -> bool:
-        """The post and all its comments; False when something is still due."""
+    def post(self, post_id: str) -> Outcome:
+        """The post and all its comments; what does not advance is still due."""
+        if self.by_page:
+            return self.from_own_page(post_id)
         url = f"{self.api}/v2/posts/{post_id}?withPreview=true"
-        fetched = self.work.ask(url, how=self.fetch)
+        fetched = self.work.ask(url, how=self.fetch, spare=REFUSED)
+        if fetched.outcome in REFUSED:
+            outcome = self.from_own_page(post_id)
+            self.by_page = outcome is Outcome.OK
+            return outcome
         if fetched.outcome is Outcome.GONE:
-            self.work.keep("post", post_id, fetched)
-            return True
+            self.work.keep(KIND, post_id, fetched)
         if not fetched.ok:
-            return False
+            return fetched.outcome
         parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str)
         if not (parsed.usable and parsed.posts):
-            self.work.keep_unread("post", post_id, fetched, parsed.why or "a post without its text")
-            return False
-        stated = int(load_json(fetched.body.decode()).get("commentCount") or 0)
-        comments = self.comments(post_id, stated)
+            self.work.keep_unread(KIND, post_id, fetched, parsed.why or "a post without its text")
+            return Outcome.PARSE_INCOMPLETE
+        comments = self.comments(post_id, int(load_json(decode(fetched.body)).get("commentCount") or 0))
         # The post is stored last: it is what says that its comments are there.
-        self.work.keep("post", post_id, fetched)
+        self.work.keep(KIND, post_id, fetched)
         return comments
 
-    def comments(self, post_id: str, stated: int) -> bool:
+    def from_own_page(self, post_id: str) -> Outcome:
+        """The post as its page shows it, without its comments."""
+        fetched = self.work.ask(f"{self.forum}/p/{post_id}", how=self.work.browser.goto)
+        if fetched.ok:
+            parsed = parse_dcard(fetched.body, board=self.work.board, author_key=str, post_id=post_id)
+            if not (parsed.usable and parsed.posts):
+                self.work.keep_unread(KIND, post_id, fetched, parsed.why)
+                return Outcome.PARSE_INCOMPLETE
+        if fetched.outcome.advances:
+            self.work.keep(KIND, post_id, fetched)
+            self.work.report.outcomes["from_page"] += 1
+        return fetched.outcome
+
+    def comments(self, post_id: str, stated: int) -> Outcome:
         """All pages of comments; fewer floors than the post states comments means that some are missing."""
         key, floors = "", 0
         for _ in range(COMMENT_PAGES):
@@ -148,13 +190,13 @@ class DcardWalk:
             url = f"{self.api}/v3/posts/{post_id}/comments?{urlencode(query)}"
             fetched = self.work.ask(url, how=self.fetch)
             if not fetched.ok:
-                return fetched.outcome is Outcome.GONE
+                return Outcome.OK if fetched.outcome is Outcome.GONE else fetched.outcome
             try:
-                value = load_json(fetched.body.decode())
+                value = load_json(decode(fetched.body))
                 rows = list(rows_of(value))
-            except (MalformedError, UnicodeDecodeError) as error:
+            except MalformedError as error:
                 self.work.keep_unread("comments", f"{post_id}@{key or 0}", fetched, str(error))
-                return False
+                return Outcome.PARSE_INCOMPLETE
             floors = max([floors, *(row["floor"] for row in rows)])
             if rows:
                 self.work.keep("comments", f"{post_id}@{key or 0}", fetched, counted=False)
@@ -162,12 +204,13 @@ class DcardWalk:
             if not key:
                 if floors < stated:
                     self.work.not_parsed(fetched, f"{stated} comments are stated, the last floor is {floors}")
-                return floors >= stated
-        return False
+                    return Outcome.PARSE_INCOMPLETE
+                return Outcome.OK
+        return Outcome.PARSE_INCOMPLETE
 
-    def fetch(self, url: str) -> Fetched:
-        return self.work.browser.fetch(url, {"accept": "application/json"})
+    @property
+    def fetch(self) -> Callable[[str], Fetched]:
+        return lambda url: self.work.browser.fetch(url, {"accept": "application/json"})
 
-    def revisit(self, only_audits: bool = False) -> None:
-        for post_id in self.work.due("post", lambda _key, history: history.sightings[0].fetched_at, only_audits):
-            self.work.report.due += not self.post(post_id)
+
+EMPTY = Outcome.EMPTY_OR_FILTERED

@@ -1,184 +1,355 @@
-"""PTT: walk the listing back to what is known, then fetch the articles oldest first, then look again at what is due.
+"""PTT: list from the newest page down to what is known, fill the gaps of earlier passes, and go back to the goal.
 
-Cursors are article ids, which hold the unix time, never page numbers: pages shift when the oldest posts expire.
+The listing is walked downwards only. When the board's oldest posts expire, every row moves to a lower page, so a walk
+that goes down meets rows twice and never misses one. Page numbers are recomputed from row positions, which are
+corrected by posts that are met again; ids, which hold the unix time, are never trusted one by one.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
-import orjson
-
-from persona_dagster.archive.archive import WALK
-from persona_dagster.archive.history import History
 from persona_dagster.crawl.fetcher import Pass
+from persona_dagster.crawl.frontier import ANCHORS, BACK, FRESH, TRIES, WEEK, Listed, Span, anchors, meets, middle
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.records import Outcome
 from persona_dagster.sites.parsed import MalformedError
 from persona_dagster.sites.ptt.article import BOARD, parse_article
-from persona_dagster.sites.ptt.listing import Listing, parse_listing, unix_time
+from persona_dagster.sites.ptt.listing import PAGE_ROWS, Listing, disproof, parse_listing, unix_time
 
-KNOWN_PAGES = 2  # in a row before the walk stops: rows shift to the next page while one walks
-BACK_PAGES = 30  # further back than that (600 posts), bisecting finds the start with fewer requests
-
-
-def ids(page: Listing) -> list[str]:
-    """The articles that a page lists, pinned ones left out: their ids are older than the page."""
-    return [row.article_id for row in page.articles if row.article_id]
+KIND = "article"
+ODD = timedelta(days=1).total_seconds()  # an id that lies further in the future says nothing of its time
+TURN = PAGE_ROWS  # requests that the way back and the revisits take in turn
 
 
 class PttWalk:
     def __init__(self, work: Pass, since: datetime | None, until: datetime | None):
-        self.work, self.since, self.until = work, since, until
+        self.work, self.frontier, self.since, self.until = work, work.frontier, since, until
         if not BOARD.fullmatch(work.board):
             raise ValueError(f"{work.board!r} is no PTT board's name")
         self.base = f"{work.site.origin}/bbs/{work.board}"
-        self.by_browser = False  # in-page fetches, once a page was opened by navigation
-        self.newest = 0  # unix time of the newest article listed
+        self.by_browser = work.site.route == "browser"  # in-page fetches, once a page was opened by navigation
+        self.opened = False
+        self.last = 0  # number of the newest page
+        self.tried: set[int] = set()  # stretches whose next page failed in this pass
+        self.placed: set[int] = set()  # stretches whose position was taken in this pass
+        self.joined: set[int] = set()  # stretches whose top is far above what is listed now
+        self.cached = False  # whether the last listing was an earlier pass's
+        work.client = self.plainly
 
     def run(self) -> None:
-        page = self.listing(None)
-        if page is not None:
-            self.newest = max((unix_time(row) for row in ids(page)), default=0)
-            self.fetch_new(page)
-        self.revisit()
-        if not self.work.site.pace.cache_minutes:
-            self.revisit(only_audits=True)  # the day that an audit waits is no time here
-
-    # Discovery
-
-    def batches(self, page: Listing) -> Iterator[list[str]]:
-        """Articles not known yet, oldest first over all batches, down to the watermark (or `since`)."""
-        bound = self.bound()
-        near = None if self.until else self.walk_back(page, bound)
-        if near is not None:
-            yield self.unknown(near, bound)
+        if self.until:
+            self.window(self.since, self.until)
             return
-        last = (page.older or 0) + 1
-        first = number = self.bisect(bound, last)
-        begins: str | None = None
-        while number <= last:
-            found = self.listing(number if number < last else None)
-            if found is None:
-                return
-            begins = begins or next(iter(ids(found)), None)
-            yield self.unknown(ids(found), bound)
-            if self.until and any(unix_time(row) > self.until.timestamp() for row in ids(found)):
-                break
-            number += 1
-        again = self.listing(first if first < last else None)
-        if again is None or begins not in ids(again):
-            # The oldest posts expired meanwhile, and rows moved to pages that were behind us.
-            self.work.report.stopped = "the listing moved during the walk; the next pass looks at it again"
+        if not self.head():
+            return
+        self.catch_up()
+        self.work.retry(KIND, self.article)
+        self.back_and_again()
+        self.work.second_looks(KIND, self.article)
+        self.tell()
 
-    def walk_back(self, page: Listing, bound: int) -> list[str] | None:
-        """Ids from the newest page back to `bound`; None when that is further than a few pages."""
-        found: dict[str, None] = {}
-        below = 0
-        for _ in range(BACK_PAGES):
-            found.update(dict.fromkeys(ids(page)))
-            below = below + 1 if all(unix_time(row) <= bound for row in ids(page)) else 0
-            if below >= KNOWN_PAGES or page.older is None:
-                return list(found)
-            older = self.listing(page.older)
-            if older is None:
-                return list(found)
-            page = older
+    def tell(self) -> None:
+        if spans := self.frontier.spans():
+            self.work.report.watermark = datetime.fromtimestamp(spans[0].newest, UTC).isoformat()
+
+    # Listing
+
+    def head(self) -> bool:
+        """The newest page: a new stretch, or the one that is known. False when it could not be had."""
+        listing = self.listing(None)
+        if listing is None:
+            return False
+        self.last = (listing.older or 0) + 1
+        rows = self.rows(listing)
+        now = middle(rows) or int(self.work.board_now)
+        self.work.board_now = float(now)
+        self.set_goal(now)
+        known, keys = self.frontier.spans(), [row.key for row in rows]
+        self.work.owe(KIND, rows, FRESH)
+        seen = self.frontier.note("head") or {}
+        with self.frontier.step():
+            if known and keys and keys == seen.get("keys"):
+                # As at the last pass: so every row of it was read right, and rows kept their place in it.
+                self.frontier.shift((seen["number"] - self.last) * PAGE_ROWS, known)
+                if seen["number"] == self.last:
+                    self.placed |= {span.id for span in known}
+                if self.cached:
+                    return True
+                top = {key: at for key, at in self.places(listing, self.last).items() if key not in known[0].top}
+                known[0].top = anchors({**top, **known[0].top})
+                self.frontier.keep(known[0])
+            else:
+                first = (self.last - 1) * PAGE_ROWS
+                span = self.frontier.new_span(now, now, first, first + len(listing.positions))
+                span.bottom = keys
+                if len(listing.positions) == PAGE_ROWS:
+                    span.top = self.places(listing, self.last)
+                self.frontier.keep(span)
+                self.placed.add(span.id)
+                self.settle(span, listing, self.last, rows)
+            self.frontier.set_note("head", {"keys": keys, "number": self.last})
+        return True
+
+    def set_goal(self, now: int) -> None:
+        """How far back the board is walked; it only ever moves further back."""
+        wanted = now - int(timedelta(days=self.work.site.first_days).total_seconds())
+        goals = [wanted, *([int(self.since.timestamp())] if self.since else [])]
+        goals += [goal] if (goal := self.frontier.note("goal")) is not None else []
+        self.frontier.set_note("goal", min(goals))
+        self.frontier.reach(KIND, min(goals))
+
+    def catch_up(self) -> None:
+        """What is new: listed, and every gap above what was known before closed."""
+        while True:
+            self.work.pay(KIND, self.frontier.todo(KIND, FRESH), self.article)
+            spans = self.frontier.spans()
+            gap = next((pair for pair in pairwise(spans) if self.open(pair[0])), None)
+            if gap is None:
+                return
+            self.extend(*gap, FRESH)
+
+    def back_and_again(self) -> None:
+        """The way back to the goal, and revisits, in turn, so that neither starves."""
+        back = again = 0
+        while True:
+            before = self.work.report.requests
+            if back <= again or not again:
+                moved = self.step_back()
+                back += self.work.report.requests - before
+                if moved:
+                    continue
+            if not self.work.revisits(KIND, self.article, TURN):
+                if not self.step_back():
+                    return
+                continue
+            again += self.work.report.requests - before
+
+    def step_back(self) -> bool:
+        """A listing page further back, with its articles; False at the goal."""
+        if todo := self.frontier.todo(KIND, BACK):
+            self.work.pay(KIND, todo, self.article, most=TURN)
+            return True
+        spans, goal = self.frontier.spans(), self.frontier.note("goal")
+        for span, lower in zip(spans, [*spans[1:], None], strict=False):
+            if self.open(span) and (lower or span.oldest > goal):
+                self.extend(span, lower, BACK)
+                return True
+        return False
+
+    def open(self, span: Span) -> bool:
+        """Whether the page below a stretch may be asked for now."""
+        return not span.whole and (not span.why or (span.due <= self.work.clock() and span.id not in self.tried))
+
+    def extend(self, span: Span, lower: Span | None, lane: int) -> None:
+        """The page below a stretch: proved, its rows owed, and the stretch joined with one below that it meets."""
+        if span.id in self.placed:
+            number = (span.position - 1) // PAGE_ROWS + 1 if span.position else 0
+            if number < 1:
+                self.end(span)
+                return
+            listing, why = self.proved(number)
+        else:
+            number, listing, why = self.resume(span)
+        rows = self.rows(listing) if listing else []
+        with self.frontier.step():
+            self.work.owe(KIND, rows, lane, self.outside(rows, lane))
+            if listing is None or why:
+                self.skip(span, lower, number, why)
+                return
+            if span.why:
+                span.tries, span.due, span.why = 0, 0.0, ""
+            span.position = (number - 1) * PAGE_ROWS
+            if not span.bottom:  # its first page
+                span.newest = min(span.newest, middle(rows) or span.newest)
+            span.oldest = min(span.oldest, middle(rows) or span.oldest)
+            span.bottom = [row.key for row in rows] or span.bottom
+            if len(span.top) < ANCHORS and span.id not in self.joined:
+                span.top = anchors({**span.top, **self.places(listing, number)})
+            self.frontier.keep(span)
+            self.settle(span, listing, number, rows)
+
+    def resume(self, span: Span) -> tuple[int, Listing | None, str]:
+        """The page on which a stretch of an earlier pass ends: it shows one of its oldest posts, or lies above them.
+
+        Rows may have expired since its position was taken, so a page is never trusted to follow without an overlap.
+        """
+        self.placed.add(span.id)
+        number, step = max(1, min((span.position or 0) // PAGE_ROWS + 1, self.last)), 1
+        while True:
+            listing, why = self.proved(number)
+            if listing is None or (why and number < self.last):
+                return number, listing, why
+            rows = self.rows(listing)
+            at, bottom = middle(rows), set(span.bottom)
+            if number >= self.last or any(row.key in bottom for row in rows) or (at or 0) >= span.oldest:
+                return number, listing, ""
+            number, step = min(number + step, self.last), step * 2
+
+    def settle(self, span: Span, listing: Listing, number: int, rows: list[Listed]) -> None:
+        """Join a stretch with those below that its newest page meets."""
+        keys = [row.key for row in rows]
+        if listing.older is None:
+            self.end(span)
+            return
+        at = middle(rows)
+        spans = self.frontier.spans()
+        for lower in [other for other in spans if other.id != span.id and other.oldest <= span.newest]:
+            inside = at is not None and lower.oldest <= at <= lower.newest and self.all_known(lower, rows)
+            if not (meets(lower, keys) or inside):
+                continue
+            here = self.places(listing, number)
+            moved = Counter(
+                old - new for key, old in lower.top.items() if old is not None and (new := here.get(key)) is not None
+            )
+            below = [other for other in spans if other.id == lower.id or other.oldest < lower.oldest]
+            rows_gone = moved.most_common(1)[0][0] if moved else 0
+            self.frontier.shift(rows_gone, below)
+            if moved and not rows_gone:  # every position taken since those is right
+                self.placed |= {one.id for one in below}
+            for other in [one for one in spans if lower.oldest <= one.oldest and one.id not in (lower.id, span.id)]:
+                if other.newest <= span.newest:
+                    self.frontier.drop(other)
+            merged = self.frontier.merge(span, next(one for one in below if one.id == lower.id))
+            self.joined.add(merged.id)
+            return
+
+    def all_known(self, lower: Span, rows: list[Listed]) -> bool:
+        """A page within a stretch whose newest posts have all been deleted since."""
+        if len(rows) < 2 or not lower.top:
+            return len(rows) >= 2 and all(self.was_known(row.key) for row in rows)
+        return all(self.was_known(row.key) for row in rows)
+
+    def was_known(self, key: str) -> bool:
+        item = self.frontier.item(KIND, key)
+        return item is not None and item.state not in ("todo", "outside")
+
+    def end(self, span: Span) -> None:
+        """The oldest page there is: whatever was known below has expired, or is in it."""
+        for other in self.frontier.spans():
+            if other.id != span.id and other.newest <= span.newest:
+                self.frontier.drop(other)
+        span.whole, span.position = True, 0
+        self.frontier.keep(span)
+
+    def skip(self, span: Span, lower: Span | None, number: int, why: str) -> None:
+        """A page that cannot be had or proved stays a gap, tried again; what lies below goes on."""
+        span.tries += 1
+        span.why = f"{self.base}/index{number}.html: {why}"
+        waits = WEEK if span.tries >= TRIES else 4 * 4**span.tries
+        span.due = self.work.clock() + waits * self.work.cache
+        self.tried.add(span.id)
+        self.frontier.keep(span)
+        first = (number - 1) * PAGE_ROWS  # of the page's rows
+        begun = lower is not None and lower.begins is not None and lower.begins > first - PAGE_ROWS
+        if number > 1 and not begun:
+            self.placed.add(self.frontier.new_span(span.oldest - 1, span.oldest - 1, first, first).id)
+
+    def proved(self, number: int) -> tuple[Listing | None, str]:
+        """A listing page and why it is no proof of its rows; asked for a second time when it is none."""
+        listing, why = None, ""
+        for again in (False, True):
+            got = self.listing(number, again)
+            if got is None:
+                return listing, why or f"{self.work.last_why or 'no answer'}"
+            listing, why = got, disproof(got, number, self.work.clock())
+            if not why:
+                return listing, ""
+        return listing, why
+
+    def listing(self, number: int | None, again: bool = False) -> Listing | None:
+        """A listing page, the newest when `number` is None; from the archive when an earlier pass had it just now."""
+        work, name = self.work, "index" if number is None else f"index{number}"
+        history, self.cached = work.history("listing", name), False
+        if history and not again and work.fresh("listing", name) and history.newest.outcome == Outcome.OK:
+            before = history.newest.fetched_at.timestamp() < work.started
+            if before and (stored := work.archive.newest("ptt", work.board, "listing", name)) is not None:
+                self.cached = True
+                return parse_listing(stored.body, board=work.board)
+        fetched = self.ask(f"{self.base}/{name}.html")
+        why, outcome = fetched.why or fetched.outcome.value, fetched.outcome
+        if fetched.ok:
+            try:
+                listing = parse_listing(fetched.body, board=work.board)
+                if listing.rows:
+                    work.keep("listing", name, fetched, counted=False, names=listing.ids)
+                    return listing
+                why, outcome = "a listing without rows: nothing there, or a ban", Outcome.EMPTY_OR_FILTERED
+            except MalformedError as error:
+                why, outcome = str(error), Outcome.PARSE_INCOMPLETE
+            work.not_parsed(fetched, why, outcome)
+        work.last_why = why
+        if number is None:
+            work.report.stopped = work.report.stopped or f"listing {name}: {outcome.value}: {why}"
         return None
 
-    def unknown(self, listed: list[str], bound: int) -> list[str]:
-        return sorted(
-            (row for row in set(listed) if self.wanted(row, bound) and not self.work.history("article", row)),
-            key=unix_time,
-        )
+    def rows(self, listing: Listing) -> list[Listed]:
+        """Posts of a page, oldest first; a time that cannot be is replaced by the page's own."""
+        times = [unix_time(key) for key in listing.ids]
+        latest = self.work.clock() + ODD
+        sound = sorted(at for at in times if at <= latest)
+        usual = sound[(len(sound) - 1) // 2] if sound else int(self.work.board_now)
+        return [Listed(key, at if at <= latest else usual) for key, at in zip(listing.ids, times, strict=True)]
 
-    def wanted(self, article_id: str, bound: int) -> bool:
-        at = unix_time(article_id)
-        return at > bound and (self.until is None or at <= self.until.timestamp())
+    @staticmethod
+    def places(listing: Listing, number: int) -> dict[str, int | None]:
+        """Position of each post of a page, newest first."""
+        first = (number - 1) * PAGE_ROWS
+        return {key: first + at for at, key in reversed(list(enumerate(listing.positions))) if key}
 
-    def bound(self) -> int:
-        """Unix time: nothing older is asked for."""
-        if self.since:
-            return int(self.since.timestamp())
-        if mark := self.watermark():
-            return mark
-        return self.newest - int(timedelta(days=self.work.site.first_days).total_seconds())
+    def outside(self, rows: list[Listed], lane: int) -> frozenset[str]:
+        """Of the page on which the goal lies: the posts before it."""
+        goal = self.frontier.note("goal")
+        if lane == FRESH or goal is None:
+            return frozenset()
+        before = []
+        for row in rows:
+            if row.created >= goal:
+                break
+            before.append(row.key)
+        return frozenset(before)
 
-    def watermark(self) -> int:
-        """Up to when everything is known, from the newest of our own records; 0 when the board is new."""
-        record = self.work.archive.newest("ptt", self.work.board, WALK, WALK)
-        return int(orjson.loads(record.body)["known_until"]) if record else 0
+    # A past day
 
-    def bisect(self, moment: int, newest_page: int) -> int:
-        """Number of the first listing page that reaches past `moment`: log2 of the pages, not all of them."""
-        low, high = 1, newest_page
+    def window(self, since: datetime | None, until: datetime) -> None:
+        """The posts between two moments: their newest page found by bisecting, then downwards. It says nothing of what
+        lies between them and now."""
+        listing = self.listing(None)
+        if listing is None:
+            return
+        last = (listing.older or 0) + 1
+        goal = since.timestamp() if since else until.timestamp() - self.work.site.first_days * 86400
+        pages = {last: listing}
+
+        def at(number: int) -> int | None:
+            if number not in pages and (found := self.listing(number)) is not None:
+                pages[number] = found
+            return middle(self.rows(pages[number])) if number in pages else None
+
+        low, high = 1, last
         while low < high:
-            middle = (low + high) // 2
-            page = self.listing(middle)
-            if page and max(map(unix_time, ids(page)), default=0) >= moment:
-                high = middle
+            half = (low + high) // 2
+            probe = next((n for n in range(half, high) if at(n) is not None), None)
+            if probe is not None and (at(probe) or 0) <= until.timestamp():
+                low = probe + 1
             else:
-                low = middle + 1
-        return low
-
-    def listing(self, number: int | None) -> Listing | None:
-        """A listing page, the newest when `number` is None; from the archive when it was fetched a moment ago."""
-        name = "index" if number is None else f"index{number}"
-        if self.work.fresh("listing", name):
-            stored = self.work.archive.newest("ptt", self.work.board, "listing", name)
-            if stored is not None:
-                return parse_listing(stored.body)
-        fetched = self.ask(f"{self.base}/{name}.html")
-        if not fetched.ok:
-            self.work.report.stopped = self.work.report.stopped or f"listing {name}: {fetched.outcome.value}"
-            return None
-        try:
-            listing = parse_listing(fetched.body)
-        except MalformedError as error:
-            self.work.not_parsed(fetched, str(error))
-            self.work.report.stopped = f"listing {name} did not parse: {error}"
-            return None
-        if not listing.rows:
-            self.work.not_parsed(fetched, "a listing without rows: nothing there, or a ban", Outcome.EMPTY_OR_FILTERED)
-            self.work.report.stopped = f"listing {name} is empty: nothing there, or a ban"
-            return None
-        self.work.keep("listing", name, fetched, counted=False)
-        return listing
+                high = half
+        for number in range(low, 0, -1):
+            if at(number) is None and number not in pages:
+                self.work.report.stopped = f"listing index{number}: {self.work.last_why}"
+                return
+            rows = self.rows(pages.pop(number))
+            wanted = [row for row in rows if goal < row.created <= until.timestamp()]
+            self.work.owe(KIND, wanted, FRESH)
+            self.work.pay(KIND, self.frontier.todo(KIND, FRESH), self.article)
+            if (middle(rows) or goal + 1) <= goal:
+                break
+        self.work.second_looks(KIND, self.article)
 
     # Articles
-
-    def fetch_new(self, page: Listing) -> None:
-        """Oldest first, so that a pass cut short leaves no hole: the watermark stops before the first failure."""
-        start = reached = self.watermark()
-        whole, finished = True, False
-        try:
-            for batch in self.batches(page):
-                for article_id in batch:
-                    outcome = self.article(article_id)
-                    self.work.report.due += not outcome.advances
-                    # What was kept unread is known by name, and comes again by the ladder.
-                    whole = whole and (outcome.advances or outcome is Outcome.PARSE_INCOMPLETE)
-                    if whole:
-                        reached = max(reached, unix_time(article_id))
-            finished = True
-        finally:
-            self.work.flush()
-            if self.work.report.stopped:
-                reached = start  # the listing was not seen whole: what lies below may have a hole
-            elif finished and whole:
-                reached = max(reached, self.newest)
-            if not (self.since or self.until):  # those look at a part that says nothing of the rest
-                self.mark(start, reached)
-
-    def mark(self, start: int, reached: int) -> None:
-        """Store the watermark, after the articles below it."""
-        if reached:
-            self.work.report.watermark = datetime.fromtimestamp(reached, UTC).isoformat()
-        if reached > start:
-            body = orjson.dumps({"known_until": reached})
-            self.work.keep(WALK, WALK, Fetched(f"{self.base}/index.html", Outcome.OK, 200, {}, body), counted=False)
-            self.work.flush()
 
     def article(self, article_id: str) -> Outcome:
         """Fetch and store one article; what does not advance is still due."""
@@ -188,33 +359,32 @@ class PttWalk:
                 fetched.body, board=self.work.board, article_id=article_id, author_key=str, fetched_at=fetched.at
             )
             if not parsed.usable:
-                self.work.keep_unread("article", article_id, fetched, parsed.why)
+                self.work.keep_unread(KIND, article_id, fetched, parsed.why)
                 return parsed.outcome
         if fetched.outcome.advances:
-            self.work.keep("article", article_id, fetched)
+            self.work.keep(KIND, article_id, fetched)
         return fetched.outcome
 
-    def revisit(self, only_audits: bool = False) -> None:
-        """Articles that are due by the ladder."""
-        for article_id in self.work.due("article", self.posted, only_audits):
-            self.work.report.due += not self.article(article_id).advances
+    # Asking
 
-    @staticmethod
-    def posted(article_id: str, _history: History) -> datetime:
-        return datetime.fromtimestamp(unix_time(article_id), UTC)
-
-    def ask(self, url: str) -> Fetched:
+    def ask(self, url: str, how: Callable[..., Fetched] | None = None) -> Fetched:
         """Over plain HTTP; through the browser once for the gate, and for good once HTTP is challenged."""
+        return self.work.ask(url, how=self.plainly if how is None else how)
+
+    def plainly(self, url: str) -> Fetched:
         work = self.work
-        if self.by_browser:
-            return work.ask(url, how=work.browser.fetch)
-        if work.site.route != "browser":
-            fetched = work.ask(url, spare=Outcome.CHALLENGE)
+        if self.by_browser and self.opened:
+            return work.browser.fetch(url)
+        fetched = None
+        if not self.by_browser:
+            fetched = work.http.fetch(url)
             if fetched.outcome not in (Outcome.GATE, Outcome.CHALLENGE):
                 return fetched
+            work.count(fetched)
             work.log(f"ptt/{work.board}: {fetched.why}; a browser asks")
-        passed = work.ask(url, how=work.browser.pass_over18)
+            work.pacer.wait()
+        passed = work.browser.pass_over18(url)
         work.http.cookies = work.browser.cookies()
-        for_good = work.site.route == "browser" or fetched.outcome is Outcome.CHALLENGE
-        self.by_browser = passed.ok and for_good
+        if passed.ok and (self.by_browser or (fetched and fetched.outcome is Outcome.CHALLENGE)):
+            self.by_browser = self.opened = True
         return passed

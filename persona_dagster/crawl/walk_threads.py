@@ -10,7 +10,9 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from persona_dagster.crawl.descent import Descent
 from persona_dagster.crawl.fetcher import Pass
+from persona_dagster.crawl.frontier import BACK, FRESH, Listed
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.threads_api import crawl_api
 from persona_dagster.records import Outcome
@@ -20,6 +22,8 @@ from persona_dagster.sites.threads.payloads import chains, page_payloads, parse_
 
 ORIGIN = "https://www.threads.com"
 MORE_PATHS = ("/graphql/query", "/api/graphql")  # where the page's script asks for what comes below
+KIND = "page"
+TURN = 20
 SCROLLS = 50  # per pass; about 30 threads each
 
 
@@ -36,16 +40,32 @@ class ThreadsWalk:
         if self.work.site.route == "api":
             crawl_api(self.work, self.since, self.until)
             return
+        self.work.client = self.work.browser.goto
+        self.descent = Descent(self.work, KIND, self.since.timestamp() if self.since else None)
         opened = self.work.ask(self.start_url(), how=self.open)
-        known = {key for (kind, key) in self.work.histories if kind == "page"}
-        codes = list(dict.fromkeys([*self.codes(opened, "search"), *self.scroll(known)]))
-        new = [code for code in codes if code not in known]
-        self.work.log(f"threads/{self.work.board}: {len(codes)} listed, {len(new)} unknown")
-        missed = sorted(self.work.missed("page") - set(new))
-        self.work.fetch_listed("page", [*missed, *reversed(new)], self.post)  # oldest first, as on the other sites
-        self.revisit()
-        if not self.work.site.pace.cache_minutes:
-            self.revisit(only_audits=True)
+        self.list_posts(opened)
+        todo = self.work.frontier.todo
+        self.work.pay(KIND, [*todo(KIND, FRESH), *todo(KIND, BACK)], self.post)  # oldest first, as on the other sites
+        self.work.retry(KIND, self.post)
+        while self.work.revisits(KIND, self.post, TURN):
+            pass
+        self.work.second_looks(KIND, self.post)
+
+    def list_posts(self, opened: Fetched) -> None:
+        """The search, then what its script brings as one scrolls, until what is known is reached."""
+        rows = self.codes(opened, "search")
+        if rows and not self.descent.take(rows):
+            for number in range(1, SCROLLS):
+                if not self.more:
+                    if not self.work.report.stopped:
+                        self.descent.end()
+                    return
+                rows = self.scrolled(number)
+                if not rows:
+                    self.work.report.stopped = self.work.report.stopped or "the search went no further"
+                    return
+                if self.descent.take(rows):
+                    return
 
     def start_url(self) -> str:
         board = self.work.board
@@ -58,31 +78,22 @@ class ThreadsWalk:
         self.work.browser.page.on("response", lambda answer: self.heard.append(answer) if is_more(answer) else None)
         return self.work.browser.goto(url)
 
-    def scroll(self, known: set[str]) -> Iterator[str]:
-        """Codes of what the page's script brings as one scrolls, until it brings nothing new or asks for a log-in."""
-        page = self.work.browser.page
-        for number in range(1, SCROLLS):
-            if not self.more:
-                return
-            self.work.pacer.wait()
-            page.evaluate("window.scrollTo(0, document.body.scrollHeight)")
-            for _ in range(30):
-                if self.heard:
-                    break
-                page.wait_for_timeout(100)
-            if not self.heard:
-                return
-            fetched = self.work.browser.taken(self.heard.pop(0))
-            self.work.count(fetched)
-            if not fetched.ok:
-                return  # the posts named so far are still asked for, one by one
-            found = self.codes(fetched, f"search@{number}")
-            yield from found
-            if known.issuperset(found) and not self.since:
-                return
+    def scrolled(self, number: int) -> list[Listed]:
+        """What one more scroll brings."""
+        self.work.pacer.wait()
+        self.work.browser.scroll()
+        for _ in range(30):
+            if self.heard:
+                break
+            self.work.browser.wait(100)
+        if not self.heard:
+            return []
+        fetched = self.work.browser.taken(self.heard.pop(0))
+        self.work.count(fetched)
+        return self.codes(fetched, f"search@{number}")
 
-    def codes(self, opened: Fetched, key: str) -> list[str]:
-        """Codes of the posts that the search names, newest first as the page has them."""
+    def codes(self, opened: Fetched, key: str) -> list[Listed]:
+        """The posts that the search names, newest first as the page has them."""
         self.more = False
         if not opened.ok:
             self.work.report.stopped = f"search: {opened.outcome.value}: {opened.why}"
@@ -96,44 +107,39 @@ class ThreadsWalk:
             self.work.report.stopped = f"search: {outcome.value}: {parsed.why}"
             return []
         self.more = "more_replies" in parsed.flags
-        self.work.keep("list", key, opened, counted=False)
+        rows = [
+            Listed(post.post_id, int(post.created_at.timestamp()))
+            for post in parsed.posts
+            if post.kind == "post" and post.created_at
+        ]
+        self.work.keep("list", key, opened, counted=False, names=[row.key for row in rows])
         self.users.update(named(opened.body))
-        return [post.post_id for post in parsed.posts if post.kind == "post" and self.wanted(post.created_at)]
+        return rows
 
-    def wanted(self, created: datetime | None) -> bool:
-        if created is None:
-            return False
-        return (self.since is None or created >= self.since) and (self.until is None or created <= self.until)
-
-    def post(self, code: str) -> bool:
-        """A post's page with its replies, by in-page fetch; False when it is still due."""
+    def post(self, code: str) -> Outcome:
+        """A post's page with its replies, by in-page fetch; what does not advance is still due."""
         user = self.users.get(code) or self.known_user(code)
         fetched = self.work.ask(f"{ORIGIN}/@{quote(user)}/post/{code}", how=self.work.browser.fetch)
         fetched.url = f"{ORIGIN}/post/{code}"  # the stored address names nobody
         if fetched.outcome is Outcome.GONE:
-            self.work.keep("page", code, fetched)
-            return True
+            self.work.keep(KIND, code, fetched)
         if not fetched.ok:
-            return False
+            return fetched.outcome
         parsed: Parsed = parse_threads(fetched.body, board=self.work.board, author_key=str, code=code)
         if parsed.outcome is Outcome.LOGIN_WALL and parsed.posts:
             self.work.report.outcomes["login_wall_partial"] += 1  # more replies exist; what is shown is kept
         elif parsed.outcome is Outcome.PARSE_INCOMPLETE:
-            self.work.keep_unread("page", code, fetched, parsed.why)
-            return False
+            self.work.keep_unread(KIND, code, fetched, parsed.why)
+            return parsed.outcome
         elif not parsed.usable:
             self.work.not_parsed(fetched, parsed.why, parsed.outcome)
-            return False
-        self.work.keep("page", code, fetched)
-        return True
+            return parsed.outcome
+        self.work.keep(KIND, code, fetched)
+        return Outcome.OK
 
     def known_user(self, code: str) -> str:
-        stored = self.work.archive.newest("threads", self.work.board, "page", code)
+        stored = self.work.archive.newest("threads", self.work.board, KIND, code)
         return named(stored.body).get(code, "_") if stored else "_"
-
-    def revisit(self, only_audits: bool = False) -> None:
-        for code in self.work.due("page", lambda _key, history: history.sightings[0].fetched_at, only_audits):
-            self.work.report.due += not self.post(code)
 
 
 def is_more(answer: Any) -> bool:

@@ -18,7 +18,6 @@ from pathlib import Path
 import orjson
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.artifacts import put
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage import copies, forget, tombstones
 from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
@@ -76,7 +75,7 @@ def backup(settings: Settings, target: Path) -> BackupReport:
         raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")
     files = copies.seal(partial)
     copies.register(settings.home, target)  # before it is there: a forgetting must not miss it
-    put(partial, target)
+    partial.rename(target)
     return _report(target, files, started)
 
 
@@ -147,8 +146,8 @@ def _forget_again(settings: Settings, since: list[tombstones.Tombstone]) -> list
 
 def _swap(fresh: Path, place: Path) -> None:
     if place.exists():
-        put(place, place.with_name(f"{place.name}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
-    put(fresh, place)
+        place.rename(place.with_name(f"{place.name}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
+    fresh.rename(place)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

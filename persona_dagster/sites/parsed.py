@@ -19,7 +19,7 @@ USER, NICK, ADDRESS = "<user>", "<nick>", "<ip>"
 PARTIAL = frozenset(
     [
         *("truncated_by_site", "length_unstated", "length_unproven", "odd_push"),
-        *("floor_gaps", "more_replies", "partial", "listed", "count_unstated"),
+        *("floor_gaps", "more_replies", "partial", "listed", "count_unstated", "comments_unread"),
     ]
 )
 MAX_BODY = 8 << 20  # decoded bytes that any parser looks at

@@ -177,8 +177,8 @@ def test_an_empty_dcard_list_is_no_success(crawl_with: Crawl) -> None:
 
 
 def test_a_dcard_challenge_opens_the_breaker(crawl_with: Crawl) -> None:
-    report, _, _ = crawl_with("dcard", "mood", Rule("challenge", "dcard/service/api/v2/posts", times=None))
-    assert report.outcomes[Outcome.CHALLENGE.value] == 1
+    report, _, _ = crawl_with("dcard", "mood", Rule("challenge", "dcard/(service/api/v2/posts|f/mood/p)", times=None))
+    assert report.outcomes[Outcome.CHALLENGE.value] == 2, "by fetch, and by the page"
     assert report.refused is False  # the list came
     assert "challenge" in report.stopped
 

@@ -13,7 +13,7 @@ import pytest
 
 from persona_dagster.config.sources import Pace
 from persona_dagster.crawl.lease import HostBusyError, Lease, lease
-from persona_dagster.crawl.pace import FAILURES, MAX_WAIT, HostClosedError, Pacer, seconds_to_wait
+from persona_dagster.crawl.pace import MAX_WAIT, PAGES, REFUSED, HostClosedError, Pacer, seconds_to_wait
 from persona_dagster.records import Outcome
 
 SCHEDULES, SOAK_SCHEDULES = 500, 10_000
@@ -79,17 +79,29 @@ def test_refusals_close_the_host_at_once_and_failures_after_a_few() -> None:
     with pytest.raises(HostClosedError):
         pacer.wait()
     pacer = Pacer(Pace(), clock, clock.sleep)
-    for _ in range(FAILURES - 1):
+    for _ in range(PAGES - 1):
         pacer.wait()
         pacer.note(Outcome.SERVER_BUSY)
+        pacer.page_failed(Outcome.SERVER_BUSY)
     pacer.wait()
     pacer.note(Outcome.OK)  # one answer makes up for the failures before
-    assert pacer.failures == 0
-    for _ in range(FAILURES):
+    assert pacer.failures == pacer.pages == 0
+    for _ in range(PAGES):
         pacer.wait()
         pacer.note(Outcome.TIMEOUT)
+        pacer.page_failed(Outcome.TIMEOUT)
     with pytest.raises(HostClosedError):
         pacer.wait()
+
+
+def test_one_refused_page_is_not_the_host() -> None:
+    clock = FakeTime(random.Random(0))
+    pacer = Pacer(Pace(), clock, clock.sleep)
+    for number in range(REFUSED):
+        pacer.wait()
+        pacer.note(Outcome.BLOCKED)
+        pacer.page_failed(Outcome.BLOCKED)
+        assert bool(pacer.closed) == (number == REFUSED - 1)
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,8 @@ from persona_dagster.config.sources import Sources
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.crawl.boards import crawl_board
 from persona_dagster.crawl.fetcher import CrawlReport
+from persona_dagster.crawl.frontier import NAME as FRONTIER
+from persona_dagster.crawl.frontier import Frontier
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.sample.clock import moment
 from persona_dagster.sample.content import Content, PttItem, ptt_file
@@ -75,7 +77,7 @@ def test_a_past_day_is_found_by_bisecting(
     assert len(listings(long_board, before)) <= 1 + math.ceil(math.log2(ROWS / PAGE)) + 1 + spanned + 1
     # It says nothing of what lies between that day and now: no watermark.
     assert report.watermark is None
-    assert not any(kind == "walk" for kind, _ in archive.histories("ptt", BOARD))
+    assert Frontier(archive.place("ptt", BOARD, FRONTIER)).spans() == []
 
 
 def written(item: PttItem) -> datetime:
@@ -83,39 +85,41 @@ def written(item: PttItem) -> datetime:
     return datetime.fromtimestamp(int(ptt_file(BOARD, item).split(".")[1]), moment(0, "00:00").tzinfo)
 
 
-def test_far_back_is_bisected_too(
-    items: Items, long_board: Replica, tiny: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_small_budget_reaches_far_back_in_the_end(
+    items: Items, long_board: Replica, tiny: Sources, tmp_path: Path
 ) -> None:
-    """Beyond a few pages the walk goes from the old end, so that a cut leaves no hole; the next pass goes on."""
-    monkeypatch.setattr("persona_dagster.crawl.walk_ptt.BACK_PAGES", 3)
-    archive, transport = Archive(tmp_path), Transport(long_board.rewrites)
-    pace = tiny.ptt.pace.model_copy(update={"max_requests": 60})
-    short = tiny.model_copy(update={"ptt": tiny.ptt.model_copy(update={"pace": pace})})
-    report = crawl_board("ptt", BOARD, short, archive, transport=transport, since=moment(16, "00:00"), log=quiet)
-    assert report.stopped.startswith("budget")
-    wanted = sorted(ptt_file(BOARD, item) for item in items if written(item) > moment(16, "00:00"))
-    assert articles(archive) == set(wanted[: len(articles(archive))]), "oldest first: no hole"
-    report = crawl_board("ptt", BOARD, tiny, archive, transport=transport, since=moment(16, "00:00"), log=quiet)
-    assert report.complete, report.why
-    assert articles(archive) == set(wanted)
+    """The way back has a cursor: each pass goes on where the one before was cut off, and lists no page twice."""
+    archive, transport, before = Archive(tmp_path), Transport(long_board.rewrites), len(long_board.asked)
+    pace = tiny.ptt.pace.model_copy(update={"max_requests": 60, "cache_minutes": 15.0})
+    short = tiny.model_copy(update={"ptt": tiny.ptt.model_copy(update={"pace": pace, "first_days": 1})})
+    passes = 0
+    while passes < 20:
+        passes += 1
+        report = crawl_board(
+            "ptt", BOARD, short, archive, transport=transport, since=moment(15, "00:00"), log=quiet,
+            clock=lambda passes=passes: time.time() + passes * 1000.0,
+        )  # fmt: skip
+        if report.complete:
+            break
+        assert report.stopped.startswith("budget")
+    wanted = {ptt_file(BOARD, item) for item in items if written(item) > moment(15, "00:00")}
+    assert articles(archive) == wanted
+    pages = [target for target in listings(long_board, before) if re.search(r"index\d", target)]
+    assert len(pages) == len(set(pages))
+    asked = len(list(long_board.asked)[before:])
+    assert asked <= 1.1 * (len(wanted) + len(wanted) / PAGE) + 2 * passes, (asked, len(wanted), passes)
 
 
-def test_rows_that_expire_during_a_bisected_walk_are_told(items: Items, tiny: Sources, tmp_path: Path) -> None:
-    """Seven rows vanish after the first page was read: rows moved to pages that are behind us."""
+def test_rows_that_expire_during_a_walk_move_nothing_out_of_sight(items: Items, tiny: Sources, tmp_path: Path) -> None:
+    """Seven rows vanish in the middle of the way down: every row is on a lower page then, which is still to come."""
     rules = Scenario([Rule("shift", rf"ptt/bbs/{BOARD}/index", nth=9)])
     archive = Archive(tmp_path)
     with serve(Content({BOARD: items}, {}, {}), scenario=rules) as running:
         transport = Transport(running.rewrites)
         since, until = moment(5, "00:00"), moment(6, "12:00")
-        for _ in range(3):
-            report = crawl_board(
-                "ptt", BOARD, tiny, archive, transport=transport, since=since, until=until, log=quiet
-            )  # fmt: skip
-            if report.complete:
-                break
-            assert "moved" in report.stopped
-    wanted = {ptt_file(BOARD, item) for item in items if since < written(item) <= until}
-    assert articles(archive) == wanted
+        report = crawl_board("ptt", BOARD, tiny, archive, transport=transport, since=since, until=until, log=quiet)
+    assert report.complete, report.why
+    assert articles(archive) == {ptt_file(BOARD, item) for item in items if since < written(item) <= until}
 
 
 # Browsers

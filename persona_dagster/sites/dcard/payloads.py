@@ -14,6 +14,7 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from persona_dagster.records import Outcome, Post
+from persona_dagster.sites.dcard import pages
 from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, decode, incomplete, people_masker
 
 ORIGIN = "https://www.dcard.tw"
@@ -43,15 +44,20 @@ def load_json(text: str) -> Any:
         raise MalformedError(f"no JSON: {error}") from error
 
 
-def parse_dcard(body: bytes, *, board: str, author_key: AuthorKey, first: bool = True) -> Parsed:
+def parse_dcard(
+    body: bytes, *, board: str, author_key: AuthorKey, first: bool = True, post_id: str | None = None
+) -> Parsed:
     """Any Dcard payload: what it is shows in its keys. Lists name posts, and give no rows of their own.
 
-    `first`: comments that do not begin at floor 1 have a gap; False for the later pages of them.
+    `first`: comments that do not begin at floor 1 have a gap; False for the later pages of them. `post_id`: of a page
+    that the server rendered, which shows the post's text and not surely its comments.
     """
     try:
         text = decode(body)
         if text.isascii() and "\\u" not in text and "????" in text:
             raise MalformedError("the characters were lost in another encoding")
+        if post_id and text.lstrip().startswith("<") and "__NEXT_DATA__" not in text:
+            return Parsed(Outcome.OK, [pages.post_of(text, post_id, board)], ["comments_unread"])
         return _parse(page_data(text) if text.lstrip().startswith("<") else load_json(text), board, author_key, first)
     except MalformedError as error:
         return incomplete(str(error))
@@ -95,6 +101,12 @@ def _parse(value: Any, board: str, author_key: AuthorKey, first: bool) -> Parsed
     if _has_gaps(posts, first):
         flags.append("floor_gaps")  # deleted comments leave their floor empty
     return Parsed(Outcome.OK, posts, sorted(set(flags)))
+
+
+def list_rows(value: Any) -> list[tuple[str, datetime]]:
+    """Ids and times of a list's posts in its order, without those that are pinned above it."""
+    rows = [row for row in rows_of(value) if "floor" not in row and not row.get("pinned")]
+    return [(str(row["id"]), moment(row["createdAt"])) for row in rows]
 
 
 def _has_gaps(posts: list[Post], first: bool) -> bool:

@@ -15,6 +15,8 @@ from persona_dagster.sites.parsed import MalformedError, decode
 from persona_dagster.sites.ptt.article import ARTICLE_ID
 from persona_dagster.sites.ptt.markup import decode_cfemail
 
+PAGE_ROWS = 20
+MOST_ODD = 6  # steps back in time on one page
 CONTAINER = re.compile(r'<div class="r-list-container[^"]*">')
 ROW = re.compile(r'<div class="r-ent">')
 SEPARATOR = re.compile(r'<div class="r-list-sep">')
@@ -48,9 +50,14 @@ class Listing:
     older: int | None  # number of the page before; None on the oldest
 
     @property
-    def articles(self) -> list[Row]:
-        """Rows that name an article and are no pinned notice."""
-        return [row for row in self.rows if row.article_id and not row.pinned]
+    def positions(self) -> list[str | None]:
+        """The article of each row in order, oldest first; None for one that was deleted. Pinned notices stand apart."""
+        return [row.article_id for row in self.rows if not row.pinned]
+
+    @property
+    def ids(self) -> list[str]:
+        """The articles that the page lists, pinned ones left out: their ids are older than the page."""
+        return [key for key in self.positions if key]
 
 
 def unix_time(article_id: str) -> int:
@@ -61,8 +68,26 @@ def unix_time(article_id: str) -> int:
     return int(match[1])
 
 
-def parse_listing(body: bytes) -> Listing:
-    """Every row of the page. Raises `MalformedError` when the page is cut, spliced or no listing at all."""
+def disproof(listing: Listing, number: int, now: float) -> str:
+    """Why page `number`, which is not the newest, cannot be all that stands on it; "" when nothing speaks against it.
+
+    The server puts 20 rows on such a page, deleted ones included, links the one before it, and counts from the oldest,
+    so that times rise. A few odd ids (moved articles, clocks) may break the order.
+    """
+    rows, times = listing.positions, [unix_time(key) for key in listing.ids]
+    if len(rows) != PAGE_ROWS:
+        return f"{len(rows)} rows where {PAGE_ROWS} belong"
+    if listing.older != (number - 1 or None):
+        return f"it links page {listing.older} before it, and was asked for as {number}"
+    if sum(late > early for late, early in pairwise(times)) > MOST_ODD:
+        return "its rows are not in order of time"
+    if len(times) > 2 and sorted(times)[len(times) // 2] > now + 86_400:
+        return "its rows lie in the future"
+    return ""
+
+
+def parse_listing(body: bytes, board: str = "") -> Listing:
+    """Every row of the page. Raises `MalformedError` when the page is cut, spliced, another board's or no listing."""
     source = decode(body)
     container = CONTAINER.search(source)
     if container is None or CONTAINER.search(source, container.end()):
@@ -81,7 +106,7 @@ def parse_listing(body: bytes) -> Listing:
     pinned_from = separators[0].start() if separators else len(listed)
     starts = [row.start() for row in ROW.finditer(listed)]
     pieces = [listed[a:b] for a, b in pairwise([*starts, len(listed)])]
-    rows = tuple(_row(piece, start > pinned_from) for piece, start in zip(pieces, starts, strict=True))
+    rows = tuple(_row(piece, start > pinned_from, board) for piece, start in zip(pieces, starts, strict=True))
     named = [row.article_id for row in rows if row.article_id and not row.pinned]
     if len(set(named)) != len(named):
         raise MalformedError("an article is listed twice")
@@ -89,7 +114,7 @@ def parse_listing(body: bytes) -> Listing:
     return Listing(rows, int(older[2]) if older else None)
 
 
-def _row(piece: str, pinned: bool) -> Row:
+def _row(piece: str, pinned: bool, board: str) -> Row:
     cells = {}
     for name, pattern in CELL.items():
         found = pattern.findall(piece)
@@ -99,6 +124,8 @@ def _row(piece: str, pinned: bool) -> Row:
     links = LINK.findall(cells["title"])
     if len(links) > 1 or (links and not ARTICLE_ID.fullmatch(links[0][1])):
         raise MalformedError(f"a row that links {[link[1] for link in links]}")
+    if board and links and links[0][0].lower() != board.lower():
+        raise MalformedError(f"a row of board {links[0][0]}")
     cells["title"] = HIDDEN.sub(lambda found: html.escape(decode_cfemail(found[2])), cells["title"])
     text = {name: html.unescape(TAGS.sub("", value)).strip() for name, value in cells.items()}
     # A deleted article has no link, and a dash for its author.
