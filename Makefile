@@ -7,7 +7,6 @@ SHELL := bash
 # With bytecode switched off every Dagster process compiles its sources again: 2.5 times slower.
 unexport PYTHONDONTWRITEBYTECODE
 export PERSONA_HOME ?= $(CURDIR)/.persona
-export DAGSTER_HOME := $(PERSONA_HOME)/dagster
 export OMP_WAIT_POLICY := PASSIVE
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
@@ -23,23 +22,19 @@ $(READY): pyproject.toml constraints.txt scripts/setup.sh
 
 setup: $(READY) ## virtual environment, packages and a Chromium
 
-$(DAGSTER_HOME)/dagster.yaml: deploy/local/dagster.yaml
-	@mkdir -p "$(DAGSTER_HOME)" && cp deploy/local/dagster.yaml "$@"
+demo: $(READY) ## the main job, offline: scrape, clean, mix, train, evaluate
+	@$(BIN)/persona demo
 
-demo: $(READY) $(DAGSTER_HOME)/dagster.yaml ## the main job, offline: scrape, clean, mix, train, evaluate
-	@$(BIN)/python -m persona_dagster.defs.demo
+demo-all: $(READY) ## all three recipes, Version 1.0 beside 2.0
+	@$(BIN)/persona demo persona_v2 persona_v1 capybara_qlora
 
-demo-all: $(READY) $(DAGSTER_HOME)/dagster.yaml ## all three recipes, Version 1.0 beside 2.0
-	@$(BIN)/python -m persona_dagster.defs.demo persona_v2 persona_v1 capybara_qlora
-
-ui: $(READY) $(DAGSTER_HOME)/dagster.yaml ## Dagster's UI and daemon, on http://127.0.0.1:3000
-	@echo "Start at http://127.0.0.1:$${PORT:-3000}/asset-groups: the whole flow. docs/operations.md says what to click."
-	$(BIN)/dagster dev -w workspace.yaml --host 127.0.0.1 --port $${PORT:-3000}
+ui: $(READY) ## Dagster's UI and daemon, on http://127.0.0.1:3000
+	@$(BIN)/persona ui --port $${PORT:-3000}
 
 chat: $(READY) ## talk to the newest adapter, on http://127.0.0.1:7860
 	@$(BIN)/persona chat
 
-test: $(READY) $(DAGSTER_HOME)/dagster.yaml ## the test suite
+test: $(READY) ## the test suite
 	@$(BIN)/python -m pytest
 
 test-unsloth: $(READY) ## the Unsloth path on the CPU, in an environment of its own
@@ -56,7 +51,7 @@ bench: demo ## the speed claims, as ratios against named peers; the chat answers
 	done
 	[ -z "$$failed" ] || { echo "failed:$$failed"; exit 1; }
 
-lint: $(READY) $(DAGSTER_HOME)/dagster.yaml ## ruff, types, definitions
+lint: $(READY) ## ruff, types, definitions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/dagster definitions validate -w workspace.yaml
 
 lock: ## write constraints.txt from .venv

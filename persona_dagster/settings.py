@@ -19,6 +19,8 @@ Hardware = Literal["cpu", "gpu_8gb", "gpu_12gb", "gpu_16gb", "gpu_24gb", "gpu_80
 Engine = Literal["local", "ray", "slurm", "k8s"]
 
 PROJECT_ROOT = Path(__file__).resolve().parent.parent
+INSTANCE = Path(__file__).resolve().parent / "defs" / "dagster.yaml"  # of one machine; packaged
+WORKSPACE = INSTANCE.with_name("workspace.yaml")
 
 
 def default_home() -> Path:
@@ -42,6 +44,18 @@ class Settings(BaseSettings):
     cdp_url: str | None = None  # the operator's own browser, for Dcard
     headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more
     ray_address: str | None = None
+
+    @property
+    def dagster_home(self) -> Path:
+        return self.home / "dagster"
+
+    def prepare_instance(self) -> Path:
+        """$DAGSTER_HOME of this home, with the packaged dagster.yaml where none is there."""
+        path = self.dagster_home / INSTANCE.name
+        if not path.is_file():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(INSTANCE.read_bytes())
+        return self.dagster_home
 
     @property
     def config_dir(self) -> Path:

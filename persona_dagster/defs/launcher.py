@@ -2,7 +2,7 @@
 
 Dagster's own launcher does not answer that: a run whose process, code server and all were killed (a power cut, the
 out-of-memory killer) stays STARTED for good and holds its pool, the card's for one. With the answer,
-run monitoring marks it failed. Named in deploy/local/dagster.yaml; only for workers and daemon on one machine.
+run monitoring marks it failed. Named in defs/dagster.yaml; only for workers and daemon on one machine.
 """
 
 import dagster as dg

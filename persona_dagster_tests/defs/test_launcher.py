@@ -17,7 +17,7 @@ from dagster._core.launcher.base import WorkerStatus
 from dagster._daemon.monitoring.run_monitoring import monitor_started_run
 
 from persona_dagster.defs.launcher import LocalRunLauncher, worker_of
-from persona_dagster.settings import PROJECT_ROOT
+from persona_dagster.settings import INSTANCE
 
 IN_A_PROCESS = """
 import sys, time
@@ -36,7 +36,7 @@ with dg.DagsterInstance.from_config(sys.argv[1]) as instance:
 
 @pytest.fixture
 def instance(tmp_path: Path) -> Iterator[dg.DagsterInstance]:
-    shutil.copy(PROJECT_ROOT / "deploy" / "local" / "dagster.yaml", tmp_path)
+    shutil.copy(INSTANCE, tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         yield instance
 

@@ -17,7 +17,7 @@ import dagster as dg
 import httpx
 import psutil
 
-from persona_dagster.settings import PROJECT_ROOT, Settings
+from persona_dagster.settings import INSTANCE, PROJECT_ROOT, Settings
 
 PATIENCE = 180  # seconds, of a loaded machine; alone a click takes effect within 10 s
 LAUNCH = """mutation($params: ExecutionParams!) { launchRun(executionParams: $params) { __typename
@@ -53,9 +53,9 @@ class Dev:
         return self.settings.home / "dagster"
 
     def prepare(self, changes: Callable[[str], str] = lambda text: text) -> None:
-        """The instance's dagster.yaml, as `make` copies it."""
+        """The instance's dagster.yaml, as `persona ui` copies it."""
         self.dagster_home.mkdir(parents=True, exist_ok=True)
-        text = (PROJECT_ROOT / "deploy" / "local" / "dagster.yaml").read_text(encoding="utf-8")
+        text = INSTANCE.read_text(encoding="utf-8")
         (self.dagster_home / "dagster.yaml").write_text(changes(text), encoding="utf-8")
 
     def environment(self) -> dict[str, str]:

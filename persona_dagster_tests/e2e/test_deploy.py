@@ -14,14 +14,14 @@ import pytest
 import yaml
 
 from persona_dagster.defs.engines import GPU_POD
-from persona_dagster.settings import PROJECT_ROOT
+from persona_dagster.settings import INSTANCE, PROJECT_ROOT
 
 DEPLOY = PROJECT_ROOT / "deploy"
 CHECKER = Path(sys.executable).with_name("check-jsonschema")  # brings the Compose specification's schema
 
 
 def test_the_local_instance_loads_and_queues(tmp_path: Path) -> None:
-    shutil.copy(DEPLOY / "local" / "dagster.yaml", tmp_path)
+    shutil.copy(INSTANCE, tmp_path)
     with dg.DagsterInstance.from_config(str(tmp_path)) as instance:
         assert instance.global_op_concurrency_default_limit == 1  # one training, one pass a site
         assert instance.run_launcher.supports_check_run_worker_health
@@ -128,7 +128,7 @@ def _workload(version: str, kind: str, container: dict[str, Any], volumes: list[
 def test_the_charts_queue_is_the_one_that_runs_here() -> None:
     """One training and one pass a site, wherever it runs."""
     values = yaml.safe_load((DEPLOY / "k8s" / "values.yaml").read_text(encoding="utf-8"))
-    local = yaml.safe_load((DEPLOY / "local" / "dagster.yaml").read_text(encoding="utf-8"))
+    local = yaml.safe_load(INSTANCE.read_text(encoding="utf-8"))
     pools = values["concurrency"]["pools"]
     assert (pools["defaultLimit"], pools["granularity"]) == (1, "run")
     assert local["concurrency"]["pools"] == {"default_limit": 1, "granularity": "run"}

@@ -23,7 +23,7 @@ PLANTED = {
 RUN = """
 import dagster as dg
 from persona_dagster.definitions import build_defs
-from persona_dagster.settings import Settings
+from persona_dagster.settings import INSTANCE, Settings
 job = build_defs(Settings()).resolve_implicit_global_asset_job_def()
 with dg.DagsterInstance.get() as instance:
     for asset, partition, good in (
@@ -39,7 +39,7 @@ with dg.DagsterInstance.get() as instance:
 def test_planted_secrets_stand_nowhere(tmp_path: Path) -> None:
     home = tmp_path / "home"
     (home / "dagster").mkdir(parents=True)
-    shutil.copy(ROOT / "deploy" / "local" / "dagster.yaml", home / "dagster")
+    shutil.copy(INSTANCE, home / "dagster")
     env = {**os.environ, **PLANTED, "PERSONA_HOME": str(home), "DAGSTER_HOME": str(home / "dagster")}
     env |= {"PERSONA_PROFILE": "tiny", "PERSONA_HARDWARE": "cpu", "PYTHONPATH": str(ROOT)}
     run = subprocess.run(
