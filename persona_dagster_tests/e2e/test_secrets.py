@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from persona_dagster.settings import INSTANCE
+
 pytestmark = pytest.mark.browser
 ROOT = Path(__file__).resolve().parents[2]
 PLANTED = {
@@ -23,7 +25,7 @@ PLANTED = {
 RUN = """
 import dagster as dg
 from persona_dagster.definitions import build_defs
-from persona_dagster.settings import INSTANCE, Settings
+from persona_dagster.settings import Settings
 job = build_defs(Settings()).resolve_implicit_global_asset_job_def()
 with dg.DagsterInstance.get() as instance:
     for asset, partition, good in (
