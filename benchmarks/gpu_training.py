@@ -20,12 +20,12 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from persona_dagster.config.recipes import Base, Recipe, load_recipe
-from persona_dagster.models.base_model import TINY, load_tokenizer
+from persona_dagster.models.base_model import load_tokenizer
 from persona_dagster.models.hardware import GIB, cards
 from persona_dagster.training.job import TrainJob
-from persona_dagster.training.vram import SHAPES, estimate_vram
+from persona_dagster.training.vram import estimate_vram, known_shape
 
-LLAMA = SHAPES["meta-llama/Llama-3.1-8B-Instruct"]
+LLAMA = known_shape(Base(model="meta-llama/Llama-3.1-8B-Instruct"))
 STEPS, WARM = 8, 3  # optimizer steps; those before the third still compile and allocate
 # name → recipe, hardware overlay, backend, goal in GiB (11.2 GB and 7.5 GB of the two seeds; None: the peer)
 POINTS: dict[str, tuple[str, str, str, float | None]] = {
@@ -47,7 +47,7 @@ def write_model(folder: Path) -> Path:
     from transformers import LlamaConfig, LlamaForCausalLM
 
     target.mkdir(parents=True, exist_ok=True)
-    tokenizer = load_tokenizer(Base(model=TINY), folder / "models")
+    tokenizer = load_tokenizer(Base(model="tiny-llama"), folder / "models")
     tokenizer.save_pretrained(target)
     config = LlamaConfig(
         vocab_size=LLAMA.vocabulary,

@@ -63,7 +63,7 @@ def put(fresh: Path, target: Path) -> Path:
 
     A reader finds the old one or the new one; of a folder, for the time between two renames, neither.
     """
-    _sync(fresh)
+    sync(fresh)
     if target.is_dir() and not target.is_symlink():  # no folder can be renamed onto one that holds something
         old = _beside(target)
         os.rename(target, old)  # noqa: PTH104  (folders: Path.rename reads as a file's)
@@ -96,10 +96,10 @@ def _beside(path: Path) -> Path:
     return path.with_name(f".{uuid.uuid4().hex[:12]}.tmp")
 
 
-def _sync(path: Path) -> None:
+def sync(path: Path) -> None:
     """A file, or a folder with all that is in it, on disk: a rename is then worth something after a power cut."""
     for one in [*path.rglob("*"), path] if path.is_dir() else [path]:
-        if not one.is_symlink():
+        if (one.is_file() or one.is_dir()) and not one.is_symlink():  # no socket, no pipe
             _sync_one(one)
 
 
@@ -210,9 +210,9 @@ def families(folder: Path, holds: str) -> dict[str, Versions]:
 
 
 class Record(BaseModel):
-    """A typed JSON file in a published folder. Keys of a later version are left out; nothing changes in place."""
+    """A typed JSON file in a published folder. Keys that only another version of the code knows are left out."""
 
-    model_config = ConfigDict(extra="ignore", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
     FILE: ClassVar[str]
 
@@ -224,7 +224,7 @@ class Record(BaseModel):
         path = folder / cls.FILE
         try:
             value = json.loads(path.read_bytes())
-            return cls.model_validate({**value, "folder": folder})
+            return cls.model_validate({**value, "folder": folder}, extra="ignore")
         except (FileNotFoundError, NotADirectoryError) as error:
             raise NotPublishedError(f"{path}: not there; materialise the asset that makes it") from error
         except (ValidationError, ValueError, TypeError) as error:
@@ -242,7 +242,7 @@ class RunCard(Record):
     FILE: ClassVar[str] = "run_card.json"
 
     digest: str
-    mix_digest: str
+    mix_digest: str = ""
     recipe_digest: str = ""
     finished_at: str = ""  # UTC, ISO
     recipe: dict[str, Any] = {}  # as resolved, and as its version of the code had it
@@ -281,18 +281,18 @@ class Metrics(Record):
 
     FILE: ClassVar[str] = "metrics.json"
 
-    recipe: str
-    title: str
     digest: str
-    generations: str
     verdict: str
-    gates: list[dict[str, Any]]
-    key: dict[str, float | int | None]
-    intervals: dict[str, dict[str, Any]]
-    detail: dict[str, Any]
-    settings: dict[str, Any]
-    test: dict[str, Any]
-    shared_judge: bool
+    recipe: str = ""
+    title: str = ""
+    generations: str = ""
+    gates: list[dict[str, Any]] = []
+    key: dict[str, float | int | None] = {}
+    intervals: dict[str, dict[str, Any]] = {}
+    detail: dict[str, Any] = {}
+    settings: dict[str, Any] = {}
+    test: dict[str, Any] = {}
+    shared_judge: bool = False
     run: RunCard | None = None
 
 

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from persona_dagster.artifacts import RunCard, Versions
 from persona_dagster.settings import WORKSPACE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Forum posts in, a persona model out.")
@@ -147,8 +148,8 @@ def curves(recipe: str, folder: Path) -> None:
     """The newest training of a recipe as TensorBoard events under FOLDER (needs tensorboardX)."""
     from persona_dagster.training.tracking import write_tensorboard
 
-    adapters = Settings().adapters_dir / recipe
-    points = write_tensorboard(adapters / (adapters / "latest").read_text(encoding="utf-8").strip(), folder)
+    adapters = Versions(Settings().adapters_dir / recipe, RunCard.FILE)
+    points = write_tensorboard(adapters.newest(), folder)
     console.print(f"{points} points in {folder}: tensorboard --logdir {folder}")
 
 

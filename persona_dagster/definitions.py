@@ -51,7 +51,7 @@ def build_defs(
         asset_checks=build_checks(project),
         jobs=[*jobs, *build_lineage_jobs(project)],
         schedules=build_schedules(project),
-        sensors=[automation_sensor(project), *build_sensors(project, jobs)],
+        sensors=[automation_sensor(project, jobs), *build_sensors(project, jobs)],
         resources={"tables": TableIOManager(tables), "duckdb": DuckDBResource(database=str(tables.catalogue_path))},
         executor=build_executor(settings),
     )

@@ -17,7 +17,7 @@ from polars.datatypes import DataTypeClass
 Source = Literal["ptt", "dcard", "threads", "notes", "capybara"]
 FORUMS: tuple[Source, ...] = ("ptt", "dcard", "threads")
 Kind = Literal["post", "comment", "reply", "title", "post_flat", "post_clean"]
-Split = Literal["train", "test", "quarantine"]
+Split = Literal["train", "validation", "test", "quarantine"]
 
 
 class Outcome(StrEnum):
@@ -146,7 +146,7 @@ DIALOGUE_SCHEMA = pl.Schema(_DIALOGUE)
 _SPLIT: Columns = {
     "pair_id": pl.String,
     "component": pl.String,  # smallest pair_id of the connected component
-    "split": pl.String,  # train | test | quarantine
+    "split": pl.String,  # train | validation | test | quarantine
 }
 SPLIT_SCHEMA = pl.Schema(_SPLIT)
 

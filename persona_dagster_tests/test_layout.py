@@ -50,6 +50,33 @@ def test_no_folder_imports_private_names_of_another() -> None:
                 assert not any(part.startswith("_") for part in parts[1:]), f"{path}: {name}"
 
 
+def renames(tree: ast.Module) -> list[int]:
+    """Lines that rename a file: os.replace, os.rename, and Path's (one argument; text and tables take others)."""
+    lines = []
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not node.keywords:
+            owner, name = node.func.value, node.func.attr
+            of_os = isinstance(owner, ast.Name) and owner.id in ("os", "shutil")
+            of_path = len(node.args) == 1 and not isinstance(node.args[0], ast.Dict | ast.DictComp)
+            if (name in ("replace", "rename", "renames") and (of_os or of_path)) or (name == "move" and of_os):
+                lines.append(node.lineno)
+    return lines
+
+
+def test_only_artifacts_and_archive_rename_files() -> None:
+    for path, tree in modules():
+        if path.relative_to(PACKAGE).parts[0] not in ("artifacts.py", "archive"):
+            assert not renames(tree), f"{path}, lines {renames(tree)}: see writing, replacing and put of artifacts.py"
+
+
+def test_only_artifacts_knows_the_pointer_and_the_names_of_records() -> None:
+    owned = {"latest", "run_card.json", "metrics.json"}
+    for path, tree in modules():
+        if path.relative_to(PACKAGE).parts[0] not in ("artifacts.py", "archive"):
+            written = {node.value for node in ast.walk(tree) if isinstance(node, ast.Constant)}
+            assert not owned & {value for value in written if isinstance(value, str)}, path
+
+
 def test_every_module_opens_with_its_charter() -> None:
     for path, tree in modules():
         if path.name == "__init__.py":

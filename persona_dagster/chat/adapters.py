@@ -6,6 +6,7 @@ import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from persona_dagster.artifacts import RunCard, families
 from persona_dagster.config.recipes import RECIPES, Base, Quantisation, load_recipe
 from persona_dagster.settings import Settings
 
@@ -28,16 +29,10 @@ class Adapter:
 def find_adapters(settings: Settings) -> list[Adapter]:
     """All adapters under `adapters_dir`, the newest of each recipe first under the recipe's own name, then `base`."""
     found: list[Adapter] = []
-    recipes = sorted(
-        (path for path in settings.adapters_dir.glob("*") if path.is_dir()), key=lambda path: _rank(path.name)
-    )
-    for recipe in recipes:
-        pointer = recipe / "latest"
-        newest = pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None
-        cards = sorted(
-            recipe.glob("*/run_card.json"), key=lambda card: (card.parent.name != newest, -card.stat().st_mtime)
-        )
-        found += [_read(card.parent, recipe.name, card.parent.name == newest) for card in cards]
+    trained = families(settings.adapters_dir, RunCard.FILE)
+    for recipe, versions in sorted(trained.items(), key=lambda pair: _rank(pair[0])):
+        newest = versions.latest()
+        found += [_read(folder, recipe, folder == newest) for folder in versions.all()]
     return [*found, _bare_base(found, settings)]
 
 
@@ -79,11 +74,11 @@ def from_hub(repo_id: str, revision: str | None = None) -> Adapter:
 
 
 def _read(folder: Path, recipe: str, newest: bool) -> Adapter:
-    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
-    base = Base(**card["recipe"]["base"])
-    quantisation = Quantisation(**card["recipe"]["quantisation"]) if _cuda() else None
+    card = RunCard.read(folder)
+    base = Base(**card.recipe["base"])
+    quantisation = Quantisation(**card.recipe["quantisation"]) if _cuda() else None
     name = recipe.replace("_", "-")
-    title = f"{card['recipe']['title']} ({card['finished_at'][:10]}, {folder.name[:8]})"
+    title = f"{card.recipe['title']} ({card.finished_at[:10]}, {folder.name[:8]})"
     return Adapter(name if newest else f"{name}@{folder.name[:8]}", title, base, folder, quantisation)
 
 

@@ -271,11 +271,14 @@ class Engine:
         import torch
         from transformers import StoppingCriteria, StoppingCriteriaList
 
+        from persona_dagster.models.base_model import stop_ids
+
         tokenizer, sampling = self._tokenizer, ask.sampling
         assert tokenizer is not None and self._base is not None
         prompt = self._prompt(ask)
         answer.prompt_tokens = len(prompt)
-        streamer = _Streamer(tokenizer, answer)
+        ends = stop_ids(ask.adapter.base, tokenizer)
+        streamer = _Streamer(tokenizer, answer, ends)
 
         class Stopped(StoppingCriteria):
             def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
@@ -296,7 +299,7 @@ class Engine:
                 max_new_tokens=sampling.max_new_tokens,
                 repetition_penalty=sampling.repetition_penalty,
                 pad_token_id=tokenizer.pad_token_id,
-                eos_token_id=tokenizer.eos_token_id,
+                eos_token_id=ends,
                 streamer=streamer,
                 stopping_criteria=StoppingCriteriaList([Stopped()]),
                 **arguments,
@@ -332,8 +335,8 @@ class Engine:
 class _Streamer:
     """Tokens to whole characters, as `generate` makes them. Duck-typed: transformers calls `put` and `end`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer: Answer) -> None:
-        self.tokenizer, self.answer = tokenizer, answer
+    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer: Answer, ends: Sequence[int]) -> None:
+        self.tokenizer, self.answer, self.ends = tokenizer, answer, set(ends)
         self.prompt = True
         self.ended = False
         self.count = 0
@@ -346,7 +349,7 @@ class _Streamer:
             return
         for token in value.reshape(-1).tolist():
             self.count += 1
-            if token == self.tokenizer.eos_token_id:
+            if token in self.ends:
                 self.ended = True
             if token not in self.special:
                 self.ids.append(token)

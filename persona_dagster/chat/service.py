@@ -7,6 +7,7 @@ from contextlib import contextmanager
 
 import polars as pl
 
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_hub
 from persona_dagster.chat.engine import Answer, Engine
 from persona_dagster.chat.routing import (
@@ -88,9 +89,7 @@ def learn_routing(settings: Settings, personas: Personas, adapter: Adapter) -> C
         if (learnt := train_classifier(asked)) is not None:
             return learnt
     for recipe in dict.fromkeys([adapter.name.split("@")[0].replace("-", "_"), "persona_v2", "persona_v1"]):
-        pointer = settings.mix_dir / recipe / "latest"
-        if pointer.is_file():
-            folder = pointer.parent / pointer.read_text(encoding="utf-8").strip()
-            if (learnt := train_classifier(questions_of_mix(folder, personas))) is not None:
-                return learnt
+        mix = Versions(settings.mix_dir / recipe, MixManifest.FILE).latest()
+        if mix and (learnt := train_classifier(questions_of_mix(mix, personas))) is not None:
+            return learnt
     return None

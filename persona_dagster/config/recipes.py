@@ -11,18 +11,10 @@ from typing import Any, Literal
 
 from pydantic import Field, model_validator
 
+from persona_dagster.config.bases import Base, find_base, load_bases
 from persona_dagster.config.loading import PACKAGED, Config, ConfigError, find, overlay, read_yaml, validate
 
 RECIPES = ("persona_v1", "persona_v2", "capybara_qlora")
-
-
-class Base(Config):
-    """The base model. `model` is a Hub id, a local directory, `bundled:smollm2-135m-instruct`, or `tiny:llama`
-    (137 k parameters, made on the spot)."""
-
-    model: str
-    revision: str | None = None
-    dtype: Literal["float32", "bfloat16", "float16"] = "bfloat16"
 
 
 class Quantisation(Config):
@@ -57,7 +49,7 @@ class Training(Config):
     gradient_checkpointing: bool = True
     chunked_loss: bool = False  # logits a chunk at a time: small cards
     seed: int = 3407
-    eval_rows: int = Field(64, ge=1)  # test rows looked at while training
+    eval_rows: int = Field(64, ge=1)  # validation rows looked at while training
     eval_every: int = Field(10, ge=1)  # steps
     log_every: int = Field(1, ge=1)
     save_every: int = Field(50, ge=1)
@@ -158,4 +150,8 @@ def load_recipe(name: str, config_dir: Path, profile: str, hardware: str) -> Rec
     value: dict[str, Any] = {"name": name, **read_yaml(path)}
     by_hardware, by_profile = value.pop("hardware", {}), value.pop("profiles", {})
     value = overlay(overlay(value, by_hardware.get(hardware, {})), by_profile.get(profile, {}))
+    base = value.get("base")
+    if isinstance(base, dict) and isinstance(base.get("model"), str):
+        entry = find_base(base["model"], load_bases(config_dir))
+        value["base"] = {**base, "entry": entry.model_dump()}
     return validate(Recipe, value, path)

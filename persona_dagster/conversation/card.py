@@ -5,8 +5,8 @@ from __future__ import annotations
 from html import escape
 from pathlib import Path
 
+from persona_dagster.artifacts import MixManifest
 from persona_dagster.config.personas import Personas
-from persona_dagster.conversation.manifest import MixManifest
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
 
@@ -25,17 +25,33 @@ def write_card(manifest: MixManifest, personas: Personas, folder: Path) -> None:
     (folder / "data_card.html").write_text(_html(manifest, facts, tables), encoding="utf-8")
 
 
+def weights_markdown(manifest: MixManifest) -> str:
+    unit = manifest.config["mix"].get("unit", "rows")
+    head = ["persona", "dialogues", "asked", "feasible", "reached", "copies", "effective epochs", ""]
+    top = [f"Shares of {unit}.", "", f"| {' | '.join(head)} |", "|---" * len(head) + "|"]
+    lines = [
+        f"| {w['persona']} | {w['dialogues']} | {w['asked']:.1%} | {w['feasible']:.1%} | {w['reached']:.1%} "
+        f"| {w['rows'] / w['dialogues']:.2f} | {w['effective_epochs']:.1f} | {w['note']} |"
+        for w in manifest.weights
+    ]
+    return "\n".join([*top, *lines])
+
+
 def _facts(manifest: MixManifest) -> list[str]:
     return [
-        f"{manifest.train_rows:,} train rows, {manifest.test_rows:,} test rows; text level of train: "
-        f"{manifest.config['mix']['text']}, of test: clean.",
+        f"{manifest.train_rows:,} train rows, {_held(manifest)} validation rows, {manifest.test_rows:,} test rows; "
+        f"text level of train: {manifest.config['mix']['text']}, of the others: clean.",
         f"Tagged with the persona: {manifest.tagged.get('train', 0):,} train rows, "
         f"{manifest.tagged.get('test', 0):,} test rows; the others have no system message.",
-        f"Largest Jaccard similarity between a train row and a test row: {manifest.largest_jaccard:.3f} "
+        f"Largest Jaccard similarity between a train row and a row held out: {manifest.largest_jaccard:.3f} "
         "(prompt and answer, exact join over all pairs).",
         "Rows can be traced to their posts by provenance.parquet; authors stand as keyed hashes, and a forgotten "
         "post takes its rows along. The card repeats no text.",
     ]
+
+
+def _held(manifest: MixManifest) -> str:
+    return f"{manifest.files.get('validation.jsonl', {}).get('rows', 0):,}"
 
 
 def _tables(manifest: MixManifest, personas: Personas) -> list[Table]:

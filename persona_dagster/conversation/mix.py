@@ -1,5 +1,5 @@
-"""Writes a mix: train.jsonl, test.jsonl, provenance.parquet, manifest.json and the data card, in a folder named
-by content; then `latest` moves.
+"""Writes a mix: train, validation and test JSONL, provenance.parquet, manifest.json and the data card, in a folder
+named by content; then `latest` moves.
 
 Text streams through in chunks: rows go to buckets by their place, each bucket is sorted and appended. Memory
 is bounded by a chunk and a bucket, whatever the mix's size, and the bytes depend on neither.
@@ -10,9 +10,7 @@ from __future__ import annotations
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,12 +18,12 @@ import orjson
 import polars as pl
 import xxhash
 
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation.card import write_card
 from persona_dagster.conversation.leaks import largest_jaccard, spoken
-from persona_dagster.conversation.manifest import MixManifest, latest_mix, point_latest, read_manifest
 from persona_dagster.conversation.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.models.chat_format import MARKERS, neutralise, system_message
@@ -62,13 +60,8 @@ def write_mix(
     _check(texts)
     tokens = _tokens(texts, recipe, count) if recipe.mix.unit == "tokens" else None
     plan = plan_mix(texts.select(PLAN_COLUMNS).collect(), split, recipe, personas, tokens)
-    folder.mkdir(parents=True, exist_ok=True)
-    fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-    try:
-        manifest = _write(texts, plan, recipe, personas, fresh)
-        return _publish(manifest, fresh, folder)
-    finally:
-        shutil.rmtree(fresh, ignore_errors=True)
+    with mixes(folder).staging() as fresh:
+        return _publish(_write(texts, plan, recipe, personas, fresh), fresh, folder)
 
 
 def _check(dialogues: pl.LazyFrame) -> None:
@@ -115,7 +108,7 @@ def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Person
     rows = plan.rows
     digests: list[str] = []
     files, chars = {}, {}
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
         part = rows.filter(pl.col("split") == split)
         files[f"{split}.jsonl"], chars[split] = _write_rows(
@@ -153,8 +146,7 @@ def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Person
 
 def _write_manifest(manifest: MixManifest, personas: Personas, fresh: Path) -> None:
     write_card(manifest, personas, fresh)
-    value = {key: item for key, item in asdict(manifest).items() if key != "folder"}
-    (fresh / "manifest.json").write_bytes(orjson.dumps(value, option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS))
+    manifest.write(fresh)
 
 
 def _write_rows(
@@ -265,11 +257,11 @@ def _write_provenance(rows: pl.DataFrame, path: Path) -> dict[str, Any]:
 
 
 def _proof(dialogues: pl.LazyFrame, rows: pl.DataFrame, recipe: Recipe) -> float:
-    """How near the written train rows come to the written test rows, each in the text that was written."""
+    """How near the written train rows come to the written validation and test rows, in the text that was written."""
     said = []
-    for split in ("test", "train"):
-        text = "messages_raw" if split == "train" and recipe.mix.text == "raw" else "messages"
-        pairs = rows.lazy().filter(pl.col("split") == split).select("pair_id").unique()
+    for learnt in (False, True):
+        text = "messages_raw" if learnt and recipe.mix.text == "raw" else "messages"
+        pairs = rows.lazy().filter((pl.col("split") == "train") == learnt).select("pair_id").unique()
         kept = dialogues.select("pair_id", messages=text).join(pairs, on="pair_id", how="semi").collect()
         if kept.is_empty():
             return 0.0
@@ -283,14 +275,12 @@ def _counts(rows: pl.DataFrame, column: str) -> dict[str, int]:
 
 def _publish(manifest: MixManifest, fresh: Path, folder: Path, point: bool = True) -> MixManifest:
     """Moves the finished directory to its name, then `latest`. A mix of that name is complete already: it stays."""
-    home = folder / manifest.digest
-    if not (home / "manifest.json").is_file():
-        shutil.rmtree(home, ignore_errors=True)
-        fresh.rename(home)
-    if not point:
-        return read_manifest(home)
-    point_latest(folder, manifest.digest)
-    return read_manifest(home)
+    return MixManifest.read(mixes(folder).publish(fresh, manifest.digest, point=point))
+
+
+def mixes(folder: Path) -> Versions:
+    """The mixes of one recipe: `folder/<digest>/`, and `folder/latest`."""
+    return Versions(folder, MixManifest.FILE)
 
 
 def drop_rows(mix: Path, row_ids: set[str], personas: Personas) -> MixManifest | None:
@@ -299,30 +289,30 @@ def drop_rows(mix: Path, row_ids: set[str], personas: Personas) -> MixManifest |
     `latest` moves along where it pointed there. None where no row of train or test would be left: the directory
     is deleted, and `latest` with it.
     """
-    old, folder = read_manifest(mix), mix.parent
-    points_here = (folder / "latest").is_file() and latest_mix(folder) == mix
+    old, folder = MixManifest.read(mix), mix.parent
+    points_here = mixes(folder).latest() == mix
     rows = pl.read_parquet(mix / "provenance.parquet").filter(~pl.col("row_id").is_in(list(row_ids)))
     made: MixManifest | None = None
     if rows.height and (rows["split"] == "train").any():
-        fresh = Path(tempfile.mkdtemp(prefix=".writing-", dir=folder))
-        try:
+        with mixes(folder).staging() as fresh:
             made = _publish(_filtered(old, rows, row_ids, personas, fresh), fresh, folder, point=points_here)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
-    elif points_here:
-        (folder / "latest").unlink()
-    shutil.rmtree(mix)
+    mixes(folder).remove(mix.name)
     return made
+
+
+def _file_rows(path: Path) -> list[bytes]:
+    """The rows of a mix file; none where the mix is older than its kind (validation came with 0.2)."""
+    return path.read_bytes().splitlines(keepends=True) if path.is_file() else []
 
 
 def _filtered(old: MixManifest, rows: pl.DataFrame, row_ids: set[str], personas: Personas, fresh: Path) -> MixManifest:
     digests: list[str] = []
     files: dict[str, dict[str, Any]] = {}
     chars: dict[str, int] = {}
-    for split in ("train", "test"):
+    for split in ("train", "validation", "test"):
         kept = [
             (line, row)
-            for line in (old.folder / f"{split}.jsonl").read_bytes().splitlines(keepends=True)
+            for line in _file_rows(old.folder / f"{split}.jsonl")
             if (row := orjson.loads(line))["row_id"] not in row_ids
         ]
         for line, row in kept:
@@ -344,24 +334,25 @@ def _filtered(old: MixManifest, rows: pl.DataFrame, row_ids: set[str], personas:
         }
         for weight in old.weights
     ]
-    manifest = replace(
-        old,
-        digest=combine(digests),
-        train_rows=train.height,
-        test_rows=test.height,
-        train_by_persona=by_persona,
-        test_by_persona=_counts(test, "persona"),
-        tagged=_counts(rows.filter("tagged"), "split"),
-        by_source=_counts(train, "source"),
-        by_builder=_counts(train, "builder"),
-        weights=weights,
-        chars=chars,
-        files=files,
-        warnings=[
-            *old.warnings,
-            "rows were forgotten after this mix was made; materialise it again for its full weights",
-        ],
-        folder=fresh,
+    manifest = old.model_copy(
+        update={
+            "digest": combine(digests),
+            "train_rows": train.height,
+            "test_rows": test.height,
+            "train_by_persona": by_persona,
+            "test_by_persona": _counts(test, "persona"),
+            "tagged": _counts(rows.filter("tagged"), "split"),
+            "by_source": _counts(train, "source"),
+            "by_builder": _counts(train, "builder"),
+            "weights": weights,
+            "chars": chars,
+            "files": files,
+            "warnings": [
+                *old.warnings,
+                "rows were forgotten after this mix was made; materialise it again for its full weights",
+            ],
+            "folder": fresh,
+        }
     )
     _write_manifest(manifest, personas, fresh)
     return manifest

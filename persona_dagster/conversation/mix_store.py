@@ -6,16 +6,14 @@ once its manifest is, and `latest` moves after that.
 
 from __future__ import annotations
 
-import shutil
-import tempfile
 from pathlib import Path
 
-from persona_dagster.conversation.manifest import MixManifest, point_latest, read_manifest
+from persona_dagster.artifacts import LATEST, MixManifest, Versions, families
 from persona_dagster.digest import file_digest
 from persona_dagster.settings import Settings
 from persona_dagster.store import open_store
 
-MANIFEST, LATEST = "manifest.json", "latest"
+MANIFEST = MixManifest.FILE
 
 
 class MixStoreError(ValueError):
@@ -43,7 +41,7 @@ class MixStore:
             return
         digest = self.fs.cat_file(pointer).decode().strip()
         self.bring(folder, digest)
-        point_latest(folder, digest)
+        Versions(folder, MANIFEST).point(digest)
 
     def fetch_all(self, mixes: Path) -> None:
         """Brings every stored mix into `mixes/<recipe>/<digest>`, old ones included, and where each `latest` points:
@@ -96,16 +94,12 @@ class MixStore:
         there, home = self._path(folder.name, digest), folder / digest
         if (home / MANIFEST).is_file() or not self.fs.exists(f"{there}/{MANIFEST}"):
             return
-        folder.mkdir(parents=True, exist_ok=True)
-        fresh = Path(tempfile.mkdtemp(prefix=".fetching-", dir=folder))
-        try:
+        versions = Versions(folder, MANIFEST)
+        with versions.staging() as fresh:
             for path in self.fs.find(there):
                 self.fs.get_file(path, str(fresh / path.rsplit("/", 1)[-1]))
-            _check(read_manifest(fresh), f"{there} is damaged")
-            shutil.rmtree(home, ignore_errors=True)
-            fresh.rename(home)
-        finally:
-            shutil.rmtree(fresh, ignore_errors=True)
+            _check(MixManifest.read(fresh), f"{there} is damaged")
+            versions.publish(fresh, digest, point=False)
 
     def _path(self, *names: str) -> str:
         return "/".join((self.root, *names))
@@ -125,7 +119,7 @@ def recipe_mixes(settings: Settings, recipe: str, *digests: str) -> Path:
 
 
 def _here(mixes: Path) -> list[Path]:
-    return sorted(manifest.parent for manifest in mixes.glob(f"*/[!.]*/{MANIFEST}"))
+    return sorted(mix for versions in families(mixes, MANIFEST).values() for mix in versions.all())
 
 
 def _check(manifest: MixManifest, problem: str) -> None:

@@ -57,7 +57,8 @@ def plan_mix(
     strangers = sorted(set(placed["persona"].unique()) - {*personas.personas, GENERAL})
     if strangers:
         raise MixError(f"dialogues of unknown personas {', '.join(strangers)}: personas.yaml knows {', '.join(wanted)}")
-    train, test = (placed.filter(pl.col("split") == side) for side in ("train", "test"))
+    train = placed.filter(pl.col("split") == "train")
+    ours = placed.filter(pl.col("persona").is_in(wanted))
     sized = train.select("pair_id", "persona", size=_size(tokens))
     by_persona = {name: sized.filter(persona=name) for name in wanted}
     empty = [name for name, found in by_persona.items() if found.is_empty()]
@@ -73,7 +74,7 @@ def plan_mix(
         copies = pl.concat([copies, _replay(train, int(copies["copies"].sum()), mix)])
     chosen = [
         _train_rows(train, copies, mix),
-        _test_rows(test.filter(pl.col("persona").is_in(wanted)), mix),
+        *(_held_rows(ours.filter(pl.col("split") == side), mix) for side in ("validation", "test")),
     ]
     rows = pl.concat(chosen)
     reached = _reached(weights, rows, recipe, tokens)
@@ -175,8 +176,8 @@ def _train_rows(train: pl.DataFrame, copies: pl.DataFrame, mix: Mix) -> pl.DataF
     return rows.with_columns(tagged=tagged & (rows["persona"] != GENERAL)).select(*_ROW_COLUMNS)
 
 
-def _test_rows(test: pl.DataFrame, mix: Mix) -> pl.DataFrame:
-    """Each test dialogue once, at most `max_test_rows`, stratified by persona; the same for every recipe."""
+def _held_rows(test: pl.DataFrame, mix: Mix) -> pl.DataFrame:
+    """Each dialogue of validation or test once, at most `max_test_rows`, by persona; the same for every recipe."""
     pairs = dict(test.group_by("persona", maintain_order=True).agg("pair_id").iter_rows())
     sizes = {name: len(found) for name, found in pairs.items()}
     rows = apportion(sizes, min(mix.max_test_rows or test.height, test.height))

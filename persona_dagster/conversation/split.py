@@ -1,12 +1,11 @@
-"""Train and test part here, by connected component: one thread, one cluster of near-duplicates, one side.
+"""Train, validation and test part here, by connected component: one thread, one cluster of near-duplicates, one side.
 
-New components are drawn by keyed hash until each persona has its share of test rows. What the ledger holds
-stays: a row that was in test stays in test; a new row that ties a train row to a test row is quarantined.
+New components are drawn by keyed hash until each persona has its share of test rows, then of validation rows. What
+the ledger holds stays: a row that was in test stays in test; a new row that ties two sides is quarantined.
 """
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,22 +13,26 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from persona_dagster.artifacts import writing
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation.leaks import largest_jaccard, near_duplicates, spoken
 from persona_dagster.digest import keyed_hash
 from persona_dagster.records import SPLIT_SCHEMA
 
-SPLIT_VERSION = "1"
+SPLIT_VERSION = "2"
 
-NEW, TRAIN, TEST, QUARANTINE = range(4)
-NAMES = ("", "train", "test", "quarantine")
+NEW, TRAIN, VALIDATION, TEST, QUARANTINE = range(5)
+NAMES = ("", "train", "validation", "test", "quarantine")
+HELD = (TEST, VALIDATION)  # sides that training never learns from; where two sides meet, the first of these stays
+
+SMALLEST = 4  # dialogues of a persona that leave it one row on each held side
 
 Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True, slots=True)
 class SplitReport:
-    """Rows by persona and side, the largest component's share, and how near train comes to test."""
+    """Rows by persona and side, the largest component's share, and how near train comes to what is held out."""
 
     by_persona: dict[str, dict[str, int]]
     quarantined: int
@@ -84,7 +87,8 @@ def split_dialogues(dialogues: pl.DataFrame, ledger: pl.DataFrame | None, spec: 
     ties = find_ties(rows, spec)
     side = _remembered(rows, ledger)
     _settle(side, ties)
-    _draw(side, ties, rows, spec)
+    learnt = _reopen(side, ledger)
+    _draw(side, learnt, ties, rows, spec)
     components = ties.components(np.ones(len(pairs), dtype=bool))
     frame = pl.DataFrame(
         {"pair_id": pairs, "component": components, "split": [NAMES[code] for code in side]}
@@ -118,31 +122,47 @@ def _remembered(rows: pl.DataFrame, ledger: pl.DataFrame | None) -> Ints:
     return np.array([NAMES.index(known.get(pair, side)) for pair, side in own], dtype=np.int64)
 
 
+def _reopen(side: Ints, ledger: pl.DataFrame | None) -> npt.NDArray[np.bool_]:
+    """Where no validation row was ever drawn (a first run; a ledger of 0.1), what stands in train is drawn from again,
+    for validation alone: the rows of which that is true."""
+    drawn = ledger is not None and (ledger["split"] == NAMES[VALIDATION]).any()
+    learnt: npt.NDArray[np.bool_] = np.zeros(len(side), dtype=bool) if drawn else side == TRAIN
+    side[learnt] = NEW
+    return learnt
+
+
 def _settle(side: Ints, ties: Ties) -> None:
-    """Gives new rows the side of what they are tied to; quarantines what would tie train to test."""
-    conflict = (side == TRAIN) & ties.touches(side == TEST)
-    side[conflict] = QUARANTINE  # known rows grew together: test stays
-    new = side == NEW
-    by_train, by_test = ties.touches(side == TRAIN), ties.touches(side == TEST)
-    side[new & by_train & by_test] = QUARANTINE
-    # A chain of new rows from train to test breaks at its rows beside test.
+    """Gives new rows the side of what they are tied to; quarantines what would tie two sides."""
+    for lower, higher in ((VALIDATION, TEST), (TRAIN, TEST), (TRAIN, VALIDATION)):
+        side[(side == lower) & ties.touches(side == higher)] = QUARANTINE  # known rows grew together: `higher` stays
+    sides = (TRAIN, VALIDATION, TEST)
+    beside = {code: ties.touches(side == code) for code in sides}
+    side[(side == NEW) & (sum(beside.values(), np.zeros(len(side), dtype=int)) > 1)] = QUARANTINE
+    for held in HELD:  # a chain of new rows from one side to another breaks at its rows beside the held one
+        new = side == NEW
+        groups = ties.components(new)
+        others = np.logical_or.reduce([beside[code] for code in sides if code != held])
+        mixed = np.intersect1d(groups[new & others], groups[new & beside[held]])
+        side[new & beside[held] & np.isin(groups, mixed)] = QUARANTINE
     groups = ties.components(side == NEW)
-    mixed = np.intersect1d(groups[(side == NEW) & by_train], groups[(side == NEW) & by_test])
-    side[(side == NEW) & by_test & np.isin(groups, mixed)] = QUARANTINE
-    groups = ties.components(side == NEW)
-    for code, touched in ((TRAIN, by_train), (TEST, by_test)):
-        reached = np.unique(groups[(side == NEW) & touched])
+    for code in sides:
+        reached = np.unique(groups[(side == NEW) & beside[code]])
         side[(side == NEW) & np.isin(groups, reached)] = code
 
 
-def _draw(side: Ints, ties: Ties, rows: pl.DataFrame, spec: SplitSpec) -> None:
-    """Draws new components for test in the order of their keyed hash, until each persona has its quota."""
+def _draw(side: Ints, learnt: npt.NDArray[np.bool_], ties: Ties, rows: pl.DataFrame, spec: SplitSpec) -> None:
+    """Draws new components for test, then for validation, in the order of their keyed hash, until each persona has
+    its quota; those with a row that was `learnt` from, for validation alone."""
     persona = rows["persona"].to_numpy()
-    alive = side != QUARANTINE
-    names, totals = np.unique(persona[alive], return_counts=True)
+    names, totals = np.unique(persona[side != QUARANTINE], return_counts=True)
+    quotas = {TEST: (spec.test_rows, spec.test_share), VALIDATION: (spec.validation_rows, spec.validation_share)}
     want = {
-        name: spec.test_rows.get(name, round(spec.test_share * total)) - int(((side == TEST) & (persona == name)).sum())
-        for name, total in zip(names.tolist(), totals.tolist(), strict=True)
+        code: {
+            name: fixed.get(name, max(round(share * total), int(total >= SMALLEST)))
+            - int(((side == code) & (persona == name)).sum())
+            for name, total in zip(names.tolist(), totals.tolist(), strict=True)
+        }
+        for code, (fixed, share) in quotas.items()
     }
     new = side == NEW
     frame = pl.DataFrame(
@@ -153,11 +173,12 @@ def _draw(side: Ints, ties: Ties, rows: pl.DataFrame, spec: SplitSpec) -> None:
     for _, members in order:
         found, counts = np.unique(persona[members], return_counts=True)
         need = dict(zip(found.tolist(), counts.tolist(), strict=True))
-        fits = all(count <= want[name] for name, count in need.items())
-        side[members] = TEST if fits else TRAIN
-        if fits:
+        open_sides = HELD[1:] if learnt[members].any() else HELD
+        fitting = (code for code in open_sides if all(count <= want[code][name] for name, count in need.items()))
+        side[members] = code = next(fitting, TRAIN)
+        if code in want:
             for name, count in need.items():
-                want[name] -= count
+                want[code][name] -= count
 
 
 def _report(rows: pl.DataFrame, frame: pl.DataFrame, spec: SplitSpec) -> SplitReport:
@@ -168,22 +189,23 @@ def _report(rows: pl.DataFrame, frame: pl.DataFrame, spec: SplitSpec) -> SplitRe
     sizes = frame.group_by("component").len()["len"]
     largest = max(sizes, default=0) / max(1, frame.height)
     warnings = [
-        f"persona {name} has no test row: too few components to draw one"
+        f"persona {name} has no {side} row: too few components to draw one"
         for name, sides in by_persona.items()
-        if not sides.get("test")
+        for side in ("validation", "test")
+        if not sides.get(side)
     ]
     if largest > spec.max_component_share:
         warnings.append(
             f"one component holds {largest:.0%} of all dialogues (limit {spec.max_component_share:.0%}): "
             "raise split.yaml's jaccard or turn by_author off"
         )
-    sides = {name: rows.filter(frame["split"] == name) for name in ("train", "test")}
+    train, held = rows.filter(frame["split"] == "train"), rows.filter(frame["split"].is_in(["validation", "test"]))
     return SplitReport(
         by_persona=by_persona,
         quarantined=int((frame["split"] == "quarantine").sum()),
         components=len(sizes),
         largest_component_share=round(largest, 4),
-        largest_jaccard=largest_jaccard(spoken(sides["train"]), spoken(sides["test"]), spec.min_chars),
+        largest_jaccard=largest_jaccard(spoken(train), spoken(held), spec.min_chars),
         warnings=warnings,
     )
 
@@ -195,10 +217,5 @@ def read_ledger(path: Path) -> pl.DataFrame | None:
 
 def write_ledger(ledger: pl.DataFrame, path: Path) -> None:
     """Puts the ledger in place at once: the old one stays until the new one is on disk."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
-        ledger.write_parquet(file)
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(path)
+    with writing(path) as fresh:
+        ledger.write_parquet(fresh)

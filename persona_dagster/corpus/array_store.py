@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from persona_dagster.artifacts import write_json
+
 Arrays = dict[str, NDArray[Any]]
 MANIFEST = "manifest.json"
 
@@ -62,12 +64,7 @@ class ArrayStore:
                     target.flush()
                     os.fsync(target.fileno())
             files[name] = (file, (self.folder / file).stat().st_size)
-        temporary = self.folder / f".{MANIFEST}"
-        with temporary.open("w", encoding="utf-8") as target:
-            json.dump({"version": version, "written": written, "files": files}, target)
-            target.flush()
-            os.fsync(target.fileno())
-        temporary.replace(self.folder / MANIFEST)
+        write_json(self.folder / MANIFEST, {"version": version, "written": written, "files": files})
         named = {MANIFEST, *(file for file, _ in files.values())}
         for path in self.folder.iterdir():
             if path.is_dir():

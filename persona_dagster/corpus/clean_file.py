@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import os
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any, cast
@@ -15,6 +14,7 @@ from typing import IO, Any, cast
 import polars as pl
 import zstandard
 
+from persona_dagster.artifacts import writing
 from persona_dagster.config.sources import Sources
 from persona_dagster.corpus.clean import Simplified, clean_posts
 from persona_dagster.corpus.funnel import Funnel
@@ -105,7 +105,7 @@ def _rows(block: bytes, path: Path, number: int) -> pl.DataFrame:
             f"{path}: block {number} ({BATCH_BYTES >> 20} MB each) is not one JSON object a line: {error}"
         ) from error
     spelt = {name: standardise_source(name) or name for name in frame["source"].drop_nulls().unique()}
-    frame = frame.with_columns(pl.col("source").replace(spelt))
+    frame = frame.with_columns(pl.col("source").replace(old=spelt))
     strange = frame.filter(
         ~pl.col("source").is_in(SOURCES) | ~pl.col("kind").is_in(list(KINDS)) | pl.col("source").is_null()
     )
@@ -184,20 +184,9 @@ def clean_file(
     Floods and copypasta are judged within a batch of 12 MB. Raises DumpFormatError naming the file and block.
     """
     funnel = Funnel()
-    dst.parent.mkdir(parents=True, exist_ok=True)
-    temporary = dst.with_name(f".{dst.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            with _writer(file, dst.suffix) as target:
-                for rows in batches(src):
-                    clean_batch(
-                        rows, sources, funnel, simplified=simplified, personas=personas, author_key=author_key
-                    ).write_ndjson(target)
-                target.flush()
-            if not file.closed:
-                file.flush()
-                os.fsync(file.fileno())
-        temporary.replace(dst)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with writing(dst) as fresh, fresh.open("wb") as file, _writer(file, dst.suffix) as target:
+        for rows in batches(src):
+            clean_batch(
+                rows, sources, funnel, simplified=simplified, personas=personas, author_key=author_key
+            ).write_ndjson(target)
     return funnel

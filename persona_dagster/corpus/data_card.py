@@ -9,13 +9,13 @@ import base64
 import html
 import io
 import json
-import os
 from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
+from persona_dagster.artifacts import write_text
 from persona_dagster.corpus.funnel import Funnel, RuleCount
 from persona_dagster.corpus.privacy import KINDS
 from persona_dagster.corpus.quality import usable
@@ -211,16 +211,7 @@ def write_data_card(
         if bars
     }
     folder.mkdir(parents=True, exist_ok=True)
-    _write(folder / "data_card.json", json.dumps(numbers, ensure_ascii=False, indent=2, default=str))
-    _write(folder / "data_card.md", _markdown(numbers, funnel, title))
-    _write(folder / "data_card.html", _html(numbers, funnel, plots, title))
+    write_text(folder / "data_card.json", json.dumps(numbers, ensure_ascii=False, indent=2, default=str))
+    write_text(folder / "data_card.md", _markdown(numbers, funnel, title))
+    write_text(folder / "data_card.html", _html(numbers, funnel, plots, title))
     return folder
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with temporary.open("w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)

@@ -5,9 +5,13 @@ output, because `will_be_requested` stands in for a change that has not happened
 versions that exist, so an unchanged digest stops the flow where it stands.
 """
 
+from collections.abc import Callable
+
 import dagster as dg
 
+from persona_dagster.defs.jobs import Jobs, job_of
 from persona_dagster.defs.resources import ProjectResource
+from persona_dagster.defs.staleness import evaluate_conditions
 
 Condition = dg.AutomationCondition
 
@@ -46,14 +50,41 @@ def only_if_data_changed(*, join: bool = False, follow: tuple[str, ...] = ()) ->
     return rule.with_label("only_if_data_changed")
 
 
-def automation_sensor(project: ProjectResource) -> dg.AutomationConditionSensorDefinition:
+def automation_sensor(project: ProjectResource, jobs: Jobs) -> dg.SensorDefinition:
     """Evaluates every condition. On in the sample; off in live until the operator switches it on."""
     live = project.settings.profile == "live"
-    return dg.AutomationConditionSensorDefinition(
-        "automation",
-        target=dg.AssetSelection.all(),
+
+    @dg.sensor(
+        name="automation",
+        jobs=jobs,
         default_status=dg.DefaultSensorStatus.STOPPED if live else dg.DefaultSensorStatus.RUNNING,
         minimum_interval_seconds=30,
         description="Carries changes from the archive to the mix. Training has a policy of its own: see the sensor "
         "`retrain_policy`.",
     )
+    def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        tick = evaluate_conditions(context)
+        return dg.SensorResult(
+            run_requests=[one for request in tick.requests for one in by_job(request, tick.fresh)],
+            cursor=tick.cursor,
+            automation_condition_evaluations=tick.evaluations,
+        )
+
+    return automation
+
+
+def by_job(request: dg.RunRequest, fresh: Callable[[str, str | None], bool]) -> list[dg.RunRequest]:
+    """What the conditions ask for as runs of the named jobs, without what somebody has just run by hand.
+
+    A condition sees that something upstream changed, not that the asset was made of it since: Dagster's own staleness
+    knows.
+    """
+    wanted: dict[str, list[dg.AssetKey]] = {}
+    for key in request.asset_selection or []:
+        asset = key.to_user_string()
+        if not fresh(asset, request.partition_key):
+            wanted.setdefault(job_of(asset), []).append(key)
+    return [
+        dg.RunRequest(job_name=job, asset_selection=keys, partition_key=request.partition_key, tags=request.tags)
+        for job, keys in wanted.items()
+    ]

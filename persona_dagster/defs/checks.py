@@ -3,12 +3,11 @@
 from collections.abc import Iterator
 
 import dagster as dg
-import orjson
 import polars as pl
 
+from persona_dagster.artifacts import Metrics, RunCard
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.personal_data.second_look import identifiers
-from persona_dagster.defs.model import latest
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS, board_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import GATES, standing
@@ -108,20 +107,19 @@ def _mix_is_whole(project: ProjectResource) -> dg.AssetChecksDefinition:
         asset="mix",
         blocking=True,
         partitions_def=RECIPE_PARTITIONS,
-        description="Train and test rows exist, no dialogue stands in both, and every row has its provenance.",
+        description="Train, validation and test have rows, no dialogue stands in two, every row has its provenance.",
     )
     def mix_is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        folder = latest(project.mixes(context.partition_key))
+        folder = project.mixes(context.partition_key).newest()
         provenance = pl.read_parquet(folder / "provenance.parquet")
-        train, test = (provenance.filter(pl.col("split") == side) for side in ("train", "test"))
-        both = set(train["pair_id"]) & set(test["pair_id"])
-        rows = sum(1 for name in ("train", "test") for _ in (folder / f"{name}.jsonl").open("rb"))
+        counts = {side: provenance.filter(pl.col("split") == side).height for side in ("train", "validation", "test")}
+        torn = provenance.group_by("pair_id").agg(pl.col("split").n_unique()).filter(pl.col("split") > 1).height
+        rows = sum(1 for name in counts for _ in (folder / f"{name}.jsonl").open("rb"))
         return dg.AssetCheckResult(
-            passed=bool(train.height and test.height and not both and rows == provenance.height),
+            passed=all(counts.values()) and torn == 0 and rows == provenance.height,
             metadata={
-                "train": train.height,
-                "test": test.height,
-                "in_both": len(both),
+                **counts,
+                "on_two_sides": torn,
                 "rows_without_origin": rows - provenance.height,
             },
         )
@@ -136,10 +134,10 @@ def _learned(project: ProjectResource) -> dg.AssetChecksDefinition:
         description="Evaluation loss fell below the base model's, and the train loss ended in the healthy band.",
     )
     def learned(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
-        folder = latest(project.settings.adapters_dir / context.partition_key)
-        card = orjson.loads((folder / "run_card.json").read_bytes())
-        before, after, train = card["eval_loss_before"], card["eval_loss_after"], card["train_loss"]
-        band = project.recipe(context.partition_key).healthy_loss.get(card["base_model"])
+        card = RunCard.read(project.adapters(context.partition_key).newest())
+        before, after, train = card.eval_loss_before, card.eval_loss_after, card.train_loss
+        assert before is not None and after is not None and train is not None  # as every training writes them
+        band = project.recipe(context.partition_key).healthy_loss.get(card.base_model)
         healthy = band is None or band[0] <= train <= band[1]
         return dg.AssetCheckResult(
             passed=after < before and healthy,
@@ -163,8 +161,8 @@ def _gates(project: ProjectResource) -> dg.AssetChecksDefinition:
 
     @dg.multi_asset_check(name="gates", specs=specs, can_subset=True)
     def gate_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
-        report = latest(project.settings.reports_dir / context.partition_key) / "metrics.json"
-        gates = standing(orjson.loads(report.read_bytes()), project.recipe(context.partition_key).evaluation.gates)
+        metrics = Metrics.read(project.reports(context.partition_key).newest())
+        gates = standing(metrics, project.recipe(context.partition_key).evaluation.gates)
         for key in context.selected_asset_check_keys:
             gate = gates[key.name]
             told = ("verdict", "why", "value", "low", "high", "n", "threshold")

@@ -7,6 +7,7 @@ from persona_dagster.config.recipes import RECIPES, Recipe
 from persona_dagster.config.split import load_split
 from persona_dagster.conversation.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.conversation.capybara import capybara_dialogues as read_capybara
+from persona_dagster.conversation.card import weights_markdown
 from persona_dagster.conversation.mix import MIX_VERSION, CountTokens, write_mix
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.conversation.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
@@ -207,7 +208,7 @@ def _mix(project: ProjectResource) -> dg.AssetsDefinition:
                 "train_rows_by_persona": manifest.train_by_persona,
                 "folder": dg.MetadataValue.path(str(manifest.folder)),
                 "data_card": dg.MetadataValue.path(str(manifest.folder / "data_card.html")),
-                "weights": dg.MetadataValue.md(manifest.weights_markdown()),
+                "weights": dg.MetadataValue.md(weights_markdown(manifest)),
                 "warnings": dg.MetadataValue.md("\n".join(f"- {line}" for line in manifest.warnings) or "none"),
             },
         )

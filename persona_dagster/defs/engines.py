@@ -1,7 +1,7 @@
-"""Where things run, by PERSONA_ENGINE alone: heavy programs as a process of this machine or a job of a Ray cluster,
-steps in the run's own process, as Ray jobs, or as pods.
+"""Where things run, by PERSONA_ENGINE alone: heavy programs as a process of this machine, a job of a Ray cluster or of
+Slurm; steps in the run's own process, as Ray jobs, or as pods.
 
-Both kinds of program speak Dagster Pipes, so assets see one call.
+All these programs speak Dagster Pipes, so assets see one call.
 """
 
 import os
@@ -12,7 +12,9 @@ from typing import Protocol
 
 import dagster as dg
 
+from persona_dagster.config.cluster import SlurmSpec, load_cluster
 from persona_dagster.settings import Settings
+from persona_dagster.training import slurm
 from persona_dagster.training.isolation import run_isolated
 
 GRACE_SECONDS = 60  # how long a program may take to write its checkpoint after SIGINT
@@ -41,8 +43,44 @@ class LocalEngine:
         return _one_result(session.get_results())
 
 
+class SlurmEngine:
+    """The same program as a job of Slurm (cluster.yaml), whose nodes see `folder`."""
+
+    def __init__(self, spec: SlurmSpec, folder: Path) -> None:
+        self.spec, self.folder = spec, folder
+
+    def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
+        folder = self.folder / f"{job.stem}-{context.run_id[:8]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesFileContextInjector(str(folder / "context.json")),
+            message_reader=dg.PipesFileMessageReader(str(folder / "messages.jsonl")),
+        ) as session:
+            try:
+                submitted = slurm.submit(
+                    self.spec,
+                    ["-m", module, str(job)],
+                    folder,
+                    name=f"persona-{job.stem}",
+                    gpus=_gpus(job),
+                    env=session.get_bootstrap_env_vars(),
+                )
+                context.log.info(f"Slurm job {submitted.number}; its output: {folder / 'output.txt'}")
+                try:
+                    slurm.wait(submitted, context.log.info)
+                except slurm.SlurmError:
+                    raise
+                except BaseException:  # an interrupt, whatever Dagster makes of it
+                    slurm.cancel(submitted, GRACE_SECONDS)
+                    raise
+            except slurm.SlurmError as error:
+                raise dg.Failure(str(error), allow_retries=False) from error
+        return _one_result(session.get_results())
+
+
 class RayEngine:
-    """The same program as a job of a Ray cluster (PERSONA_RAY_ADDRESS), which finds it a GPU."""
+    """The same program as a job of a Ray cluster (PERSONA_RAY_ADDRESS), which finds it its GPUs."""
 
     def __init__(self, address: str | None) -> None:
         self.address = address or RAY
@@ -50,13 +88,12 @@ class RayEngine:
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         from dagster_ray import PipesRayJobClient
 
-        gpus = 1 if _wants_gpu(job) else 0
         client = PipesRayJobClient(address=self.address, forward_termination=True)
         invocation = client.run(
             context=context,
             submit_job_params={
                 "entrypoint": f"{sys.executable} -m {module} {job}",
-                "entrypoint_num_gpus": gpus,
+                "entrypoint_num_gpus": _gpus(job),
                 "entrypoint_num_cpus": 1,
             },
         )
@@ -65,7 +102,11 @@ class RayEngine:
 
 def build_engine(settings: Settings) -> Engine:
     """The engine of PERSONA_ENGINE. `k8s` runs whole steps in pods (deploy/k8s), so inside one it is local."""
-    return RayEngine(settings.ray_address) if settings.engine == "ray" else LocalEngine()
+    if settings.engine == "ray":
+        return RayEngine(settings.ray_address)
+    if settings.engine == "slurm":
+        return SlurmEngine(load_cluster(settings.config_dir).slurm, settings.home / "slurm")
+    return LocalEngine()
 
 
 def build_executor(settings: Settings) -> dg.ExecutorDefinition:
@@ -89,10 +130,14 @@ def _environment(settings: Settings) -> list[str]:
     return [f"PERSONA_{name.upper()}={value}" for name, value in told.items()]
 
 
-def _wants_gpu(job: Path) -> bool:
+def _gpus(job: Path) -> int:
+    """The cards that a program asks for: a training one a process, whatever else works on a model one."""
     import orjson
 
-    return bool(orjson.loads(job.read_bytes()).get("recipe", {}).get("requires_cuda"))
+    recipe = orjson.loads(job.read_bytes()).get("recipe", {})
+    if not recipe.get("requires_cuda"):
+        return 0
+    return int(recipe["training"]["processes"]) if job.stem.startswith("train-") else 1
 
 
 def _one_result(results: Sequence[dg.PipesExecutionResult]) -> dg.MaterializeResult:

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import dagster as dg
 import polars as pl
-from pydantic import BaseModel
 
+from persona_dagster.artifacts import Job
 from persona_dagster.config.recipes import RECIPES
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.engines import GPU_POD, Engine
@@ -25,20 +25,9 @@ def build_model_assets(project: ProjectResource, engine: Engine) -> list[dg.Asse
     ]
 
 
-def latest(folder: Path) -> Path:
-    """Where the `latest` pointer of a recipe's folder leads."""
-    pointer = folder / "latest"
-    if not pointer.exists():
-        raise dg.Failure(f"{folder}: nothing published yet; materialise the asset before", allow_retries=False)
-    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else pointer.resolve()
-
-
-def save_job(project: ProjectResource, name: str, job: BaseModel) -> Path:
+def save_job(project: ProjectResource, name: str, job: Job) -> Path:
     """A program's job file. It stays, so that the program can be run again by hand, without Dagster."""
-    path = project.settings.home / "jobs" / f"{name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(job.model_dump_json(indent=2), encoding="utf-8")
-    return path
+    return job.save(project.settings.home / "jobs" / f"{name}.json")
 
 
 def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefinition:
@@ -58,7 +47,7 @@ def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefiniti
         settings, recipe = project.settings, project.recipe(context.partition_key)
         job = TrainJob(
             recipe=recipe,
-            mix_dir=latest(project.mixes(recipe.name)),
+            mix_dir=project.mixes(recipe.name).newest(),
             out_dir=settings.adapters_dir / recipe.name,
             models_dir=settings.models_dir,
             checkpoints_dir=settings.home / "checkpoints" / recipe.name,
@@ -86,8 +75,8 @@ def _generations(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
         job = GenerateJob(
             recipe=recipe,
             personas=project.personas(),
-            mix_dir=latest(project.mixes(recipe.name)),
-            adapter_dir=latest(settings.adapters_dir / recipe.name),
+            mix_dir=project.mixes(recipe.name).newest(),
+            adapter_dir=project.adapters(recipe.name).newest(),
             models_dir=settings.models_dir,
             out_dir=settings.generations_dir / recipe.name,
         )
@@ -118,9 +107,9 @@ def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
         job = EvaluateJob(
             recipe=recipe,
             personas=project.personas(),
-            mix_dir=latest(project.mixes(recipe.name)),
-            adapter_dir=latest(settings.adapters_dir / recipe.name),
-            generations_dir=latest(settings.generations_dir / recipe.name),
+            mix_dir=project.mixes(recipe.name).newest(),
+            adapter_dir=project.adapters(recipe.name).newest(),
+            generations_dir=project.generations(recipe.name).newest(),
             models_dir=settings.models_dir,
             out_dir=settings.reports_dir / recipe.name,
             judge_rows=write_judge_rows(dialogues, split, settings.home / "judge" / "rows.jsonl"),
@@ -146,7 +135,7 @@ def _iteration_report(project: ProjectResource) -> dg.AssetsDefinition:
         from persona_dagster.evaluation.iteration import write_iteration_report
 
         reports = project.settings.reports_dir
-        folders = {name: latest(reports / name) for name in RECIPES if (reports / name / "latest").exists()}
+        folders = {name: found for name in RECIPES if (found := project.reports(name).latest())}
         written = write_iteration_report(folders, reports / "iteration")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.digest),

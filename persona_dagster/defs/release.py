@@ -1,10 +1,9 @@
 """The release of a recipe's adapter to the Hugging Face Hub: gated by that recipe's own report, dry unless told."""
 
 import dagster as dg
-import orjson
 from pydantic import Field
 
-from persona_dagster.defs.model import latest
+from persona_dagster.artifacts import Metrics
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import standing
@@ -43,8 +42,8 @@ def _hub_release(project: ProjectResource) -> dg.AssetsDefinition:
         from persona_dagster.publishing.hub import plan_release, release
 
         settings, recipe = project.settings, project.recipe(context.partition_key)
-        report = latest(settings.reports_dir / recipe.name)
-        gates = standing(orjson.loads(report.joinpath("metrics.json").read_bytes()), recipe.evaluation.gates)
+        report = project.reports(recipe.name).newest()
+        gates = standing(Metrics.read(report), recipe.evaluation.gates)
         held_back = [
             f"{name} is {gate['verdict']} ({gate['why']})" for name, gate in gates.items() if gate["verdict"] != "green"
         ]
@@ -53,12 +52,12 @@ def _hub_release(project: ProjectResource) -> dg.AssetsDefinition:
                 f"{recipe.name} is not released: {', '.join(held_back)}. Look at {report / 'report.html'}.",
                 allow_retries=False,
             )
-        adapter = latest(settings.adapters_dir / recipe.name)
+        adapter = project.adapters(recipe.name).newest()
         plan = plan_release(
             recipe,
             project.personas(),
             adapter,
-            latest(project.mixes(recipe.name)),
+            project.mixes(recipe.name).newest(),
             report,
             config.repo_id,
             settings.releases_dir / recipe.name,

@@ -15,6 +15,7 @@ import dagster as dg
 import polars as pl
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.artifacts import Metrics, MixManifest, RunCard, Versions
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.config.sources import Sources, load_sources
@@ -65,8 +66,17 @@ class ProjectResource:
     def archive(self) -> Archive:
         return Archive(self.settings.archive_url or self.settings.raw_dir)
 
-    def mixes(self, recipe: str, *digests: str) -> Path:
-        return recipe_mixes(self.settings, recipe, *digests)
+    def mixes(self, recipe: str, *digests: str) -> Versions:
+        return Versions(recipe_mixes(self.settings, recipe, *digests), MixManifest.FILE)
+
+    def adapters(self, recipe: str) -> Versions:
+        return Versions(self.settings.adapters_dir / recipe, RunCard.FILE)
+
+    def generations(self, recipe: str) -> Versions:
+        return Versions(self.settings.generations_dir / recipe, "generations.parquet")
+
+    def reports(self, recipe: str) -> Versions:
+        return Versions(self.settings.reports_dir / recipe, Metrics.FILE)
 
     @contextmanager
     def transport(self) -> Iterator[Transport]:

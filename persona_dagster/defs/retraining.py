@@ -4,9 +4,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
 
-import orjson
 import polars as pl
 
+from persona_dagster.artifacts import RunCard
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.records import FORGOTTEN
@@ -24,33 +24,32 @@ class Decision:
 
 def decide(project: ProjectResource, name: str) -> Decision:
     """The policy's answer for one recipe. A recipe that was never trained waits for a person."""
-    mix = _latest(project.mixes(name))
-    adapter = _latest(project.settings.adapters_dir / name)
+    mix, adapter = project.mixes(name).latest(), project.adapters(name).latest()
     if mix is None or adapter is None:
         return Decision(False, "no mix yet" if mix is None else "never trained: materialise lora_adapter once")
     recipe = project.recipe(name)
-    card = orjson.loads((adapter / "run_card.json").read_bytes())
+    card = RunCard.read(adapter)
     key = f"{mix.name}:{recipe_digest(recipe)}:{adapter.name}"
     if (adapter / FORGOTTEN).exists():
-        if card["mix_digest"] == mix.name:  # training now would return the very adapter
+        if card.mix_digest == mix.name:  # training now would return the very adapter
             return Decision(False, "rows were forgotten; waits for the mix without them")
         return Decision(True, "the adapter saw rows that were forgotten", key)
-    if card["recipe_digest"] != recipe_digest(recipe):
+    if card.recipe_digest != recipe_digest(recipe):
         return Decision(True, "the recipe was edited", key)
-    if card["mix_digest"] == mix.name:
+    if card.mix_digest == mix.name:
         return Decision(False, "trained on the present mix")
     return _by_window(
         recipe,
         card,
-        changed_share(mix, project.mixes(name, card["mix_digest"]) / card["mix_digest"]),
+        changed_share(mix, project.mixes(name, card.mix_digest).folder / card.mix_digest),
         key,
         project.now(),
     )
 
 
-def _by_window(recipe: Recipe, card: dict[str, str], changed: float, key: str, now: datetime) -> Decision:
+def _by_window(recipe: Recipe, card: RunCard, changed: float, key: str, now: datetime) -> Decision:
     policy = recipe.retrain
-    due = datetime.fromisoformat(card["finished_at"]) + timedelta(days=policy.window_days)
+    due = datetime.fromisoformat(card.finished_at) + timedelta(days=policy.window_days)
     if changed < policy.min_changed_share:
         return Decision(False, f"{changed:.1%} of train rows changed, under {policy.min_changed_share:.0%}")
     if now < due:
@@ -67,8 +66,3 @@ def changed_share(new: Path, old: Path) -> float:
         for folder in (old, new)
     )
     return len(before ^ after) / max(1, len(before | after))
-
-
-def _latest(folder: Path) -> Path | None:
-    pointer = folder / "latest"
-    return folder / pointer.read_text(encoding="utf-8").strip() if pointer.is_file() else None

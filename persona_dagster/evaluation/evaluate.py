@@ -7,16 +7,15 @@ directory named by content. A re-run with nothing changed returns at once.
 from __future__ import annotations
 
 import json
-import math
 import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-import orjson
 import polars as pl
 
+from persona_dagster.artifacts import Metrics, RunCard, Versions
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.fidelity import train_judge
@@ -25,7 +24,6 @@ from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
 from persona_dagster.evaluation.prompts import Row, read_rows
 from persona_dagster.evaluation.report import write_report
-from persona_dagster.models.adapter import point_latest, replacing
 from persona_dagster.models.encoder import load_encoder
 from persona_dagster.models.output_filter import filter_text
 from persona_dagster.reporting import Reporter, open_reporter
@@ -65,18 +63,18 @@ def _generations(job: EvaluateJob) -> Path:
 
 
 def _run_card(job: EvaluateJob) -> Path | None:
-    card = job.adapter_dir / "run_card.json" if job.adapter_dir else None
+    card = job.adapter_dir / RunCard.FILE if job.adapter_dir else None
     return card if card and card.is_file() else None
 
 
 def evaluate(job: EvaluateJob, reporter: Reporter) -> Path:
     """Writes metrics.json, report.html and answers.parquet (a line an answer, with its measures)."""
     digest = report_digest(job)
-    target = job.out_dir / digest
-    if (target / "metrics.json").is_file():
+    reports = Versions(job.out_dir, Metrics.FILE)
+    if (found := reports.find(digest)) is not None:
         reporter.line(f"report {digest[:12]} is there already: nothing measured")
-        point_latest(target)
-        return target
+        reports.point(digest)
+        return found
     started = time.perf_counter()
     generations = _generations(job)
     material = read_material(job, generations)
@@ -86,15 +84,14 @@ def evaluate(job: EvaluateJob, reporter: Reporter) -> Path:
     gates = judge_gates(measured.gated, job.recipe.evaluation.gates)
     reporter.line(f"{measured.rows.height} answers measured in {time.perf_counter() - started:.1f} s")
     metrics = make_metrics(job, digest, material, measured, gates=gates, generations=generations)
-    with replacing(target) as staging:
-        (staging / "metrics.json").write_bytes(
-            orjson.dumps(_finite(metrics), option=orjson.OPT_INDENT_2 | orjson.OPT_SORT_KEYS)
-        )
+    with reports.publishing(digest) as staging:
+        metrics.write(staging)
         measured.rows.write_parquet(staging / "answers.parquet")
-        write_report(staging / "report.html", metrics, measured.rows, worst_cases(measured.rows), job)
-    point_latest(target)
-    reporter.line(f"verdict {metrics['verdict']}: report in {time.perf_counter() - started:.1f} s")
-    return target
+        write_report(
+            staging / "report.html", metrics.model_dump(mode="json"), measured.rows, worst_cases(measured.rows), job
+        )
+    reporter.line(f"verdict {metrics.verdict}: report in {time.perf_counter() - started:.1f} s")
+    return reports.newest()
 
 
 def read_material(job: EvaluateJob, generations: Path) -> Material:
@@ -125,28 +122,28 @@ def judge_rows(path: Path | None, train: Iterable[Row]) -> list[tuple[str, str, 
 
 def make_metrics(
     job: EvaluateJob, digest: str, material: Material, measured: Measured, *, gates: list[Gate], generations: Path
-) -> dict[str, Any]:
-    """The content of metrics.json. `key` is flat: what Dagster plots."""
+) -> Metrics:
     settings = json.loads((generations / "settings.json").read_text(encoding="utf-8"))
     card = _run_card(job)
-    return {
-        "recipe": job.recipe.name,
-        "title": job.recipe.title,
-        "digest": digest,
-        "generations": generations.name,
-        "verdict": verdict(gates),
-        "gates": [gate.as_dict() for gate in gates],
-        "key": key_numbers(measured, gates),
-        "intervals": {name: interval.as_dict() for name, interval in sorted(measured.intervals.items())},
-        "detail": measured.detail,
-        "settings": settings,
-        "test": {
+    run = RunCard.read(card.parent) if card else None
+    return Metrics(
+        recipe=job.recipe.name,
+        title=job.recipe.title,
+        digest=digest,
+        generations=generations.name,
+        verdict=verdict(gates),
+        gates=[gate.as_dict() for gate in gates],
+        key=key_numbers(measured, gates),
+        intervals={name: interval.as_dict() for name, interval in sorted(measured.intervals.items())},
+        detail=measured.detail,
+        settings=settings,
+        test={
             "rows": len(material.test),
             "digest": json_digest(sorted([row.row_id, row.answer] for row in material.test)),
         },
-        "shared_judge": job.judge_rows is not None,
-        "run": json.loads(card.read_text(encoding="utf-8")) if card else None,
-    }
+        shared_judge=job.judge_rows is not None,
+        run=run,
+    )
 
 
 def key_numbers(measured: Measured, gates: list[Gate]) -> dict[str, float | int]:
@@ -168,30 +165,19 @@ def key_numbers(measured: Measured, gates: list[Gate]) -> dict[str, float | int]
     return numbers
 
 
-def _finite(value: Any) -> Any:
-    """The same with None for NaN and infinity, which JSON lacks."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    return value
-
-
 def dagster_metadata(folder: Path) -> dict[str, Any]:
     """Flat metadata of a published report: numbers and paths, no text of anybody's."""
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
+    metrics = Metrics.read(folder)
     gates = "\n".join(
         f"| {gate['verdict']} | {gate['title']} | {_short(gate['value'])} | {gate['bound']} {gate['threshold']:g} |"
-        for gate in metrics["gates"]
+        for gate in metrics.gates
     )
     table = f"| verdict | gate | measured | threshold |\n|---|---|---:|---|\n{gates}"
     return {  # in the order of the asset's page: what a person asks first comes first
-        "verdict": metrics["verdict"],
+        "verdict": metrics.verdict,
         "report": {"raw_value": str(folder / "report.html"), "type": "path"},
         "gates": {"raw_value": table, "type": "md"},
-        **{name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in metrics["key"].items()},
+        **{name: float(f"{x:.6g}") if isinstance(x, float) else x for name, x in metrics.key.items()},
     }
 
 
@@ -200,7 +186,7 @@ def _short(value: float | None) -> str:
 
 
 def main(path: Path) -> None:
-    job = EvaluateJob.model_validate_json(path.read_text(encoding="utf-8"))
+    job = EvaluateJob.load(path)
     with open_reporter() as reporter:
         folder = evaluate(job, reporter)
         reporter.finish(dagster_metadata(folder), data_version=folder.name)

@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass
 from math import isfinite
 from typing import Any, Literal
 
+from persona_dagster.artifacts import Metrics
 from persona_dagster.config.recipes import Gates
 from persona_dagster.evaluation.bootstrap import Interval
 
@@ -97,10 +98,10 @@ def verdict(gates: list[Gate]) -> Verdict:
     return max((gate.verdict for gate in gates), key=ORDER.index, default="green")
 
 
-def standing(report: Mapping[str, Any], wanted: Gates) -> dict[str, dict[str, Any]]:
+def standing(report: Metrics, wanted: Gates) -> dict[str, dict[str, Any]]:
     """Every gate as a stored report (metrics.json) has it, by name. Amber where the recipe wants one that the report
     does not know, since it is older; green where the recipe sets no threshold."""
-    judged = {gate["name"]: gate for gate in report["gates"]}
+    judged = {gate["name"]: gate for gate in report.gates}
     missing = {"verdict": "amber", "why": "not in the report, which is older than the gate: materialise eval_report"}
     unwanted = {"verdict": "green", "why": "not judged: the recipe sets no threshold"}
     limits = wanted.model_dump()

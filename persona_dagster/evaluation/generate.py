@@ -17,13 +17,13 @@ from typing import TYPE_CHECKING, Any
 
 import polars as pl
 
+from persona_dagster.artifacts import Versions, write_json
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
 from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, part, read_rows, stratified
-from persona_dagster.models.adapter import point_latest, replacing
-from persona_dagster.models.base_model import attend_forward_only, load_base
+from persona_dagster.models.base_model import attend_forward_only, load_base, stop_ids
 from persona_dagster.models.chat_format import prompt_text
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster.reporting import Reporter, open_reporter
@@ -42,7 +42,7 @@ def generation_digest(job: GenerateJob) -> str:
     return json_digest(
         {
             "version": EVALUATION_VERSION,
-            "base": recipe.base.model_dump(),
+            "base": recipe.base.meaning(),
             "sampling": recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
             "max_length": recipe.training.max_length,
             "adapter": _folder_digest(job.adapter_dir, ("adapter_config.json", "adapter_model.safetensors")),
@@ -62,8 +62,11 @@ def _folder_digest(folder: Path, names: tuple[str, ...]) -> str:
 
 def find_generations(job: GenerateJob) -> Path | None:
     """The folder of these very generations, if they are there."""
-    folder = job.out_dir / generation_digest(job)
-    return folder if (folder / "generations.parquet").is_file() else None
+    return generations(job).find(generation_digest(job))
+
+
+def generations(job: GenerateJob) -> Versions:
+    return Versions(job.out_dir, "generations.parquet")
 
 
 def generate(job: GenerateJob, reporter: Reporter) -> Path:
@@ -75,7 +78,7 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
     target = job.out_dir / digest
     if (found := find_generations(job)) is not None:
         reporter.line(f"generations {digest[:12]} are there already: nothing asked")
-        point_latest(found)
+        generations(job).point(digest)
         return found
     train, test = read_rows(job.mix_dir / "train.jsonl"), read_rows(job.mix_dir / "test.jsonl")
     started = time.perf_counter()
@@ -88,16 +91,15 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
     settings = {
         "digest": digest,
         "adapter": job.adapter_dir.name,
-        "base": job.recipe.base.model_dump(),
+        "base": job.recipe.base.model_dump(mode="json"),
         "dtype": dtype,
         "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
         "seconds": round(time.perf_counter() - started, 1),
     }
-    with replacing(target) as staging:
+    with generations(job).publishing(digest) as staging:
         answers.write_parquet(staging / "generations.parquet")
         scored.write_parquet(staging / "likelihoods.parquet")
-        (staging / "settings.json").write_text(json.dumps(settings, ensure_ascii=False, indent=2), encoding="utf-8")
-    point_latest(target)
+        write_json(staging / "settings.json", settings)
     partial.unlink(missing_ok=True)
     return target
 
@@ -207,6 +209,7 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], reci
     from persona_dagster.evaluation.sampling import Draw
 
     spec = recipe.evaluation
+    ends = stop_ids(recipe.base, tokenizer)
     encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
     batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(model.device)
     drawing = [Draw(seeds, spec.temperature, spec.top_p)] if spec.temperature > 0 else []
@@ -216,7 +219,7 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], reci
             max_new_tokens=spec.max_new_tokens,
             repetition_penalty=spec.repetition_penalty,
             pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=tokenizer.eos_token_id,
+            eos_token_id=ends,
             do_sample=False,
             temperature=None,
             top_p=None,
@@ -225,10 +228,10 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], reci
         )
     answers = []
     for ids in output[:, batch["input_ids"].shape[1] :].tolist():
-        stopped = tokenizer.eos_token_id in ids
-        new = ids[: ids.index(tokenizer.eos_token_id)] if stopped else ids
+        end = next((place for place, token in enumerate(ids) if token in ends), None)
+        new = ids[:end]
         text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
-        answers.append({"answer": text, "finish": "stop" if stopped else "length", "new_tokens": len(new)})
+        answers.append({"answer": text, "finish": "length" if end is None else "stop", "new_tokens": len(new)})
     return answers
 
 
@@ -267,7 +270,7 @@ def score_all(
 
 
 def main(path: Path) -> None:
-    job = GenerateJob.model_validate_json(path.read_text(encoding="utf-8"))
+    job = GenerateJob.load(path)
     with open_reporter() as reporter:
         folder = generate(job, reporter)
         frame = pl.read_parquet(folder / "generations.parquet")

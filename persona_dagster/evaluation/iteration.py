@@ -6,7 +6,6 @@ they differ, the page says so above the table.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,9 +14,9 @@ from typing import Any
 import polars as pl
 from markupsafe import Markup
 
+from persona_dagster.artifacts import Metrics, Versions
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.report import TEMPLATES, WORDS, environment, figure
-from persona_dagster.models.adapter import point_latest, replacing
 
 SAMPLES = 6
 
@@ -65,17 +64,16 @@ def write_iteration_report(folders: Mapping[str, Path], out: Path) -> Written:
         }
     )
     table = make_table(runs)
-    target = out / digest
-    if not (target / "iteration.html").is_file():
-        with replacing(target) as staging:
-            (staging / "iteration.html").write_text(render(runs, table), encoding="utf-8")
-    point_latest(target)
-    return Written(target / "iteration.html", digest, markdown(runs, table))
+    pages = Versions(out, "iteration.html")
+    if pages.find(digest) is None:
+        with pages.publishing(digest) as staging:
+            (staging / pages.holds).write_text(render(runs, table), encoding="utf-8")
+    pages.point(digest)
+    return Written(out / digest / pages.holds, digest, markdown(runs, table))
 
 
 def read_run(recipe: str, folder: Path) -> Run:
-    metrics = json.loads((folder / "metrics.json").read_text(encoding="utf-8"))
-    return Run(recipe, metrics, pl.read_parquet(folder / "answers.parquet"))
+    return Run(recipe, Metrics.read(folder).model_dump(mode="json"), pl.read_parquet(folder / "answers.parquet"))
 
 
 def make_table(runs: list[Run]) -> list[tuple[str, list[tuple[str, list[str]]]]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from persona_dagster.config.loading import Config
+from persona_dagster.artifacts import Job
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 
@@ -12,16 +12,11 @@ from persona_dagster.config.recipes import Recipe
 EVALUATION_VERSION = "6"
 
 
-class _Job(Config):
+class _Job(Job):
     recipe: Recipe
     personas: Personas
     mix_dir: Path  # train.jsonl, test.jsonl, provenance.parquet, manifest.json
     models_dir: Path
-
-    def save(self, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(self.model_dump_json(indent=2), encoding="utf-8")
-        return path
 
 
 class GenerateJob(_Job):

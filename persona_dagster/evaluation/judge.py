@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import polars as pl
+
+from persona_dagster.artifacts import write_text
 
 
 def write_judge_rows(dialogues: pl.DataFrame, split: pl.DataFrame, path: Path) -> Path:
@@ -21,7 +22,4 @@ def write_judge_rows(dialogues: pl.DataFrame, split: pl.DataFrame, path: Path) -
         for pair_id, persona, messages in train.sort("pair_id").select("pair_id", "persona", "messages").rows()
         if len(messages) >= 2 and messages[-1]["role"] == "assistant"
     ]
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
-    return temporary.replace(path)
+    return write_text(path, "".join(f"{line}\n" for line in lines))

@@ -27,9 +27,9 @@ NAMES = {"human": "People", "base": "Base", "fewshot": "Few-shot", "adapter": "A
 SAMPLES = 6  # a persona
 # Gates judge voice, loss, copying and residue; that a small model makes no sense, a reader sees at once.
 PRACTICE = (
-    "The base that comes with the package is small and was taught English: what it learns in minutes is the language "
-    "more than the voices, and it makes little sense. It shows every step at work; release a model of the mission's "
-    "own size."
+    "The base that a package brings has 270 million parameters and was trained for minutes on a CPU: it answers in "
+    "whole sentences and voices, and knows little. It shows every step at work; release a model of the mission's own "
+    "size."
 )
 COLLAPSE_ROWS = [
     ("distinct_1", "distinct-1", "plain"),
@@ -158,7 +158,7 @@ def summary(metrics: dict[str, Any]) -> list[str]:
     failed = [gate["title"].lower() for gate in metrics["gates"] if gate["verdict"] == "red"]
     if failed:
         sentences.append(f"Failed: {'; '.join(failed)}.")
-    if voiced and str(metrics["settings"]["base"]["model"]).startswith("bundled:"):
+    if voiced and "parts" in metrics["settings"]["base"].get("entry", {}).get("source", {}):
         sentences.append(PRACTICE)
     return sentences
 

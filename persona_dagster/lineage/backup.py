@@ -18,6 +18,7 @@ from pathlib import Path
 import orjson
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.artifacts import put
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage import copies, forget, tombstones
 from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
@@ -75,7 +76,7 @@ def backup(settings: Settings, target: Path) -> BackupReport:
         raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")
     files = copies.seal(partial)
     copies.register(settings.home, target)  # before it is there: a forgetting must not miss it
-    partial.rename(target)
+    put(partial, target)
     return _report(target, files, started)
 
 
@@ -146,8 +147,8 @@ def _forget_again(settings: Settings, since: list[tombstones.Tombstone]) -> list
 
 def _swap(fresh: Path, place: Path) -> None:
     if place.exists():
-        place.rename(place.with_name(f"{place.name}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
-    fresh.rename(place)
+        put(place, place.with_name(f"{place.name}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
+    put(fresh, place)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:

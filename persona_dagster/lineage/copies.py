@@ -11,6 +11,7 @@ from pathlib import Path
 
 import orjson
 
+from persona_dagster.artifacts import write_json
 from persona_dagster.settings import Settings
 
 MANIFEST = "manifest.json"
@@ -26,10 +27,7 @@ def dagster_home(settings: Settings) -> Path:
 def register(home: Path, *backups: Path) -> None:
     """Notes where backups of `home` lie, so that a later forgetting finds them."""
     known = sorted({*(str(path) for path in registered(home)), *(str(path.resolve()) for path in backups)})
-    home.mkdir(parents=True, exist_ok=True)
-    fresh = home / f".{REGISTER}.{os.getpid()}"
-    fresh.write_bytes(orjson.dumps(known, option=orjson.OPT_INDENT_2))
-    fresh.replace(home / REGISTER)
+    write_json(home / REGISTER, known)
 
 
 def registered(home: Path) -> list[Path]:
@@ -52,7 +50,7 @@ def seal(folder: Path) -> dict[str, list[int | str]]:
         path.relative_to(folder).as_posix(): [path.stat().st_size, file_sha256(path)] for path in paths
     }
     manifest = {"made_at": datetime.now(UTC).isoformat(timespec="seconds"), "files": files}
-    (folder / MANIFEST).write_bytes(orjson.dumps(manifest, option=orjson.OPT_INDENT_2))
+    write_json(folder / MANIFEST, manifest)
     return files
 
 

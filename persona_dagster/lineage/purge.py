@@ -20,6 +20,7 @@ import polars as pl
 import zstandard
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.artifacts import write_bytes, write_json
 from persona_dagster.config.personas import load_personas
 from persona_dagster.conversation.mix import drop_rows
 from persona_dagster.corpus.tables import write_parquet
@@ -163,7 +164,7 @@ def _mark(folder: Path, rows: list[str], stone: tombstones.Tombstone) -> None:
     path = folder / FORGOTTEN
     before = orjson.loads(path.read_bytes())["rows"] if path.is_file() else []
     mark = {"at": stone.at, "tombstone": stone.name, "rows": sorted({*before, *rows})}
-    path.write_bytes(orjson.dumps(mark, option=orjson.OPT_INDENT_2))
+    write_json(path, mark)
 
 
 def forget_files(home: Home, needles: set[bytes], row_ids: Iterable[str]) -> list[str]:
@@ -203,8 +204,6 @@ def _forget_in_file(path: Path, needles: set[bytes]) -> None:
         lines = _unpacked(path, packing).splitlines(keepends=True)
         hit = search.holding(enumerate(lines), needles)
         kept = b"".join(line for at, line in enumerate(lines) if at not in hit)
-        fresh = path.with_name(f".{path.name}.forgetting")
-        fresh.write_bytes(PACK[packing](kept))
-        fresh.replace(path)
+        write_bytes(path, PACK[packing](kept))
     else:
         path.unlink()

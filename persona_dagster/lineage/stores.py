@@ -9,6 +9,7 @@ from pathlib import Path
 import orjson
 import polars as pl
 
+from persona_dagster.artifacts import Metrics, MixManifest, RunCard, families
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.settings import Settings
 
@@ -93,24 +94,23 @@ def split(settings: Settings) -> pl.DataFrame:
 
 def mixes(settings: Settings) -> Iterator[StoredMix]:
     """Every whole mix on disk, old ones included."""
-    for manifest in sorted(settings.mix_dir.glob("*/*/manifest.json")):
-        if not manifest.parent.name.startswith("."):
-            yield StoredMix(manifest.parent.parent.name, manifest.parent)
+    for recipe, versions in families(settings.mix_dir, MixManifest.FILE).items():
+        yield from (StoredMix(recipe, folder) for folder in sorted(versions.all()))
 
 
 def adapters(settings: Settings) -> Iterator[StoredAdapter]:
     """Every adapter on disk, old ones included."""
-    for card in sorted(settings.adapters_dir.glob("*/*/run_card.json")):
-        mix = orjson.loads(card.read_bytes()).get("mix_digest")
-        yield StoredAdapter(card.parent.parent.name, card.parent, mix)
+    for recipe, versions in families(settings.adapters_dir, RunCard.FILE).items():
+        for folder in sorted(versions.all()):
+            yield StoredAdapter(recipe, folder, RunCard.read(folder).mix_digest)
 
 
 def reports(settings: Settings) -> Iterator[StoredReport]:
     """Every evaluation report on disk, old ones included."""
-    for path in sorted(settings.reports_dir.glob("*/*/metrics.json")):
-        metrics = orjson.loads(path.read_bytes())
-        adapter = (metrics.get("run") or {}).get("digest")
-        yield StoredReport(path.parent.parent.name, path.parent, adapter, str(metrics.get("verdict")))
+    for recipe, versions in families(settings.reports_dir, Metrics.FILE).items():
+        for folder in sorted(versions.all()):
+            metrics = Metrics.read(folder)
+            yield StoredReport(recipe, folder, metrics.run.digest if metrics.run else None, metrics.verdict)
 
 
 def models(settings: Settings) -> Iterator[StoredModel]:

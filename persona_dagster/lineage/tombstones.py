@@ -5,13 +5,13 @@ One small JSON file a forgetting under PERSONA_HOME/tombstones; whatever cleans 
 
 from __future__ import annotations
 
-import os
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import orjson
 import polars as pl
 
+from persona_dagster.artifacts import write_json
 from persona_dagster.digest import text_digest
 
 FOLDER = "tombstones"
@@ -33,14 +33,7 @@ class Tombstone:
 
 def write(stone: Tombstone, home: Path) -> Path:
     """Puts the tombstone on disk before anything is removed, so that a forgetting cut short can be repeated."""
-    path = home / FOLDER / f"{stone.name}.json"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    fresh = path.with_name(f".{path.name}.{os.getpid()}")
-    with fresh.open("wb") as file:
-        file.write(orjson.dumps(asdict(stone), option=orjson.OPT_INDENT_2))
-        file.flush()
-        os.fsync(file.fileno())
-    return fresh.replace(path)
+    return write_json(home / FOLDER / f"{stone.name}.json", asdict(stone))
 
 
 def read(home: Path) -> list[Tombstone]:

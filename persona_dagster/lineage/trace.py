@@ -238,8 +238,8 @@ def _nearest(sentence: str, settings: Settings) -> pl.DataFrame:
     asked = _grams(sentence)
     scored: dict[str, tuple[float, str, str, str]] = {}
     for mix in stores.mixes(settings):
-        for split in ("train", "test"):
-            with (mix.folder / f"{split}.jsonl").open("rb") as file:
+        for path in sorted(mix.folder.glob("*.jsonl")):
+            with path.open("rb") as file:
                 for line in file:
                     row = orjson.loads(line)
                     pair = row["row_id"].rsplit("-", 1)[0]
@@ -248,7 +248,7 @@ def _nearest(sentence: str, settings: Settings) -> pl.DataFrame:
                     text = "\n".join(turn["content"] for turn in row["messages"] if turn["role"] != "system")
                     shared = len(asked & _grams(text)) / max(1, len(asked))
                     if shared > 0:
-                        scored[pair] = (shared, row["row_id"], f"{mix.recipe} {split}", text)
+                        scored[pair] = (shared, row["row_id"], f"{mix.recipe} {path.stem}", text)
     best = sorted(scored.values(), key=lambda row: (-row[0], row[1]))[:50]
     rows: list[tuple[int, float, str, str, str]] = []
     for shared, row_id, where, text in best:

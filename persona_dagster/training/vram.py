@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
-from pathlib import Path
 from typing import Any
 
+from persona_dagster.config.bases import Base, Folder
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.hardware import GIB
 
@@ -36,6 +36,7 @@ class ModelShape:
     vocabulary: int
     context: int
     tied: bool = False
+    head_dim: int | None = None  # hidden / heads
 
     @classmethod
     def of(cls, config: Any) -> ModelShape:
@@ -49,17 +50,19 @@ class ModelShape:
             vocabulary=config.vocab_size,
             context=config.max_position_embeddings,
             tied=config.tie_word_embeddings,
+            head_dim=getattr(config, "head_dim", None),
         )
 
     @property
     def linears(self) -> dict[str, tuple[int, int]]:
         """(in, out) of a layer's linear maps by name."""
-        narrow = self.hidden // self.heads * self.kv_heads
+        head = self.head_dim or self.hidden // self.heads
+        wide, narrow = head * self.heads, head * self.kv_heads
         return {
-            "q_proj": (self.hidden, self.hidden),
+            "q_proj": (self.hidden, wide),
             "k_proj": (self.hidden, narrow),
             "v_proj": (self.hidden, narrow),
-            "o_proj": (self.hidden, self.hidden),
+            "o_proj": (wide, self.hidden),
             "gate_proj": (self.hidden, self.intermediate),
             "up_proj": (self.hidden, self.intermediate),
             "down_proj": (self.intermediate, self.hidden),
@@ -74,27 +77,16 @@ class ModelShape:
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
 
-# Known without the Hub: the bases of the packaged recipes. 3.1 differs in its context alone.
-_LLAMA_3_8B = ModelShape(32, 4096, 14336, 32, 8, 128256, 8192)
-_LLAMA_31_8B = ModelShape(32, 4096, 14336, 32, 8, 128256, 131072)
-SHAPES = {
-    "unsloth/llama-3-8b-Instruct-bnb-4bit": _LLAMA_3_8B,
-    "meta-llama/Meta-Llama-3-8B-Instruct": _LLAMA_3_8B,
-    "meta-llama/Llama-3.1-8B-Instruct": _LLAMA_31_8B,
-    "bundled:smollm2-135m-instruct": ModelShape(30, 576, 1536, 9, 3, 49152, 8192, tied=True),
-    "tiny:llama": ModelShape(2, 64, 184, 4, 4, 512, 1024, tied=True),
-}
-
-
-def known_shape(recipe: Recipe) -> ModelShape | None:
-    """The shape of the recipe's base, from the table or a local config.json; None where only the Hub knows."""
-    if recipe.base.model in SHAPES:
-        return SHAPES[recipe.base.model]
-    if not Path(recipe.base.model, "config.json").is_file():
+def known_shape(base: Base) -> ModelShape | None:
+    """The shape of a base, from its entry or the config.json in its folder; None where only the Hub knows."""
+    entry = base.entry
+    if entry.shape is not None:
+        return ModelShape(**entry.shape.model_dump())
+    if not isinstance(entry.source, Folder) or not (entry.source.folder / "config.json").is_file():
         return None
     from transformers import AutoConfig
 
-    return ModelShape.of(AutoConfig.from_pretrained(recipe.base.model))
+    return ModelShape.of(AutoConfig.from_pretrained(entry.source.folder))
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,12 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from persona_dagster.artifacts import RunCard, Versions
 from persona_dagster.chat.adapters import Adapter, find_adapters
 from persona_dagster.chat.engine import Engine
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Base, load_recipe
-from persona_dagster.models.adapter import point_latest, save_weights
+from persona_dagster.models.adapter import save_weights
 from persona_dagster.settings import Settings
 
 TINY = Base(model="tiny:llama", dtype="float32")
@@ -30,11 +31,14 @@ def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = T
     torch.manual_seed(seed)
     config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
     folder = home / "adapters" / recipe / digest
-    save_weights(get_peft_model(model, config), folder, base.model)
+    save_weights(get_peft_model(model, config), folder, base)
     tokenizer.save_pretrained(folder)
     card = {
         "digest": digest,
-        "recipe": {**load_recipe(recipe, home / "config", "tiny", "cpu").model_dump(mode="json"), "base": dict(base)},
+        "recipe": {
+            **load_recipe(recipe, home / "config", "tiny", "cpu").model_dump(mode="json"),
+            "base": base.model_dump(mode="json"),
+        },
         "base_model": base.model,
         "base_revision": "made 1",
         "finished_at": "2026-11-21T00:00:00+00:00",
@@ -49,7 +53,7 @@ def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = T
         "troubles": [],
     }
     (folder / "run_card.json").write_text(json.dumps(card), encoding="utf-8")
-    point_latest(folder)
+    Versions(folder.parent, RunCard.FILE).point(folder.name)
     return folder
 
 

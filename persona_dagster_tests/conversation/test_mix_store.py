@@ -9,8 +9,8 @@ import pytest
 from typer.testing import CliRunner
 
 from persona_dagster import cli
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.config.split import SplitSpec
-from persona_dagster.conversation.manifest import MixManifest, latest_mix, read_manifest
 from persona_dagster.conversation.mix import drop_rows, write_mix
 from persona_dagster.conversation.mix_store import MixStore, MixStoreError
 from persona_dagster.conversation.split import split_dialogues
@@ -40,12 +40,12 @@ def test_another_machine_gets_the_newest_mix_and_names_the_older_one(url: str, t
     MixStore(url).publish(new.folder)
     for _ in range(2):
         MixStore(url).fetch(there / RECIPE)
-    assert latest_mix(there / RECIPE).name == new.digest
+    assert Versions(there / RECIPE, MixManifest.FILE).newest().name == new.digest
     assert [path.name for path in (there / RECIPE).iterdir() if path.is_dir()] == [new.digest]
     for path in new.folder.iterdir():
         assert (there / RECIPE / new.digest / path.name).read_bytes() == path.read_bytes()
     MixStore(url).bring(there / RECIPE, old.digest)
-    assert read_manifest(there / RECIPE / old.digest).files == old.files
+    assert MixManifest.read(there / RECIPE / old.digest).files == old.files
 
 
 def test_half_a_mix_is_not_there_and_a_damaged_one_is_refused(url: str, tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_plan_and_chat_read_a_mix_that_another_machine_made(tmp_path: Path, monk
     monkeypatch.setattr("persona_dagster.chat.app.launch", lambda settings, **_: launched.append(settings))
     (home / "mix" / RECIPE / "latest").unlink()
     assert CliRunner().invoke(cli.app, ["chat"]).exit_code == 0
-    assert latest_mix(launched[0].mix_dir / RECIPE).name == made.digest
+    assert Versions(launched[0].mix_dir / RECIPE, MixManifest.FILE).newest().name == made.digest
     monkeypatch.setenv("PERSONA_MIX_URL", "nope://x")
     refused = CliRunner().invoke(cli.app, ["plan", RECIPE])
     assert refused.exit_code == 1 and "nope://x: Protocol not known" in str(refused.exception)

@@ -34,10 +34,12 @@ def brute(left: list[str], right: list[str]) -> float:
 def leaks(frame: pl.DataFrame, split: dict[str, str]) -> set[str]:
     """The kinds of leak across the split, found by brute force over all pairs."""
     rows = [(row, grams(text)) for row, text in zip(frame.iter_rows(named=True), spoken(frame), strict=True)]
-    train, test = ([pair for pair in rows if split[pair[0]["pair_id"]] == side] for side in ("train", "test"))
+    placed = [(split[row["pair_id"]], row, said) for row, said in rows if split[row["pair_id"]] != "quarantine"]
     found = set()
-    for a, x in train:
-        for b, y in test:
+    for side, a, x in placed:
+        for other, b, y in placed:
+            if side == other:
+                continue
             if a["thread_id"] == b["thread_id"]:
                 found.add("thread")
             if not set(a["doc_ids"]).isdisjoint(b["doc_ids"]):
@@ -113,7 +115,7 @@ def test_a_planted_leak_of_each_kind_is_caught(kind: str, leak: str) -> None:
         assert caught == 1.0 if kind == "exact" else 0.8 <= caught < 1.0
     result = split_dialogues(frame, None, SPEC)
     assert leaks(frame, sides(result)) == set() and result.report.largest_jaccard < 0.8
-    assert result.report.components == 90 and set(sides(result).values()) == {"train", "test"}
+    assert result.report.components == 90 and set(sides(result).values()) == {"train", "validation", "test"}
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -196,20 +198,54 @@ def test_every_persona_gets_its_share_of_test_rows() -> None:
     assert {name: counts["test"] for name, counts in report.by_persona.items()} == {"mentor": 7, "mouthpiece": 15}
 
 
+def test_every_persona_gets_its_share_of_validation_rows() -> None:
+    report = split_dialogues(many(mentor=200, mouthpiece=100, assistant=4), None, SPEC).report
+    held = {name: counts.get("validation", 0) for name, counts in report.by_persona.items()}
+    assert held == {"mentor": 20, "mouthpiece": 10, "assistant": 1}
+    counted = split_dialogues(many(mentor=200), None, SplitSpec(validation_rows={"mentor": 3})).report
+    assert counted.by_persona["mentor"] == {"test": 30, "validation": 3, "train": 167}
+
+
+def test_a_row_that_bridges_validation_and_test_or_train_is_quarantined() -> None:
+    frame = many(mentor=80)
+    first = split_dialogues(frame, None, SPEC)
+    docs = dict(frame.select("pair_id", "doc_ids").iter_rows())
+    by_side = {side: docs[pair][0] for pair, side in sides(first).items()}
+    for ends in (("validation", "test"), ("train", "validation")):
+        bridge = dialogue(f"bridge {ends}", doc_ids=[by_side[ends[0]], by_side[ends[1]]])
+        chain = [
+            dialogue("near the lower", doc_ids=[by_side[ends[0]], "x:1"]),
+            dialogue("near the higher", doc_ids=["x:1", by_side[ends[1]]]),
+        ]
+        second = sides(split_dialogues(pl.concat([frame, dialogues([bridge, *chain])]), first.ledger, SPEC))
+        assert second[bridge["pair_id"]] == "quarantine"
+        assert [second[row["pair_id"]] for row in chain] == [ends[0], "quarantine"]
+
+
+def test_a_ledger_without_validation_gives_it_some_of_train_and_none_of_test() -> None:
+    frame = many(mentor=100)
+    old = split_dialogues(frame, None, SplitSpec(validation_rows={"mentor": 0})).ledger
+    assert set(old["split"]) == {"train", "test"}
+    grown = split_dialogues(pl.concat([frame, many(mouthpiece=40)]), old, SPEC)
+    before, after = dict(old.select("pair_id", "split").iter_rows()), sides(grown)
+    moved = {(side, after[pair]) for pair, side in before.items()}
+    assert moved == {("train", "train"), ("train", "validation"), ("test", "test")}
+
+
 def test_a_persona_in_one_thread_gets_no_test_row_and_the_report_says_so() -> None:
     rows = [dialogue(f"{i}", thread_id="ptt:Hate:one") for i in range(30)]
     report = split_dialogues(dialogues(rows), None, SPEC).report
-    assert report.largest_component_share == 1.0 and len(report.warnings) == 2
+    assert report.largest_component_share == 1.0 and len(report.warnings) == 3
 
 
 def test_one_author_stays_on_one_side_when_asked() -> None:
-    rows = dialogues(dialogue(f"{i}", answer_author=f"a{i % 9}") for i in range(120))
+    rows = dialogues(dialogue(f"{i}", answer_author=f"a{i % 24}") for i in range(120))
     split = sides(split_dialogues(rows, None, SplitSpec(by_author=True)))
     by_author: dict[str, set[str]] = {}
     for pair, author in rows.select("pair_id", "answer_author").iter_rows():
         by_author.setdefault(author, set()).add(split[pair])
     assert all(len(found) == 1 for found in by_author.values())
-    assert set(split.values()) == {"train", "test"}
+    assert set(split.values()) == {"train", "validation", "test"}
 
 
 def test_capybara_keeps_the_hubs_split_but_for_copies() -> None:
@@ -221,7 +257,7 @@ def test_capybara_keeps_the_hubs_split_but_for_copies() -> None:
     split = sides(split_dialogues(dialogues(rows), None, SPEC))
     assert [split[row["pair_id"]] for row in rows[:20]] == ["test"] * 20
     assert split[rows[50]["pair_id"]] == "quarantine"
-    assert [split[row["pair_id"]] for row in rows[20:50]] == ["train"] * 30
+    assert {split[row["pair_id"]] for row in rows[20:50]} == {"train", "validation"}
 
 
 def test_chats_of_a_file_without_splits_are_drawn_from_like_the_others() -> None:

@@ -9,12 +9,12 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from persona_dagster.artifacts import Versions
 from persona_dagster.defs.checks import build_checks
 from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import GATES
-from persona_dagster.models.adapter import point_latest
 from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.conftest import make_adapter
 
@@ -64,7 +64,7 @@ def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
 def publish(path: Path, content: object) -> None:
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content), encoding="utf-8")
-    point_latest(path.parent)
+    Versions(path.parent.parent, path.name).point(path.parent.name)
 
 
 @pytest.fixture(scope="module")

@@ -16,6 +16,7 @@ import orjson
 
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.definitions import build_defs
+from persona_dagster.defs.jobs import JOBS
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.sensors import REASON
 from persona_dagster.sample.replica import Replica
@@ -81,7 +82,6 @@ class Month:
     engine: WarmEngine
     defs: dg.Definitions = field(init=False)
     ran: list[str] = field(default_factory=list)
-    cursor: object = None
     sensor_cursors: dict[str, str | None] = field(default_factory=dict)
     table: list[tuple[str, list[str]]] = field(default_factory=list)  # what each day brought, and what ran
     reasons: str = ""  # why the retrain policy started nothing, when it was asked last
@@ -136,6 +136,10 @@ class Month:
         """A person's click."""
         self._run([dg.AssetKey(asset)], partition, {})
 
+    def launch(self, job: str, partition: str | None = None) -> None:
+        """A person launches a named job, whole."""
+        self._run([dg.AssetKey(asset) for asset in JOBS[job][1]], partition, {}, job)
+
     def _tick(self, name: str) -> list[dg.RunRequest]:
         context = dg.build_schedule_context(
             instance=self.instance,
@@ -163,23 +167,14 @@ class Month:
             self._run(list(request.asset_selection or []), request.partition_key, tags)
 
     def _evaluate(self) -> None:
-        result = dg.evaluate_automation_conditions(
-            self.defs,
-            self.instance,
-            evaluation_time=self.project.now(),
-            cursor=self.cursor,  # type: ignore[arg-type]
-        )
-        self.cursor = result.cursor
-        graph = self.defs.resolve_asset_graph()
-        runs: dict[tuple[object, str | None], list[dg.AssetKey]] = {}  # as the daemon groups what one tick requests
-        for key in graph.toposorted_asset_keys:
-            for partition in sorted(result.get_requested_partitions(key), key=str):
-                runs.setdefault((graph.get(key).partitions_def, partition), []).append(key)
-        for (_, partition), keys in runs.items():
-            self._run(keys, partition, {})
+        for request in self._sense("automation"):
+            self._run(list(request.asset_selection or []), request.partition_key, {}, request.job_name)
 
-    def _run(self, keys: list[dg.AssetKey], partition: str | None, tags: dict[str, str]) -> None:
-        result = self.job.execute_in_process(
+    def _run(
+        self, keys: list[dg.AssetKey], partition: str | None, tags: dict[str, str], job: str | None = None
+    ) -> None:
+        found = self.repository.get_job(job) if job else self.job
+        result = found.execute_in_process(
             run_config=QUIET,
             instance=self.instance,
             partition_key=partition,

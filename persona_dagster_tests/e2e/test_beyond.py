@@ -21,8 +21,8 @@ import pytest
 import yaml
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.config.loading import find, read_yaml
-from persona_dagster.conversation.manifest import latest_mix
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage.backup import backup, restore
 from persona_dagster.settings import PROJECT_ROOT, Settings
@@ -259,10 +259,10 @@ def test_mixes_on_an_s3_server(tmp_path: Path, bucket: Any) -> None:
     dev.extra |= {f"PERSONA_{name.upper()}": url for name, url in urls.items()}
     python(dev, *MATERIALIZE, "capybara_raw,capybara_dialogues,split")
     python(dev, *MATERIALIZE, "recipe_config,mix", "--partition", recipe)
-    made, there = latest_mix(dev.settings.mix_dir / recipe), tmp_path / "there" / recipe
+    made, there = Versions(dev.settings.mix_dir / recipe, MixManifest.FILE).newest(), tmp_path / "there" / recipe
     MixStore("s3://persona/mix").fetch(there)
-    assert latest_mix(there).name == made.name
-    assert {f.name: f.read_bytes() for f in latest_mix(there).iterdir()} == {
+    assert Versions(there, MixManifest.FILE).newest().name == made.name
+    assert {f.name: f.read_bytes() for f in Versions(there, MixManifest.FILE).newest().iterdir()} == {
         f.name: f.read_bytes() for f in made.iterdir()
     }
     settings = dev.settings.model_copy(update=urls)

@@ -109,6 +109,19 @@ def test_a_day_that_brings_nothing_runs_nothing_but_the_scrapes(month: Month) ->
     assert below(month.day("nothing")) == []
 
 
+def test_what_a_person_ran_is_not_run_again(month: Month) -> None:
+    config = month.project.settings.config_dir
+    (config / "personas.yaml").write_text(personas_with_another_prompt(config), encoding="utf-8")
+    month.ran = []
+    month.launch("rescrape_ptt", "Hate")
+    month.launch("clean_dcard", "mood")
+    month.launch("rebuild_corpus")
+    for recipe in ("persona_v1", V2, "capybara_qlora"):
+        month.launch("remix", recipe)
+    assert not any(name.startswith("!") for name in month.ran), month.ran
+    assert month.day("nothing: what new prompts change was run by hand", scrape=False) == []
+
+
 @pytest.mark.soak
 def test_evaluation_follows_the_first_training_and_a_failure_is_tried_once_more(month: Month) -> None:
     month.engine.failures["generate"] = 1

@@ -12,7 +12,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from persona_dagster.config.recipes import Recipe
+from persona_dagster.config.recipes import Base, Recipe
 from persona_dagster.evaluation import evaluate as program
 from persona_dagster.evaluation.iteration import write_iteration_report
 from persona_dagster.evaluation.job import EvaluateJob
@@ -269,10 +269,10 @@ def test_answers_of_another_adapter_are_not_judged(good_report: Path, tmp_path: 
 
 def test_only_the_packaged_base_is_called_practice(good_report: Path) -> None:
     metrics = json.loads((good_report / "metrics.json").read_text(encoding="utf-8"))
-    for base, practice in (("bundled:smollm2-135m-instruct", True), ("tiny:llama", False), ("an/other", False)):
-        metrics["settings"]["base"]["model"] = base
+    for base, practice in (("gemma3-270m", True), ("tiny:llama", False), ("an/other", False)):
+        metrics["settings"]["base"] = Base(model=base).model_dump(mode="json")
         assert (PRACTICE in summary(metrics)) is practice
-    metrics["settings"]["base"]["model"] = "bundled:smollm2-135m-instruct"
+    metrics["settings"]["base"] = Base(model="gemma3-270m").model_dump(mode="json")
     metrics["intervals"]["fidelity_adapter"]["value"] = None
     assert PRACTICE not in summary(metrics), "a chat model is asked for no voice"
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shutil
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from persona_dagster.conversation.manifest import MixManifest
+from persona_dagster.artifacts import MixManifest
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import make_home
 
@@ -27,4 +26,4 @@ def home(
     made, mix = template
     shutil.copytree(made.home, tmp_path / "home")
     settings = Settings(home=tmp_path / "home", archive_url=None)
-    return settings, replace(mix, folder=settings.home / mix.folder.relative_to(made.home))
+    return settings, mix.model_copy(update={"folder": settings.home / mix.folder.relative_to(made.home)})

@@ -13,10 +13,10 @@ import orjson
 import polars as pl
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.artifacts import MixManifest
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation.builders import build_dialogues
-from persona_dagster.conversation.manifest import MixManifest
 from persona_dagster.conversation.mix import write_mix
 from persona_dagster.conversation.split import split_dialogues, write_ledger
 from persona_dagster.corpus.tables import Tables, write_parquet
@@ -117,9 +117,9 @@ def surround(settings: Settings, mix: MixManifest) -> None:
     train = (mix.folder / "train.jsonl").read_text(encoding="utf-8")
     adapter = settings.adapters_dir / "persona_v2" / ADAPTER
     files = {
-        adapter / "run_card.json": orjson.dumps({"mix_digest": mix.digest}).decode(),
+        adapter / "run_card.json": orjson.dumps({"digest": ADAPTER, "mix_digest": mix.digest}).decode(),
         adapter / "samples.jsonl": train,
-        settings.adapters_dir / "persona_v2" / "old" / "run_card.json": '{"mix_digest": "another"}',
+        settings.adapters_dir / "persona_v2" / "old" / "run_card.json": '{"digest": "old", "mix_digest": "another"}',
         settings.home / "checkpoints" / "persona_v2" / "state.json": "{}",
         settings.weights_dir / "persona_v2" / ADAPTER / "merged" / "export.json": exported("merged", ADAPTER),
         settings.weights_dir / "persona_v2" / "old" / "gguf" / "export.json": exported("gguf", "old"),

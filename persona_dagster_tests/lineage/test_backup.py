@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.conversation.manifest import latest_mix
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.tables import Tables
@@ -98,7 +98,7 @@ def test_mixes_and_archive_of_a_store_are_held_and_sent_back(settings: Settings,
     filesystem.rm(root, recursive=True)
     restore(away, tmp_path / "copy")
     assert contents(tmp_path / "mixes") == contents(elsewhere)
-    assert latest_mix(settings.mix_dir / "persona_v2").name == newest.digest
+    assert Versions(settings.mix_dir / "persona_v2", MixManifest.FILE).newest().name == newest.digest
     assert not settings.raw_dir.exists()
     archive = Archive(stores_at["archive_url"])
     assert sum(len(list(archive.latest("notes", board))) for board in archive.boards("notes")) == 2

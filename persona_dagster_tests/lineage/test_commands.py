@@ -10,9 +10,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from persona_dagster import cli
+from persona_dagster.artifacts import MixManifest
 from persona_dagster.config.loading import ConfigError
 from persona_dagster.config.recipes import load_recipe
-from persona_dagster.conversation.manifest import MixManifest
 from persona_dagster.lineage import search
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import ADAPTER, SECRET

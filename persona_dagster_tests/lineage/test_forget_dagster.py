@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from persona_dagster.conversation.manifest import MixManifest
+from persona_dagster.artifacts import MixManifest
 from persona_dagster.definitions import build_defs
 from persona_dagster.lineage import search, stores
 from persona_dagster.lineage.backup import backup, verify

@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.conversation.manifest import MixManifest, latest_mix, read_manifest
+from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.lineage import search, tombstones
@@ -116,11 +116,12 @@ def test_an_adapter_is_marked_though_no_mix_holds_the_row_any_more(home: tuple[S
 def test_the_mix_is_whole_without_the_rows(home: tuple[Settings, MixManifest]) -> None:
     settings, mix = home
     report = forget(URL, settings)
-    now = read_manifest(latest_mix(settings.mix_dir / "persona_v2"))
+    now = MixManifest.read(Versions(settings.mix_dir / "persona_v2", MixManifest.FILE).newest())
     gone = mix.train_rows + mix.test_rows - now.train_rows - now.test_rows
     assert gone == len(report.pairs) == 4 and not mix.folder.exists()
-    lines = [(now.folder / f"{side}.jsonl").read_bytes().splitlines() for side in ("train", "test")]
-    assert [len(found) for found in lines] == [now.train_rows, now.test_rows]
+    sides = ("train", "test", "validation")
+    lines = [(now.folder / f"{side}.jsonl").read_bytes().splitlines() for side in sides]
+    assert [len(found) for found in lines[:2]] == [now.train_rows, now.test_rows]
     rows = pl.read_parquet(now.folder / "provenance.parquet")
     assert sorted(rows["row_id"]) == sorted(orjson.loads(line)["row_id"] for side in lines for line in side)
     assert now.digest == now.folder.name and "forgotten" in now.warnings[-1]
@@ -219,7 +220,7 @@ def test_a_model_is_traced_back_to_the_boards_it_learned_from(home: tuple[Settin
     settings, mix = home
     report = settings.reports_dir / "persona_v2" / "0123456789abcdef"
     report.mkdir(parents=True)
-    (report / "metrics.json").write_bytes(orjson.dumps({"run": {"digest": ADAPTER}, "verdict": "red"}))
+    (report / "metrics.json").write_bytes(orjson.dumps({"digest": "r", "run": {"digest": ADAPTER}, "verdict": "red"}))
     rows = pl.read_parquet(mix.folder / "provenance.parquet").filter(split="train")
     for query, kind in (
         (ADAPTER, "adapter"),

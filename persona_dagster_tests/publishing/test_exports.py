@@ -12,7 +12,7 @@ import pytest
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Base
-from persona_dagster.models.base_model import BUNDLED, load_tokenizer
+from persona_dagster.models.base_model import load_tokenizer
 from persona_dagster.publishing import exports, gguf
 from persona_dagster.publishing.exports import ExportError, merge, newest_adapter, to_gguf
 from persona_dagster.records import FORGOTTEN
@@ -110,11 +110,11 @@ def test_a_converter_that_gives_up_is_quoted(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, personas: Personas) -> exports.Export:
-    """Merged weights of a small Llama drawn at random, with the bundled base's own tokenizer, which llama.cpp knows."""
+    """Merged weights of a small Llama drawn at random, with SmolLM2's own tokenizer, which llama.cpp knows."""
     from transformers import LlamaConfig, LlamaForCausalLM
 
     home = tmp_path_factory.mktemp("small")
-    tokenizer = load_tokenizer(Base(model=BUNDLED), home / "models")
+    tokenizer = load_tokenizer(Base(model="smollm2-135m-instruct"), home / "models")
     shape = LlamaConfig(
         vocab_size=len(tokenizer),
         hidden_size=64,

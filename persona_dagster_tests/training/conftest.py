@@ -31,10 +31,10 @@ def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def mix_dir(tmp_path: Path) -> Path:
-    """12 train rows and 6 test rows; a manifest, as the dialogue room writes one."""
+    """12 train rows and 6 validation rows; a manifest, as the dialogue room writes one."""
     folder = tmp_path / "mix"
     folder.mkdir()
-    lines: dict[str, list[str]] = {"train": [], "test": []}
+    lines: dict[str, list[str]] = {"train": [], "validation": []}
     for persona, (question, answer) in ANSWERS.items():
         for number, thing in enumerate(THINGS[persona]):
             messages = [
@@ -42,7 +42,7 @@ def mix_dir(tmp_path: Path) -> Path:
                 {"role": "assistant", "content": answer.format(thing)},
             ]
             row = {"row_id": f"{persona}{number}-0", "persona": persona, "messages": messages}
-            lines["test" if number > 3 else "train"].append(json.dumps(row, ensure_ascii=False))
+            lines["validation" if number > 3 else "train"].append(json.dumps(row, ensure_ascii=False))
     for split, rows in lines.items():
         (folder / f"{split}.jsonl").write_text("\n".join(rows) + "\n", encoding="utf-8")
     (folder / "manifest.json").write_text(json.dumps({"digest": "a mix by hand"}), encoding="utf-8")

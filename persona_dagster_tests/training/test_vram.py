@@ -7,14 +7,14 @@ from typing import Any
 
 import pytest
 
-from persona_dagster.config.recipes import Recipe, load_recipe
+from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.models.hardware import GIB, Card
 from persona_dagster.training import preflight
 from persona_dagster.training.job import JobError
-from persona_dagster.training.vram import SHAPES, cures, estimate_vram, largest_batch, largest_length
+from persona_dagster.training.vram import cures, estimate_vram, known_shape, largest_batch, largest_length
 from persona_dagster_tests.training.conftest import with_training
 
-LLAMA = SHAPES["unsloth/llama-3-8b-Instruct-bnb-4bit"]
+LLAMA = known_shape(Base(model="unsloth/llama-3-8b-Instruct-bnb-4bit"))
 
 
 def recipe(name: str = "persona_v2", hardware: str = "gpu_12gb", **changes: Any) -> Recipe:
@@ -47,7 +47,7 @@ def test_transformers_and_peft_against_the_published_table(tokens: int) -> None:
 def test_packaged_recipes_fit_their_budget(name: str, hardware: str) -> None:
     loaded = recipe(name, hardware)
     assert loaded.vram_gib is not None
-    assert cures(loaded, SHAPES[loaded.base.model], loaded.vram_gib) == []
+    assert cures(loaded, known_shape(loaded.base), loaded.vram_gib) == []
 
 
 def test_what_fits_is_the_largest_that_does() -> None:
