@@ -15,11 +15,13 @@ from rich.console import Console
 from rich.table import Table
 
 from persona_dagster.artifacts import RunCard, Versions
+from persona_dagster.commands import bases
 from persona_dagster.settings import WORKSPACE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Forum posts in, a persona model out.")
 sample_app = typer.Typer(no_args_is_help=True, help="The replica of the three sites.")
 app.add_typer(sample_app, name="sample")
+app.add_typer(bases.app)
 console = Console(soft_wrap=True, highlight=False)
 
 

@@ -10,8 +10,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
+import yaml
 from pydantic import Field, field_validator, model_validator
 
+from persona_dagster.artifacts import write_text
 from persona_dagster.config.loading import PACKAGED, Config, ConfigError, read_yaml, validate
 
 Role = Literal["system", "user", "assistant"]
@@ -175,6 +177,15 @@ def load_bases(config_dir: Path) -> dict[str, BaseEntry]:
 
 def read_base(path: Path) -> BaseEntry:
     return validate(BaseEntry, {"name": path.stem, **read_yaml(path)}, path)
+
+
+def write_pin(entry: BaseEntry, revision: str, config_dir: Path) -> Path:
+    """The user's own copy of `entry` with its Hub repository at `revision`; returns the file."""
+    assert isinstance(entry.source, Hub)
+    pinned = entry.model_copy(update={"source": entry.source.model_copy(update={"revision": revision})})
+    value = pinned.model_dump(mode="json", exclude_defaults=True, exclude={"name"})
+    text = yaml.safe_dump(value, allow_unicode=True, sort_keys=False, width=1000)
+    return write_text(config_dir / "bases" / f"{entry.name.replace('/', '--')}.yaml", text)
 
 
 def find_base(name: str, bases: dict[str, BaseEntry]) -> BaseEntry:

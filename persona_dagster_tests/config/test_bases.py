@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_dagster.config.bases import Base, Folder, Hub, Packages, find_base, load_bases, packaged_bases
+from persona_dagster.config.bases import Base, Folder, Hub, Packages, find_base, load_bases, packaged_bases, write_pin
 from persona_dagster.config.loading import ConfigError
 from persona_dagster.config.recipes import load_recipe
 
@@ -52,6 +52,14 @@ def test_a_file_of_the_users_adds_a_base_and_wins_by_name(tmp_path: Path) -> Non
     assert loaded.base.entry.roles == ("user", "assistant") and loaded.base.hub_revision == "abc"
     assert isinstance(packaged_bases()["gemma3-270m"].source, Packages)
     assert load_bases(tmp_path)["gemma3-270m"].source == Hub(hub="google/gemma-3-270m")
+
+
+def test_a_pinned_base_is_the_user_s_own_entry_at_that_commit(tmp_path: Path) -> None:
+    entry = packaged_bases()["qwen3-0.6b"]
+    write_pin(entry, "c1899de289a0", tmp_path)
+    found = load_bases(tmp_path)["qwen3-0.6b"]
+    assert found.source == Hub(hub="Qwen/Qwen3-0.6B", revision="c1899de289a0")
+    assert found.model_copy(update={"source": entry.source}) == entry
 
 
 def test_a_licence_retrains_nothing_and_a_template_does() -> None:

@@ -1,0 +1,57 @@
+"""Every packaged base conforms, as a tiny random model of its shape; and the suite finds what is broken."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from persona_dagster.config.bases import Base, BaseEntry, packaged_bases
+from persona_dagster.models.base_check import check_base, tiny_base
+
+WITH_TEMPLATE = [name for name, entry in packaged_bases().items() if entry.chat_template]
+
+
+@pytest.fixture(scope="module")
+def models_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("models")
+
+
+def failures(base: Base, models_dir: Path) -> dict[str, str]:
+    return {finding.name: finding.why for finding in check_base(base, models_dir) if not finding.holds}
+
+
+@pytest.mark.parametrize("name", WITH_TEMPLATE)
+def test_every_packaged_base_conforms(name: str, models_dir: Path) -> None:
+    assert failures(tiny_base(packaged_bases()[name]), models_dir) == {}
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"chat_template": "{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}"}, "learned"),
+        (
+            {"chat_template": "{% for m in messages[-2:] %}<|im_start|>{{ m.content }}<|im_end|>{% endfor %}"},
+            "rendered",
+        ),
+    ],
+)
+def test_a_broken_template_is_found(change: dict[str, str], named: str, models_dir: Path) -> None:
+    entry: BaseEntry = packaged_bases()["tiny-llama"].model_copy(update={"name": f"broken-{named}", **change})
+    assert any(named in name for name in failures(tiny_base(entry), models_dir))
+
+
+def test_a_base_without_a_system_role_hears_the_system_message_in_the_question(models_dir: Path) -> None:
+    from persona_dagster.models.base_model import load_tokenizer
+
+    entry = packaged_bases()["gemma3-270m-it"]
+    tokenizer = load_tokenizer(tiny_base(entry), models_dir)
+    chat = [{"role": "system", "content": "[助教]"}, {"role": "user", "content": "問"}]
+    text = tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+    assert "<start_of_turn>user\n[助教]\n\n問<end_of_turn>\n<start_of_turn>model\n" in str(text)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("name", ["gemma3-270m", "smollm2-135m-instruct"])
+def test_the_packaged_weights_conform(name: str, models_dir: Path) -> None:
+    assert failures(Base(model=name, dtype="float32"), models_dir) == {}
