@@ -1,8 +1,8 @@
 """CPU a page and pages a second of the bulk path, against full navigation, Scrapy and crawlee, on one loopback site.
 
 Every contender runs in a process of its own, sequentially, on the same pages; its CPU is that of the process and
-all its descendants (browsers included), without start-up. crawlee is measured when `.bench-venvs/crawlee` has it:
-    python -m venv .bench-venvs/crawlee && .bench-venvs/crawlee/bin/pip install 'crawlee[parsel,playwright]'
+all its descendants (browsers included), without start-up. Scrapy and crawlee run in environments of their own:
+    benchmarks/peers.sh scrapy crawlee
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 HERE = Path(__file__).resolve()
-CRAWLEE = HERE.parent.parent / ".bench-venvs" / "crawlee" / "bin" / "python"
+PEERS = HERE.parent.parent / ".bench-venvs"  # made by benchmarks/peers.sh scrapy crawlee
 PAGES = {"ours": 2000, "ours+parse": 2000, "scrapy": 2000, "crawlee": 2000, "navigation": 150}
 NAMES = {
     "ours": "persona_dagster, HTTP bulk path",
@@ -210,9 +210,11 @@ CONTENDERS = {
 
 
 def measure(name: str, port: int, count: int) -> dict[str, float] | None:
-    python = str(CRAWLEE) if name == "crawlee" else sys.executable
-    if name == "crawlee" and not CRAWLEE.is_file():
+    peer = PEERS / name / "bin" / "python"
+    if name in ("scrapy", "crawlee") and not peer.is_file():
+        print(f"{NAMES[name]}: not installed (benchmarks/peers.sh {name})", file=sys.stderr)
         return None
+    python = str(peer) if name in ("scrapy", "crawlee") else sys.executable
     command = [python, str(HERE), "--one", name, "--port", str(port), "--count", str(count)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:

@@ -2,7 +2,7 @@
 # Makes one environment a peer under .bench-venvs/, so that peers' pins never meet ours. A peer that cannot be
 # installed within PEER_TIMEOUT seconds leaves `<peer>.skipped` with the reason, which the benchmark prints.
 #
-#     benchmarks/peers.sh [datasketch rensa gaoya datatrove data-juicer]
+#     benchmarks/peers.sh [datasketch rensa gaoya datatrove data-juicer scrapy crawlee]
 #
 # By uv (from PyPI, into an environment of its own): pip took more than 10 minutes to resolve data-juicer. Wheels only,
 # but for two pure-Python packages that data-juicer needs and that have none; aiohttp, ray, torch and regex are needed unsaid.
@@ -17,9 +17,11 @@ declare -A packages=(
     [rensa]="rensa"
     [gaoya]="gaoya"
     [datatrove]="datatrove orjson regex"
+    [scrapy]="scrapy psutil"
+    [crawlee]="crawlee[parsel] psutil"
     [data-juicer]="py-data-juicer>=1.6 aiohttp ray torch==2.13.0"
 )
-[ $# -gt 0 ] || set -- datasketch rensa gaoya datatrove data-juicer
+[ $# -gt 0 ] || set -- datasketch rensa gaoya datatrove data-juicer scrapy crawlee
 for name in "$@"; do
     folder=".bench-venvs/$name"
     [ -e "$folder/ok" ] && continue

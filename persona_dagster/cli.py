@@ -15,7 +15,7 @@ from rich.console import Console
 from rich.table import Table
 
 from persona_dagster.artifacts import RunCard, Versions
-from persona_dagster.commands import bases
+from persona_dagster.commands import bases, crawling
 from persona_dagster.settings import WORKSPACE, Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Forum posts in, a persona model out.")
@@ -25,8 +25,13 @@ app.add_typer(bases.app)
 console = Console(soft_wrap=True, highlight=False)
 
 
+app.command()(crawling.frontier)
+
+
 @app.command()
-def doctor() -> None:
+def doctor(
+    live: Annotated[bool, typer.Option(help="also look at each site, with three requests at most")] = False,
+) -> None:
     """Looks at what the graph needs here, and names the cure for what is missing."""
     from persona_dagster.crawl.browser import BrowserMissing, find_chromium
     from persona_dagster.models.hardware import find_hardware
@@ -43,6 +48,8 @@ def doctor() -> None:
     free = shutil.disk_usage(where).free / 1e9
     colour = "red" if free < 2 else "green"
     console.print(f"disk      [{colour}]{free:.1f} GB free[/{colour}] under {where}")
+    if live:
+        crawling.look_at_sites(settings)
 
 
 def _run_on_instance(*command: str) -> None:

@@ -22,6 +22,8 @@ TAIPEI = ZoneInfo("Asia/Taipei")
 NEXT_DATA = re.compile(r'<script id="__NEXT_DATA__"[^>]*>(.*?)</script>', re.DOTALL)
 POST_KEYS = frozenset(["id", "title", "excerpt", "createdAt", "updatedAt", "commentCount", "likeCount", "forumAlias"])
 COMMENT_KEYS = frozenset(["id", "postId", "createdAt", "floor"])
+MOST_DIGITS = 19  # of a number, as a database keeps it
+SURROGATE = re.compile(r"\\u[dD][89a-fA-F][0-9a-fA-F]{2}")
 ROW_ID = re.compile(r"\d{1,12}|[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 HIDDEN_FLAGS = {"hidden": "hidden", "hiddenByAuthor": "hidden_by_author", "inReview": "in_review"}
 
@@ -38,10 +40,26 @@ def load_json(text: str) -> Any:
     def refuse(constant: str) -> None:
         raise MalformedError(f"{constant} is no JSON")
 
+    def whole_number(digits: str) -> int:
+        if len(digits) > MOST_DIGITS:
+            raise MalformedError(f"a number of {len(digits)} digits")
+        return int(digits)
+
     try:
-        return json.loads(text, object_pairs_hook=unique, parse_constant=refuse)
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise MalformedError(f"no JSON: {error}") from error
+        value = json.loads(text, object_pairs_hook=unique, parse_constant=refuse, parse_int=whole_number)
+    except (ValueError, RecursionError) as error:
+        raise MalformedError(f"no JSON: {error}"[:300]) from error
+    if SURROGATE.search(text) and (found := _lone_surrogate(value)):
+        raise MalformedError(f"half a character (\\u{ord(found):04x}) in a text")
+    return value
+
+
+def _lone_surrogate(value: Any) -> str | None:
+    """The first half of a pair that stands alone: no UTF-8 can hold it, and so no table."""
+    if isinstance(value, str):
+        return next((character for character in value if "\ud800" <= character <= "\udfff"), None)
+    inner = [*value, *value.values()] if isinstance(value, dict) else value if isinstance(value, list) else []
+    return next((found for item in inner if (found := _lone_surrogate(item))), None)
 
 
 def parse_dcard(
@@ -156,7 +174,7 @@ def _checked(row: dict[str, Any], required: frozenset[str], what: str) -> dict[s
     if not ROW_ID.fullmatch(str(row["id"])):
         raise MalformedError(f"a {what} with the id {str(row['id'])[:50]!r}")
     numbers = [row.get(key) for key in ("commentCount", "likeCount", "floor") if key in row]
-    if not all(isinstance(number, int) for number in numbers):
+    if not all(type(number) is int and abs(number) < 2**62 for number in numbers):
         raise MalformedError(f"a {what} {row.get('id')!r} with {numbers} for counts")
     return row
 
@@ -164,7 +182,7 @@ def _checked(row: dict[str, Any], required: frozenset[str], what: str) -> dict[s
 def moment(text: Any) -> datetime:
     try:
         return datetime.fromisoformat(text).astimezone(UTC)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise MalformedError(f"{text!r} is no time") from error
 
 

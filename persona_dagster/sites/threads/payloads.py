@@ -16,6 +16,7 @@ from persona_dagster.sites.dcard.payloads import load_json, shown
 from persona_dagster.sites.parsed import USER, AuthorKey, MalformedError, Parsed, decode, incomplete
 
 ORIGIN = "https://www.threads.com"
+LATEST = 4_102_444_800  # unix seconds of the year 2100
 SCRIPT = re.compile(r'<script\b([^>]*\btype="application/json"[^>]*)>(.*?)</script>', re.DOTALL)
 LENGTH = re.compile(r'data-content-len="(\d+)"')
 MARKERS = ("thread_items", "searchResults")  # of scripts that hold posts; a page has 43 others
@@ -169,7 +170,7 @@ def post_of(raw: dict[str, Any], board: str, author_key: AuthorKey) -> Post | No
     if not str(raw.get("id", f"{pk}_")).startswith(f"{pk}_"):
         raise MalformedError(f"post {code} with another's id {raw['id']!r}")
     taken = raw.get("taken_at")
-    if not isinstance(taken, int):
+    if type(taken) is not int or not 0 < taken < LATEST:
         raise MalformedError(f"post {code} without a time")
     created = datetime.fromtimestamp(taken, UTC)
     text, flags = _text(raw, info, code)
