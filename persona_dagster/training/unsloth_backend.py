@@ -33,8 +33,8 @@ def prepare() -> None:
         import unsloth  # noqa: F401
     except ImportError as error:
         raise BaseModelError(
-            f"backend unsloth cannot be imported ({error}): pip install 'persona_dagster[gpu]', make an environment "
-            "with scripts/make_unsloth_env.sh, or set backend: trl in the recipe"
+            f"backend unsloth cannot be imported ({error}): pip install --no-deps -r requirements-gpu.txt, or set "
+            "backend: trl in the recipe"
         ) from error
 
 

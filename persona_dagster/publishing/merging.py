@@ -1,0 +1,186 @@
+"""Base and adapter as one, tensor by tensor on the CPU: no card, and no more memory than the largest tensor takes.
+
+An 8B model is 16 GB; loaded whole it fits neither the card that trained it in 4 bits nor most laptops.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+_WEIGHTS = "*.safetensors"
+_PREFIX = "base_model.model."
+_NAMES = {"float32": "F32", "bfloat16": "BF16", "float16": "F16"}  # of dtypes, in safetensors' words
+
+
+class MergeError(ValueError):
+    """An adapter that does not belong to this base, or a base that is not whole."""
+
+
+@dataclass(frozen=True, slots=True)
+class Deltas:
+    """What an adapter adds to the base: `scaling · B @ A` by the name of the base's weight."""
+
+    pairs: dict[str, tuple[Tensor, Tensor]]  # (A [r, in], B [out, r]), float32
+    scaling: float
+
+    @classmethod
+    def of(cls, adapter_dir: Path) -> Deltas:
+        from safetensors.torch import load_file
+
+        config = json.loads((adapter_dir / "adapter_config.json").read_text(encoding="utf-8"))
+        if config.get("rank_pattern") or config.get("alpha_pattern") or config.get("modules_to_save"):
+            raise MergeError(f"{adapter_dir}: ranks by module, or whole modules in the adapter: merge it with PEFT")
+        rank = config["r"]
+        weights = load_file(adapter_dir / "adapter_model.safetensors")
+        downs = {name: weight for name, weight in weights.items() if ".lora_A." in name}
+        pairs = {
+            name.removeprefix(_PREFIX).replace(".lora_A.", "."): (
+                weight.float(),
+                weights[name.replace(".lora_A.", ".lora_B.")].float(),
+            )
+            for name, weight in downs.items()
+        }
+        return cls(pairs, config["lora_alpha"] / (rank**0.5 if config.get("use_rslora") else rank))
+
+    def apply(self, name: str, weight: Tensor) -> Tensor:
+        """The merged weight in float32; `weight` itself where the adapter has nothing for it."""
+        if name not in self.pairs:
+            return weight
+        down, up = self.pairs[name]
+        return weight.float().addmm_(up, down, alpha=self.scaling)
+
+
+def merge_weights(base_dir: Path, adapter_dir: Path, out_dir: Path, dtype: str) -> None:
+    """Writes base and adapter as one into `out_dir`: the base's shards under their names, in `dtype`.
+
+    Raises:
+        MergeError: no safetensors in `base_dir`, weights in 4 bits, or maps of the adapter that it does not have.
+    """
+    shards = sorted(base_dir.glob(_WEIGHTS))
+    if not shards:
+        raise MergeError(f"{base_dir}: holds no safetensors to merge with")
+    deltas = Deltas.of(adapter_dir)
+    waiting = set(deltas.pairs)
+    for shard in shards:
+        waiting -= _merge_shard(shard, deltas, out_dir / shard.name, dtype)
+    if waiting:
+        named = ", ".join(sorted(waiting)[:3])
+        raise MergeError(f"{adapter_dir.name}: {len(waiting)} of its maps are not in {base_dir} ({named}, …)")
+    for path in base_dir.glob("*.json"):
+        if "tokenizer" not in path.name:
+            shutil.copy2(path, out_dir / path.name)
+
+
+def _merge_shard(shard: Path, deltas: Deltas, target: Path, dtype: str) -> set[str]:
+    """Writes one shard; returns the maps of the adapter that were in it."""
+    import torch
+    from safetensors import safe_open
+
+    wanted = getattr(torch, dtype)
+    with safe_open(shard, "pt") as opened:
+        names = sorted(opened.keys())
+        shapes = {name: list(opened.get_slice(name).get_shape()) for name in names}
+        kinds = {name: opened.get_slice(name).get_dtype() for name in names}
+        if odd := next((name for name, kind in kinds.items() if kind not in _NAMES.values()), None):
+            raise MergeError(f"{shard}: {odd} is {kinds[odd]}; merge into the full-precision form of the base")
+        _check_shapes(deltas, shapes)
+        with target.open("wb") as file:
+            file.write(_header(shapes, dtype))
+            for name in names:
+                merged = deltas.apply(name, opened.get_tensor(name)).to(wanted).contiguous()
+                file.write(merged.view(torch.uint8).numpy().data)
+    return set(names) & set(deltas.pairs)
+
+
+def _check_shapes(deltas: Deltas, shapes: dict[str, list[int]]) -> None:
+    for name in deltas.pairs.keys() & shapes.keys():
+        down, up = deltas.pairs[name]
+        if [up.shape[0], down.shape[1]] != shapes[name]:
+            raise MergeError(
+                f"{name}: the adapter was made for {[up.shape[0], down.shape[1]]}, the base has {shapes[name]}"
+            )
+
+
+def _header(shapes: dict[str, list[int]], dtype: str) -> bytes:
+    """safetensors' own: its length in 8 bytes, then JSON padded to 8, with where each tensor lies after it."""
+    import torch
+
+    size = getattr(torch, dtype).itemsize
+    entries: dict[str, Any] = {"__metadata__": {"format": "pt"}}
+    start = 0
+    for name, shape in shapes.items():
+        end = start + torch.Size(shape).numel() * size
+        entries[name] = {"dtype": _NAMES[dtype], "shape": shape, "data_offsets": [start, end]}
+        start = end
+    text = json.dumps(entries, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text
+
+
+def sample_layers(count: int) -> list[int]:
+    """The first, the middle and the last of `count` layers: what a read-back of a large model looks at."""
+    return sorted({0, count // 2, count - 1})
+
+
+def load_layers(folder: Path, layers: list[int], adapter_dir: Path | None = None) -> Any:
+    """The model in `folder` with `layers` alone, in float32 (an 8B with three: 7 GB); with the adapter's part, if given.
+
+    What it says makes no sense, and is the same for base with adapter and for the two merged.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    config = AutoConfig.from_pretrained(folder)
+    config.num_hidden_layers = len(layers)
+    if getattr(config, "layer_types", None):
+        config.layer_types = [config.layer_types[layer] for layer in layers]
+    with torch.device("meta"):
+        model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    deltas = Deltas.of(adapter_dir) if adapter_dir else Deltas({}, 0.0)
+    weights = {place: deltas.apply(name, weight).float() for place, name, weight in _of_layers(folder, layers)}
+    model.load_state_dict(weights, strict=False, assign=True)
+    model.tie_weights()
+    _fill_buffers(model, config)
+    if missing := [name for name, weight in model.named_parameters() if weight.is_meta]:
+        raise MergeError(f"{folder}: lacks {missing[0]}")
+    return model.eval()
+
+
+def _of_layers(folder: Path, layers: list[int]) -> Iterator[tuple[str, str, Tensor]]:
+    """(name in the smaller model, name in the files, weight)."""
+    from safetensors import safe_open
+
+    for shard in sorted(folder.glob(_WEIGHTS)):
+        with safe_open(shard, "pt") as opened:
+            for name in opened.keys():  # noqa: SIM118  (no mapping)
+                head, found, rest = name.partition(".layers.")
+                number, _, tail = rest.partition(".")
+                if not found:
+                    yield name, name, opened.get_tensor(name)
+                elif int(number) in layers:
+                    yield f"{head}.layers.{layers.index(int(number))}.{tail}", name, opened.get_tensor(name)
+
+
+def _fill_buffers(model: Any, config: Any) -> None:
+    """Rotary frequencies and the like, which no file holds: made anew, as a model of one layer has them."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    small = type(config).from_dict(
+        {**config.to_dict(), "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 8}
+    )
+    if getattr(small, "layer_types", None):
+        small.layer_types = small.layer_types[:1]
+    made = dict(AutoModelForCausalLM.from_config(small, dtype=torch.float32).named_buffers())
+    for name, buffer in list(model.named_buffers()):
+        if buffer.is_meta:
+            owner, _, own = name.rpartition(".")
+            model.get_submodule(owner).register_buffer(own, made[name], persistent=False)
