@@ -6,8 +6,10 @@ beside the weights says of which adapter it is, and how well the two agree.
 
 from __future__ import annotations
 
-import gc
 import json
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,8 +18,10 @@ from typing import TYPE_CHECKING, Any
 from persona_dagster.artifacts import NotPublishedError, RunCard, Versions, replacing, write_json
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Base
+from persona_dagster.models.base_model import load_tokenizer, resolve_base
 from persona_dagster.publishing import gguf
 from persona_dagster.publishing.comparing import Agreement, agree, probes, reader, speak
+from persona_dagster.publishing.merging import load_layers, merge_weights, sample_layers
 from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
 
@@ -30,6 +34,7 @@ MERGED, GGUF = "merged", "gguf"
 LARGEST_DIVERGENCE = 0.05  # nats a token
 SMALLEST_SHARE = 0.9  # of positions with the same likeliest token
 LARGEST_WINDOW = 4096  # tokens that Ollama sets aside memory for
+LARGEST_READ_WHOLE = 3_000_000_000  # bytes of weights: beyond it an export is judged by a sample of its layers
 
 
 class ExportError(ValueError):
@@ -72,25 +77,19 @@ def merge(adapter_dir: Path, personas: Personas, models_dir: Path, out_dir: Path
         ExportError: the folder holds no adapter, or one that saw what was forgotten; or what was read back differs.
         BaseModelError: the base cannot be had.
     """
-    from peft import PeftModel
-
-    from persona_dagster.models.base_model import load_base
-
     card = _card(adapter_dir)
     if (adapter_dir / FORGOTTEN).exists():
         raise ExportError(f"{adapter_dir.name}: saw rows that were forgotten since; materialise mix and lora_adapter")
     if (done := find_export(out_dir / MERGED, card.digest)) is not None:
         return done
     base = Base(**card.recipe["base"]).full_precision()
-    model, tokenizer = load_base(base, models_dir)
-    tuned = PeftModel.from_pretrained(model, str(adapter_dir)).eval()
-    said = speak(tuned, tokenizer, probes(personas))
-    merged = tuned.merge_and_unload(safe_merge=True)
+    weights = _weights_of(base, models_dir)
+    tokenizer = load_tokenizer(base, models_dir)
+    layers = _layers_to_read(weights)
+    said = speak(load_layers(weights, layers, adapter_dir), tokenizer, probes(personas))
     with replacing(out_dir / MERGED) as folder:
-        _save(merged, tokenizer, folder, base.dtype)
-        del model, tuned, merged
-        gc.collect()  # before the same weights come a second time
-        agreements = {"transformers": agree(said, reader(_load(folder)))}
+        _write(weights, adapter_dir, tokenizer, folder, base.dtype)
+        agreements = {"transformers": agree(said, reader(load_layers(folder, layers)))}
         _finish(folder, MERGED, card.digest, agreements, {"base": base.model, "dtype": base.dtype})
     return Export(MERGED, out_dir / MERGED, card.digest, agreements)
 
@@ -114,17 +113,20 @@ def to_gguf(merged: Export, personas: Personas, models_dir: Path, outtype: str, 
         return done
     script = gguf.find_converter(converter, models_dir)
     tokenizer = AutoTokenizer.from_pretrained(merged.folder)
-    original = _load(merged.folder)
-    said = speak(original, tokenizer, probes(personas))
-    window = min(original.config.max_position_embeddings, LARGEST_WINDOW)
-    del original
-    with replacing(target) as folder:
+    window = min(_config(merged.folder)["max_position_embeddings"], LARGEST_WINDOW)
+    with replacing(target) as folder, _readable(merged.folder, tokenizer) as sample:
         gguf.convert(script, merged.folder, folder / file, outtype, name)
         for path, text in gguf.modelfiles(personas, tokenizer, file, window).items():
             (folder / path).write_text(text, encoding="utf-8")
-        agreements = {"transformers": agree(said, reader(_load(folder, file)))}
+        read = folder / file
+        if sample != merged.folder:  # the same program on the same weights, and then held against the whole file
+            read = sample / file
+            gguf.convert(script, sample, read, outtype, name)
+            gguf.check_holds(folder / file, read, _layers_to_read(merged.folder))
+        said = speak(_load(sample), tokenizer, probes(personas))
+        agreements = {"transformers": agree(said, reader(_load(read.parent, file)))}
         if find_spec("llama_cpp"):  # optional: whoever has llama-cpp-python gets the second reading
-            agreements["llama.cpp"] = agree(said, gguf.llama_cpp_reader(folder / file, window))
+            agreements["llama.cpp"] = agree(said, gguf.llama_cpp_reader(read, window))
         _finish(folder, GGUF, merged.adapter, agreements, {"outtype": outtype})
     return Export(GGUF, target, merged.adapter, agreements)
 
@@ -146,12 +148,55 @@ def _card(adapter_dir: Path) -> RunCard:
         raise ExportError(f"{adapter_dir}: no adapter there; materialise lora_adapter (make demo)") from error
 
 
-def _save(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
+def _weights_of(base: Base, models_dir: Path) -> Path:
+    """The folder of the base's safetensors; fetched from the Hub where that is where it lies."""
+    place = resolve_base(base, models_dir)
+    if Path(place).is_dir():
+        return Path(place)
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(place, revision=base.hub_revision, allow_patterns=["*.safetensors", "*.json"]))
+
+
+def _layers_to_read(folder: Path) -> list[int]:
+    """The layers by which an export of the model in `folder` is judged: all of a small one."""
+    count = int(_config(folder)["num_hidden_layers"])
+    size = sum(path.stat().st_size for path in folder.glob("*.safetensors"))
+    return list(range(count)) if size <= LARGEST_READ_WHOLE else sample_layers(count)
+
+
+def _config(folder: Path) -> dict[str, Any]:
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    return config.get("text_config", config)
+
+
+@contextmanager
+def _readable(folder: Path, tokenizer: PreTrainedTokenizerBase) -> Iterator[Path]:
+    """`folder`, or for a large model one for a while that holds a sample of its layers."""
+    layers = _layers_to_read(folder)
+    if len(layers) == _config(folder)["num_hidden_layers"]:
+        yield folder
+        return
+    with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
+        load_layers(folder, layers).to(_dtype(folder)).save_pretrained(scratch)
+        tokenizer.save_pretrained(scratch)
+        yield Path(scratch)
+
+
+def _dtype(folder: Path) -> Any:
     import torch
 
-    model.to(getattr(torch, dtype))
-    model.config._name_or_path = ""  # a path of this machine
-    model.save_pretrained(folder)
+    config = _config(folder)
+    return getattr(torch, config.get("dtype") or config.get("torch_dtype") or "bfloat16")
+
+
+def _write(weights: Path, adapter_dir: Path, tokenizer: PreTrainedTokenizerBase, folder: Path, dtype: str) -> None:
+    """Base and adapter as one in `folder`, with the tokenizer and no path of this machine."""
+    merge_weights(weights, adapter_dir, folder, dtype)
+    path = folder / "config.json"
+    config = json.loads(path.read_text(encoding="utf-8")) | {"dtype": dtype}
+    config.pop("_name_or_path", None)
+    write_json(path, config)
     _as_byte_level(tokenizer)
     tokenizer.save_pretrained(folder)
 

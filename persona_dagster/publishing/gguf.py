@@ -74,6 +74,24 @@ def convert(script: Path, merged: Path, target: Path, outtype: str, name: str) -
         raise NoConverter(f"{script.name} did not take {merged.name}: {words[-1]} ({cure})")
 
 
+def check_holds(whole: Path, sample: Path, layers: Sequence[int]) -> None:
+    """The tensors of `sample` stand in `whole`, byte for byte; its layers there as `layers`.
+
+    Raises:
+        NoConverter: one does not: the converter treats a large model in another way.
+    """
+    from gguf import GGUFReader
+
+    tensors = {tensor.name: tensor for tensor in GGUFReader(whole).tensors}
+    for tensor in GGUFReader(sample).tensors:
+        _, found, rest = tensor.name.partition("blk.")
+        number, _, tail = rest.partition(".")
+        name = f"blk.{layers[int(number)]}.{tail}" if found else tensor.name
+        same = tensors.get(name)
+        if same is None or same.tensor_type != tensor.tensor_type or (same.data != tensor.data).any():
+            raise NoConverter(f"{whole.name}: {name} is not what a sample of its layers has: report it with the model")
+
+
 def modelfiles(personas: Personas, tokenizer: PreTrainedTokenizerBase, gguf: str, window: int) -> dict[str, str]:
     """Ollama's Modelfiles by file name: one a persona, and one without a system message, where the model chooses."""
     template = go_template(tokenizer)

@@ -131,9 +131,9 @@ def sample_layers(count: int) -> list[int]:
 
 
 def load_layers(folder: Path, layers: list[int], adapter_dir: Path | None = None) -> Any:
-    """The model in `folder` with `layers` alone, in float32 (an 8B with three: 7 GB); with the adapter's part, if given.
+    """The model in `folder` with `layers` alone, in float32 (an 8B with three: 7 GB); with an adapter, under PEFT.
 
-    What it says makes no sense, and is the same for base with adapter and for the two merged.
+    What it says makes no sense, and is the same for a base under its adapter and for the two merged.
     """
     import torch
     from transformers import AutoConfig, AutoModelForCausalLM
@@ -144,29 +144,36 @@ def load_layers(folder: Path, layers: list[int], adapter_dir: Path | None = None
         config.layer_types = [config.layer_types[layer] for layer in layers]
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    deltas = Deltas.of(adapter_dir) if adapter_dir else Deltas({}, 0.0)
-    weights = {place: deltas.apply(name, weight).float() for place, name, weight in _of_layers(folder, layers)}
+    shards = sorted(folder.glob(_WEIGHTS))
+    weights = {place: weight.float() for shard in shards for place, weight in _of_layers(shard, layers)}
     model.load_state_dict(weights, strict=False, assign=True)
     model.tie_weights()
     _fill_buffers(model, config)
     if missing := [name for name, weight in model.named_parameters() if weight.is_meta]:
         raise MergeError(f"{folder}: lacks {missing[0]}")
-    return model.eval()
+    if adapter_dir is None:
+        return model.eval()
+    from peft import LoraConfig, get_peft_model, set_peft_model_state_dict
+
+    lora = LoraConfig.from_pretrained(str(adapter_dir))
+    lora.layers_to_transform, lora.inference_mode = None, False  # the others keep a B of zeros
+    tuned = get_peft_model(model, lora)
+    set_peft_model_state_dict(tuned, dict(_of_layers(adapter_dir / "adapter_model.safetensors", layers)))
+    return tuned.eval()
 
 
-def _of_layers(folder: Path, layers: list[int]) -> Iterator[tuple[str, str, Tensor]]:
-    """(name in the smaller model, name in the files, weight)."""
+def _of_layers(shard: Path, layers: list[int]) -> Iterator[tuple[str, Tensor]]:
+    """What of a file belongs to `layers` or to none, by its name in a model that has them alone."""
     from safetensors import safe_open
 
-    for shard in sorted(folder.glob(_WEIGHTS)):
-        with safe_open(shard, "pt") as opened:
-            for name in opened.keys():  # noqa: SIM118  (no mapping)
-                head, found, rest = name.partition(".layers.")
-                number, _, tail = rest.partition(".")
-                if not found:
-                    yield name, name, opened.get_tensor(name)
-                elif int(number) in layers:
-                    yield f"{head}.layers.{layers.index(int(number))}.{tail}", name, opened.get_tensor(name)
+    with safe_open(shard, "pt") as opened:
+        for name in opened.keys():  # noqa: SIM118  (no mapping)
+            head, found, rest = name.partition(".layers.")
+            number, _, tail = rest.partition(".")
+            if not found:
+                yield name, opened.get_tensor(name)
+            elif int(number) in layers:
+                yield f"{head}.layers.{layers.index(int(number))}.{tail}", opened.get_tensor(name)
 
 
 def _fill_buffers(model: Any, config: Any) -> None:

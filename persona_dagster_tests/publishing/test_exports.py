@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file, save_file
 
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Base
 from persona_dagster.models.base_model import load_tokenizer
-from persona_dagster.publishing import exports, gguf
+from persona_dagster.publishing import exports, gguf, merging
 from persona_dagster.publishing.exports import ExportError, merge, newest_adapter, to_gguf
 from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
@@ -51,17 +54,88 @@ def test_weights_that_say_something_else_do_not_take_their_place(
     home: Path, personas: Personas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The merge is spoilt on its way to the disk, as a wrong scale or a lost tensor would."""
-    save = exports._save
+    write = exports.merge_weights
 
-    def spoilt(model: Any, *more: Any) -> None:
-        embeddings = model.get_input_embeddings().weight.data
-        embeddings.copy_(embeddings.roll(1, 0))  # each token has its neighbour's
-        save(model, *more)
+    def spoilt(base: Path, adapter: Path, folder: Path, dtype: str) -> None:
+        write(base, adapter, folder, dtype)
+        weights = load_file(folder / "model.safetensors")
+        name = "model.embed_tokens.weight"
+        save_file(weights | {name: weights[name].roll(1, 0)}, folder / "model.safetensors")  # its neighbour's
 
-    monkeypatch.setattr(exports, "_save", spoilt)
+    monkeypatch.setattr(exports, "merge_weights", spoilt)
     with pytest.raises(ExportError, match="does not say what its model says"):
         merge(home / "adapters" / "persona_v2" / DIGEST, personas, home / "models", tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_large_model_is_judged_by_a_sample_of_its_layers(
+    home: Path, personas: Personas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """PEFT over the last layer alone against the merged one; a merge that spoils the adapted maps is seen."""
+    monkeypatch.setattr(exports, "LARGEST_READ_WHOLE", 0)
+    monkeypatch.setattr(exports, "sample_layers", lambda count: [count - 1])
+    adapter = home / "adapters" / "persona_v2" / DIGEST
+    merged = merge(adapter, personas, home / "models", tmp_path / DIGEST)
+    assert merged.agreements["transformers"].divergence < 1e-6
+    monkeypatch.setattr(
+        merging.Deltas, "apply", lambda self, name, weight: weight.roll(1, 0) if name in self.pairs else weight
+    )
+    with pytest.raises(ExportError, match="does not say what its model says"):
+        merge(adapter, personas, home / "models", tmp_path / "other")
+
+
+def test_an_adapter_of_another_base_is_refused(home: Path, tmp_path: Path) -> None:
+    adapter = shutil.copytree(home / "adapters" / "persona_v2" / DIGEST, tmp_path / "adapter")
+    weights = load_file(adapter / "adapter_model.safetensors")
+    base = next(path.parent for path in (home / "models").glob("*/model.safetensors"))
+    (tmp_path / "out").mkdir()
+    save_file(
+        {name.replace("layers.1.", "layers.7."): one for name, one in weights.items()},
+        adapter / "adapter_model.safetensors",
+    )
+    with pytest.raises(merging.MergeError, match=r"of its maps are not in"):
+        merging.merge_weights(base, adapter, tmp_path / "out", "float32")
+
+
+# Merges in a process of its own and says what it took beyond what its libraries take.
+PEAK = """
+import resource, sys
+from pathlib import Path
+import torch
+from safetensors.torch import load_file
+from persona_dagster.publishing.merging import merge_weights
+peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+torch.zeros(64, 64) @ torch.zeros(64, 64)
+before = peak()
+merge_weights(Path(sys.argv[1]), Path(sys.argv[2]), Path(sys.argv[3]), "bfloat16")
+print(peak() - before)
+"""
+
+
+def test_a_merge_takes_the_memory_of_one_shard(tmp_path: Path) -> None:
+    """A model of 400 MB in four shards, as an 8B of 16 GB has them: under 1.3 shards, overhead included."""
+    base, adapter, out = (tmp_path / name for name in ("base", "adapter", "out"))
+    for folder in (base, adapter, out):
+        folder.mkdir()
+    width, maps = 2048, 12  # 8.4 MB a map in bfloat16
+    lora: dict[str, torch.Tensor] = {}
+    for shard in range(4):
+        names = [f"model.layers.{shard}.mlp.map{number}.weight" for number in range(maps)]
+        save_file(
+            {name: torch.ones(width, width, dtype=torch.bfloat16) for name in names},
+            base / f"model-{shard}.safetensors",
+        )
+        for name in names:
+            stem = f"base_model.model.{name.removesuffix('.weight')}"
+            lora |= {f"{stem}.lora_A.weight": torch.ones(4, width), f"{stem}.lora_B.weight": torch.ones(width, 4)}
+    save_file(lora, adapter / "adapter_model.safetensors")
+    (adapter / "adapter_config.json").write_text(json.dumps({"r": 4, "lora_alpha": 8}), encoding="utf-8")
+    command = [sys.executable, "-c", PEAK, *map(str, (base, adapter, out))]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    largest = max(path.stat().st_size for path in base.glob("*.safetensors"))
+    assert int(done.stdout) < 1.3 * largest
+    merged = load_file(out / "model-3.safetensors")["model.layers.3.mlp.map0.weight"]
+    assert merged.dtype == torch.bfloat16 and float(merged[5, 7]) == 1 + 2 * 4, "W + alpha / r · B A"
 
 
 def test_nothing_to_export_is_said(tmp_path: Path) -> None:
