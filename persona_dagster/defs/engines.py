@@ -20,7 +20,21 @@ from persona_dagster.training.isolation import run_isolated
 GRACE_SECONDS = 60  # how long a program may take to write its checkpoint after SIGINT
 RAY = "http://127.0.0.1:8265"  # a head node on this machine
 # For the steps that work on a model where steps are pods; in others the tag says nothing.
-GPU_POD = {"dagster-k8s/config": {"container_config": {"resources": {"limits": {"nvidia.com/gpu": "1"}}}}}
+# A node that offers cards is often kept for who asks for them: the selector is NVIDIA's own label, by its operator.
+GPU_POD = {
+    "dagster-k8s/config": {
+        "container_config": {
+            "resources": {
+                "requests": {"cpu": "4", "memory": "16Gi"},
+                "limits": {"nvidia.com/gpu": "1", "memory": "32Gi"},
+            }
+        },
+        "pod_spec_config": {
+            "node_selector": {"nvidia.com/gpu.present": "true"},
+            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
+        },
+    }
+}
 
 
 class Engine(Protocol):

@@ -1,16 +1,19 @@
 """How much memory of a card a training takes, by parts, before it starts; and what to change where it cannot fit.
 
-Derived from shapes, and calibrated on Unsloth's published table for Llama-3-8B (rank 32, nf4): 7.37 GiB and
-0.217 MiB a token with unsloth, 9.70 GiB and 2.53 MiB a token with transformers + PEFT and upcast embeddings.
+`trl` is counted from what each operation of transformers and PEFT keeps for its backward pass, and is held against
+torch's account of the real modules (test_memory_account.py). `unsloth`, whose kernels no account can follow, is
+calibrated on its published table for Llama-3-8B (rank 32, nf4): 7.37 GiB and 0.217 MiB a token.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass, fields
+from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
-from persona_dagster.config.bases import Base, Folder
+from persona_dagster.config.bases import Base, Folder, Hub
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.hardware import GIB
 
@@ -19,9 +22,13 @@ ERROR = 0.10  # relative, of the total: what the estimate is held to on a real c
 _NF4_BYTES = 0.5159  # a weight: 4 bits, its block's constant (64 weights), doubly quantised
 _NF4_SINGLE_BYTES = 0.5625  # with float32 constants
 _CHUNK_TOKENS = 256  # TRL's chunked loss
-_LOGIT_BYTES = 16  # a token and vocabulary entry: half-precision logits, float32 copy, softmax and gradients
-# CUDA context, dequantised weights of one layer, allocator: the rest of the published totals.
+# A token and vocabulary entry, at the peak of the loss. Whole: logits in half precision, which TRL holds for its
+# metrics, and in float32 log-probabilities, the gradient that arrives and the one that leaves. By chunks: six float32
+# copies, as TRL computes the entropy too.
+_WHOLE_BYTES, _CHUNK_BYTES = 14, 24
+# CUDA context and allocator; with unsloth also whatever its table has beyond the other parts.
 _CONTEXT_GIB = {"unsloth": 1.28, "trl": 1.65}
+_GEMMA_NORMS, _NORMS = 4, 2  # of a layer
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,11 +44,17 @@ class ModelShape:
     context: int
     tied: bool = False
     head_dim: int | None = None  # hidden / heads
+    norms: int = _NORMS  # of a layer
+    head_norms: bool = False  # queries and keys are normalised, head by head
 
     @classmethod
     def of(cls, config: Any) -> ModelShape:
-        """From a transformers config."""
+        """From a transformers config; of a model that also sees, the part that reads."""
+        config = config.get_text_config()
+        norms, head_norms = norms_of(config.model_type)
         return cls(
+            norms=norms,
+            head_norms=head_norms,
             layers=config.num_hidden_layers,
             hidden=config.hidden_size,
             intermediate=config.intermediate_size,
@@ -77,16 +90,44 @@ class ModelShape:
         return self.vocabulary * self.hidden * (1 if self.tied else 2)
 
 
+def norms_of(model_type: str) -> tuple[int, bool]:
+    """(norms of a layer, whether queries and keys have their own) of transformers' `model_type`."""
+    gemma = model_type.startswith(("gemma2", "gemma3"))
+    return _GEMMA_NORMS if gemma else _NORMS, model_type.startswith(("qwen3", "gemma3"))
+
+
 def known_shape(base: Base) -> ModelShape | None:
-    """The shape of a base, from its entry or the config.json in its folder; None where only the Hub knows."""
+    """The shape of a base, from its entry or any config.json; None where only the Hub knows, and is out of reach."""
     entry = base.entry
     if entry.shape is not None:
-        return ModelShape(**entry.shape.model_dump())
-    if not isinstance(entry.source, Folder) or not (entry.source.folder / "config.json").is_file():
+        norms, head_norms = norms_of(entry.architecture)
+        return ModelShape(**entry.shape.model_dump(), norms=norms, head_norms=head_norms)
+    config = _config_file(base)
+    if config is None:
         return None
     from transformers import AutoConfig
 
-    return ModelShape.of(AutoConfig.from_pretrained(entry.source.folder))
+    return ModelShape.of(AutoConfig.from_pretrained(config))
+
+
+def _config_file(base: Base) -> Path | None:
+    """Where the base's config.json lies: its folder, the Hub's cache, else fetched; None without a network."""
+    source = base.entry.source
+    if isinstance(source, Folder):
+        path = source.folder / "config.json"
+        return path if path.is_file() else None
+    if not isinstance(source, Hub) or find_spec("huggingface_hub") is None:
+        return None
+    from huggingface_hub import hf_hub_download, try_to_load_from_cache
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    cached = try_to_load_from_cache(source.hub, "config.json", revision=base.hub_revision)
+    if isinstance(cached, str):
+        return Path(cached)
+    try:
+        return Path(hf_hub_download(source.hub, "config.json", revision=base.hub_revision, etag_timeout=3))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError):
+        return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,34 +172,70 @@ def estimate_vram(
     nf4 = _NF4_BYTES if recipe.quantisation.double_quant else _NF4_SINGLE_BYTES
     quantised = recipe.quantisation.scheme == "nf4"
     lora = lora_weights(recipe, shape)
-    # SFTTrainer makes the adapter of a quantised base bfloat16; PEFT and Unsloth keep it in float32.
-    lora_bytes = 2 if quantised and recipe.backend == "trl" else 4
     moments = 2 if training.optimizer == "adamw_8bit" else 8
     unsloth = recipe.backend == "unsloth"
+    if unsloth:
+        activations = tokens * _unsloth_activation_bytes(shape, half, training.gradient_checkpointing)
+        logits = 0.0  # never whole: its loss is fused
+    else:
+        activations, logits = _peak_bytes(recipe, shape, tokens, length or training.max_length)
     return Vram(
         weights=shape.linear_weights * (nf4 if quantised else half) / GIB,
         embeddings=shape.embedding_weights * half / GIB,
-        lora=lora * 2 * lora_bytes / GIB,
+        lora=lora * (2 * 4 + half * (half < 4)) / GIB,  # float32, gradients, and autocast's copy in half precision
         optimizer=lora * moments / GIB,
-        activations=tokens * _activation_bytes(shape, half, training.gradient_checkpointing, offloaded=unsloth) / GIB,
-        logits=_logit_bytes(shape, tokens, fused=unsloth, chunked=training.chunked_loss) / GIB,
+        activations=activations / GIB,
+        logits=logits / GIB,
         context=_CONTEXT_GIB[recipe.backend],
     )
 
 
-def _activation_bytes(shape: ModelShape, half: int, checkpointing: bool, offloaded: bool) -> float:
-    """Bytes a token. Checkpointing keeps a layer's input (Unsloth moves it to the host) and recomputes one layer."""
+def _unsloth_activation_bytes(shape: ModelShape, half: int, checkpointing: bool) -> float:
+    """Bytes a token. Unsloth moves the layers' inputs to the host, keeps one there, and recomputes one layer."""
     one_layer = half * (4 * shape.intermediate + 13 * shape.hidden)
-    if not checkpointing:
-        return shape.layers * one_layer
-    kept = half * shape.hidden * (1 if offloaded else shape.layers)
-    return kept + one_layer
+    return half * shape.hidden + one_layer if checkpointing else shape.layers * one_layer
 
 
-def _logit_bytes(shape: ModelShape, tokens: int, fused: bool, chunked: bool) -> float:
-    if fused:
-        return 0.0
-    return _LOGIT_BYTES * shape.vocabulary * (min(tokens, _CHUNK_TOKENS) if chunked else tokens)
+def _peak_bytes(recipe: Recipe, shape: ModelShape, tokens: int, length: int) -> tuple[float, float]:
+    """(activations, logits) in bytes at the moment that takes more: the loss, or the deepest layer's backward pass."""
+    training = recipe.training
+    half = 4 if recipe.base.dtype == "float32" else 2
+    layer = tokens * _layer_bytes(recipe, shape, half, length)
+    kept = shape.layers * (tokens * half * shape.hidden if training.gradient_checkpointing else layer)
+    mask = tokens * length  # a byte each: who sees whom, as batches with padding have it
+    ends = tokens * shape.hidden * 10  # the last norm in float32, and what goes into the head
+    loss = shape.vocabulary * (
+        _CHUNK_BYTES * min(tokens, _CHUNK_TOKENS) if training.chunked_loss else _WHOLE_BYTES * tokens
+    )
+    # Backward through the MLP: gradients of its product and of one branch, of the hidden state, and one map's weights.
+    backward = tokens * half * (2 * shape.intermediate + shape.hidden) + half * shape.hidden * shape.intermediate
+    if training.gradient_checkpointing:
+        backward += layer
+    activations = kept + mask
+    return (activations + ends, loss) if ends + loss >= backward else (activations + backward, 0.0)
+
+
+def _layer_bytes(recipe: Recipe, shape: ModelShape, half: int, length: int) -> float:
+    """What one layer keeps for its backward pass, bytes a token.
+
+    Norms keep their input in float32; LoRA keeps the input of each adapted map, once where maps share it; attention
+    its queries, keys, values and result, keys and values repeated for every head unless all share one; the MLP both
+    branches and the activated one. The mask is made a bias of the attention anew in each layer.
+    """
+    adapted = set(recipe.lora.targets)
+    wide, narrow = shape.linears["q_proj"][1], shape.linears["k_proj"][1]
+    repeated = narrow if shape.kv_heads == 1 else wide
+    values = (
+        shape.norms * shape.hidden * 4 / half
+        + shape.hidden * bool(adapted & {"q_proj", "k_proj", "v_proj"})
+        + shape.hidden * bool(adapted & {"gate_proj", "up_proj"})
+        + shape.intermediate * (4 if "down_proj" in adapted else 3)
+        + 2 * wide
+        + 2 * repeated
+        + (wide + narrow) * 4 / half * shape.head_norms
+        + length
+    )
+    return half * values
 
 
 def largest_batch(recipe: Recipe, shape: ModelShape, card_gib: float) -> int:

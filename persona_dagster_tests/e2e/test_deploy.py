@@ -30,15 +30,15 @@ def test_the_local_instance_loads_and_queues(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(not CHECKER.is_file(), reason="check-jsonschema is not installed: scripts/make_cluster_env.sh")
 def test_compose_holds_to_the_compose_specification(tmp_path: Path) -> None:
-    good = DEPLOY / "compose" / "compose.yaml"
+    for good in (DEPLOY / "compose").glob("compose*.yaml"):
+        assert _check(good) == 0
     bad = tmp_path / "compose.yaml"
     bad.write_text(good.read_text(encoding="utf-8").replace("command:", "comand:", 1), encoding="utf-8")
-    assert _check(good) == 0
     assert _check(bad) != 0  # the checker does look
 
 
 def test_compose_and_its_parts_agree() -> None:
-    compose = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8"))
+    compose = yaml.safe_load((DEPLOY / "compose" / "compose.gpu.yaml").read_text(encoding="utf-8"))
     instance = yaml.safe_load((DEPLOY / "compose" / "dagster.yaml").read_text(encoding="utf-8"))
     (server,) = yaml.safe_load((DEPLOY / "compose" / "workspace.yaml").read_text(encoding="utf-8"))["load_from"]
     code = compose["services"][server["grpc_server"]["host"]]
@@ -48,6 +48,32 @@ def test_compose_and_its_parts_agree() -> None:
     assert compose["services"]["code"]["environment"]["DAGSTER_PG_HOST"] in compose["services"]
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert published == ["127.0.0.1:8080:8080"]  # the proxy that asks for a password, and nothing else
+
+
+def test_a_laptop_needs_no_card_no_secret_and_no_file_that_is_not_here() -> None:
+    (service,) = yaml.safe_load((DEPLOY / "compose" / "compose.yaml").read_text(encoding="utf-8"))["services"].values()
+    assert service["build"]["args"] == {"TORCH": "cpu"} and service["ports"] == ["127.0.0.1:3000:3000"]
+    assert not {"secrets", "env_file", "deploy"} & set(service)
+
+
+def test_the_image_finds_what_it_copies() -> None:
+    """Every source of a COPY is in the checkout and let through by .dockerignore, which refuses all else."""
+    ignored = (PROJECT_ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    let_through = {line.removeprefix("!") for line in ignored if line.startswith("!")}
+    assert "*" in ignored
+    lines = (DEPLOY / "compose" / "Dockerfile").read_text(encoding="utf-8").splitlines()
+    copied = [
+        word
+        for line in lines
+        if line.startswith("COPY") and "--from" not in line
+        for word in line.split()[1:-1]
+        if not word.startswith("--")
+    ]
+    assert copied
+    for source in copied:
+        assert (PROJECT_ROOT / source).exists(), source
+        assert any(source == one or source.startswith(f"{one}/") for one in let_through), source
+    assert "USER persona" in lines and sum(line.startswith("FROM") for line in lines) == 2
 
 
 @pytest.mark.skipif(
@@ -75,7 +101,8 @@ def test_kubernetes_takes_what_the_values_give_the_pods() -> None:
             models.k8s_model_from_dict(kind, models.k8s_snake_case_dict(kind, given))
     with pytest.raises(Exception, match="nam"):  # it does look
         models.k8s_model_from_dict(kinds["env"], {"nam": "PERSONA_HOME", "value": "/data"})
-    assert UserDefinedDagsterK8sConfig.from_dict(GPU_POD["dagster-k8s/config"]).container_config
+    pod = UserDefinedDagsterK8sConfig.from_dict(GPU_POD["dagster-k8s/config"])
+    assert pod.container_config and pod.pod_spec_config["node_selector"]
     launcher = {
         "service_account_name": "dagster",
         "instance_config_map": "dagster",
