@@ -22,10 +22,9 @@ ERROR = 0.10  # relative, of the total: what the estimate is held to on a real c
 _NF4_BYTES = 0.5159  # a weight: 4 bits, its block's constant (64 weights), doubly quantised
 _NF4_SINGLE_BYTES = 0.5625  # with float32 constants
 _CHUNK_TOKENS = 256  # TRL's chunked loss
-# A token and vocabulary entry, at the peak of the loss. Whole: logits in half precision, which TRL holds for its
-# metrics, and in float32 log-probabilities, the gradient that arrives and the one that leaves. By chunks: six float32
-# copies, as TRL computes the entropy too.
-_WHOLE_BYTES, _CHUNK_BYTES = 14, 24
+# A token and vocabulary entry, at the peak of the loss. Whole, in the backward pass: log-probabilities, the gradient
+# that arrives and the one that leaves, in float32. By chunks: logits and three more of their size, for TRL's entropy.
+_WHOLE_BYTES, _CHUNK_BYTES = 12, 16
 # CUDA context and allocator; with unsloth also whatever its table has beyond the other parts.
 _CONTEXT_GIB = {"unsloth": 1.28, "trl": 1.65}
 _GEMMA_NORMS, _NORMS = 4, 2  # of a layer

@@ -71,7 +71,7 @@ def test_weights_that_say_something_else_do_not_take_their_place(
 def test_a_large_model_is_judged_by_a_sample_of_its_layers(
     home: Path, personas: Personas, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PEFT over the last layer alone against the merged one; a merge that spoils the adapted maps is seen."""
+    """PEFT over the last layer alone against the merged one; a merge that spoils its tensors is seen."""
     monkeypatch.setattr(exports, "LARGEST_READ_WHOLE", 0)
     monkeypatch.setattr(exports, "sample_layers", lambda count: [count - 1])
     adapter = home / "adapters" / "persona_v2" / DIGEST

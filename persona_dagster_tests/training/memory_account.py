@@ -120,32 +120,26 @@ def measure(config: Any, recipe: Recipe) -> int:
                 if weight.requires_grad:
                     weight.grad = torch.zeros_like(weight)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss, kept = _chunked(model, ids) if training.chunked_loss else _whole(model, ids)
-            loss.backward()
-            del kept
+                loss = _chunked(model, ids) if training.chunked_loss else model(input_ids=ids, labels=ids, use_cache=False).loss
+            loss.backward()  # TRL has let go of the outputs by now
         return account.peak
 
 
-def _whole(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, Any]:
-    outputs = model(input_ids=ids, labels=ids, use_cache=False)
-    return outputs.loss, outputs  # TRL reads its metrics from the logits, and holds them
-
-
-def _chunked(model: Any, ids: torch.Tensor) -> tuple[torch.Tensor, Any]:
+def _chunked(model: Any, ids: torch.Tensor) -> torch.Tensor:
     """TRL's own chunk; its loop over them asks a tensor for its value, which a fake one has not."""
     causal = model.get_base_model()
     hidden = (
         causal.model(input_ids=ids, use_cache=False).last_hidden_state[:, :-1].reshape(-1, causal.config.hidden_size)
     )
     targets = torch.zeros(hidden.shape[0], dtype=torch.long)
-    loss: Any = 0.0
+    loss = torch.zeros(())
     for start in range(0, hidden.shape[0], 256):
         rows = slice(start, start + 256)
         of_chunk, _, _ = checkpoint(
             _chunk, hidden[rows], causal.lm_head.weight, None, targets[rows], 1.0, None, use_reentrant=False
         )
         loss = loss + of_chunk
-    return loss, None
+    return loss
 
 
 @contextmanager
