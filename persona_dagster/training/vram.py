@@ -207,7 +207,7 @@ def _peak_bytes(recipe: Recipe, shape: ModelShape, tokens: int, length: int) -> 
         _CHUNK_BYTES * min(tokens, _CHUNK_TOKENS) if training.chunked_loss else _WHOLE_BYTES * tokens
     )
     # Backward through the MLP: gradients of its product and of one branch, of the hidden state, and one map's weights.
-    backward = tokens * half * (2 * shape.intermediate + shape.hidden) + half * shape.hidden * shape.intermediate
+    backward: float = tokens * half * (2 * shape.intermediate + shape.hidden) + half * shape.hidden * shape.intermediate
     if training.gradient_checkpointing:
         backward += layer
     activations = kept + mask

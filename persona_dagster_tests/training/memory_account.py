@@ -120,7 +120,11 @@ def measure(config: Any, recipe: Recipe) -> int:
                 if weight.requires_grad:
                     weight.grad = torch.zeros_like(weight)
             with torch.autocast("cpu", dtype=torch.bfloat16):
-                loss = _chunked(model, ids) if training.chunked_loss else model(input_ids=ids, labels=ids, use_cache=False).loss
+                loss = (
+                    _chunked(model, ids)
+                    if training.chunked_loss
+                    else model(input_ids=ids, labels=ids, use_cache=False).loss
+                )
             loss.backward()  # TRL has let go of the outputs by now
         return account.peak
 
