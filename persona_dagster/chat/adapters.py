@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from persona_dagster.artifacts import RunCard, families
+from persona_dagster.config.bases import BaseEntry, base_of_adapter
 from persona_dagster.config.recipes import RECIPES, Base, Quantisation, load_recipe
 from persona_dagster.settings import Settings
 
@@ -24,6 +25,7 @@ class Adapter:
     base: Base
     folder: Path | None = None
     quantisation: Quantisation | None = None
+    own_tokenizer: bool = False  # one of others: its tokenizer and template may differ from its base's
 
 
 def find_adapters(settings: Settings) -> list[Adapter]:
@@ -48,8 +50,9 @@ def choose(adapters: list[Adapter], recipe: str | None) -> Adapter:
     raise AdapterError(f"no adapter of {recipe!r} here (there are: {known}); train it: make demo, or `lora_adapter`")
 
 
-def from_hub(repo_id: str, revision: str | None = None) -> Adapter:
-    """The adapter `repo_id` of the Hub, downloaded (a cache hit makes no download), on the base that it names.
+def from_hub(repo_id: str, bases: dict[str, BaseEntry], revision: str | None = None) -> Adapter:
+    """The adapter `repo_id` of the Hub, downloaded (a cache hit makes no download), on the base of the entry that lists
+    it, or on the one that it names.
 
     Raises:
         AdapterError: no such adapter, no access, no network.
@@ -68,9 +71,9 @@ def from_hub(repo_id: str, revision: str | None = None) -> Adapter:
         raise AdapterError(
             f"adapter {repo_id} of the Hub: {error}. Check the id, the network, and HF_TOKEN if it is private."
         ) from error
-    base = Base(model=config["base_model_name_or_path"])
-    nf4 = Quantisation(scheme="nf4") if _cuda() and "bnb-4bit" not in base.model else None
-    return Adapter(f"hub/{repo_id}", repo_id, base, folder, nf4)
+    base = base_of_adapter(repo_id, config["base_model_name_or_path"], bases)
+    nf4 = Quantisation(scheme="nf4") if _cuda() and base.full_precision() == base else None
+    return Adapter(f"hub/{repo_id}", repo_id, base, folder, nf4, own_tokenizer=True)
 
 
 def _read(folder: Path, recipe: str, newest: bool) -> Adapter:

@@ -147,7 +147,8 @@ class Engine:
         self._waiting = 0
         self._key: str | None = None  # of the base in memory
         self._base: Any = None
-        self._tokenizer: PreTrainedTokenizerBase | None = None
+        self._tokenizer: PreTrainedTokenizerBase | None = None  # of whoever speaks
+        self._tokenizers: dict[Path | None, PreTrainedTokenizerBase] = {}  # by adapter; None: the base's
         self._peft: Any = None
         self._adapters: list[str] = []  # on the base, least recently used first
         self._prefixes = Prefixes()
@@ -201,7 +202,8 @@ class Engine:
             if key != self._key:
                 self._load_base(adapter, key)
             if adapter.folder is not None and str(adapter.folder) not in self._adapters:
-                self._load_adapter(adapter.folder, adapter.title)
+                self._load_adapter(adapter)
+            self._tokenizer = self._tokenizers.get(adapter.folder, self._tokenizers[None])
         except BaseException as error:
             self.status = Status(str(error), 0.0, error=True)
             raise
@@ -220,13 +222,14 @@ class Engine:
         from persona_dagster.models.base_model import attend_forward_only, load_base
 
         self._key = self._base = self._tokenizer = self._peft = None
-        self._adapters = []
+        self._adapters, self._tokenizers = [], {}
         self._prefixes.forget()
         gc.collect()  # the old base must be gone before a second comes
         self.status = Status(f"loading the base model {adapter.base.model}", 0.1)
         model, tokenizer = load_base(adapter.base, self.models_dir, adapter.quantisation)
         attend_forward_only(model)
         self._base, self._tokenizer = model.eval(), tokenizer
+        self._tokenizers[None] = tokenizer
         self.status = Status("warming up", 0.9)
         self._warm_up()
         self._key = key
@@ -240,10 +243,16 @@ class Engine:
         with torch.inference_mode():
             self._base.generate(ids, max_new_tokens=1, do_sample=False, top_p=None, temperature=None)
 
-    def _load_adapter(self, folder: Path, title: str) -> None:
+    def _load_adapter(self, adapter: Adapter) -> None:
         from peft import PeftModel
 
-        self.status = Status(f"loading the adapter {title}", 0.8)
+        from persona_dagster.models.base_model import adapter_tokenizer
+
+        folder = adapter.folder
+        assert folder is not None
+        self.status = Status(f"loading the adapter {adapter.title}", 0.8)
+        if adapter.own_tokenizer:
+            self._tokenizers[folder] = adapter_tokenizer(folder, adapter.base, self.models_dir)
         name = str(folder).replace(".", "_")  # a module's name may hold no dot
         if self._peft is None:
             self._peft = PeftModel.from_pretrained(self._base, str(folder), adapter_name=name).eval()

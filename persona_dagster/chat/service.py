@@ -17,6 +17,7 @@ from persona_dagster.chat.routing import (
     questions_of_pool,
     train_classifier,
 )
+from persona_dagster.config.bases import load_bases
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.settings import Settings
 
@@ -55,7 +56,7 @@ class Chat:
             return choose(find_adapters(self.settings), name)
         wanted = name.removeprefix("hub/").strip()
         if wanted not in self._hub:
-            self._hub[wanted] = from_hub(wanted)
+            self._hub[wanted] = from_hub(wanted, load_bases(self.settings.config_dir))
         return self._hub[wanted]
 
     def base_of(self, adapter: Adapter) -> Adapter:

@@ -94,6 +94,7 @@ class BaseEntry(Config):
     source: Packages | Hub | Folder | Made
     format: Literal["safetensors", "gguf"] = "safetensors"
     architecture: str = "llama"  # transformers' model_type
+    adapters: tuple[str, ...] = ()  # Hub ids of adapters that were trained on it in this template
     upstream: str | None = None  # the Hub id that others load in the place of a packaged base
     licence: Licence = Licence()
     chat_template: str | None = None  # Jinja; None: the tokenizer's own
@@ -128,7 +129,7 @@ class BaseEntry(Config):
 
     def meaning(self) -> dict[str, Any]:
         """What of it decides a model's answers: licence, titles and other names do not."""
-        return self.model_dump(mode="json", exclude={"title", "aliases", "licence", "upstream", "shape"})
+        return self.model_dump(mode="json", exclude={"title", "aliases", "adapters", "licence", "upstream", "shape"})
 
 
 class Base(Config):
@@ -162,6 +163,14 @@ class Base(Config):
     def meaning(self) -> dict[str, Any]:
         """What of it decides an adapter; the revision of the weights stands beside it (`base_revision`)."""
         return {"dtype": self.dtype, "entry": self.entry.meaning()}
+
+
+def base_of_adapter(repo_id: str, named: str, bases: dict[str, BaseEntry]) -> Base:
+    """The base for an adapter of the Hub: the entry that lists it, else what its adapter_config.json names."""
+    for entry in bases.values():
+        if repo_id in entry.adapters:
+            return Base(model=entry.name, entry=entry)
+    return Base(model=named, entry=find_base(named, bases))
 
 
 @lru_cache(maxsize=1)

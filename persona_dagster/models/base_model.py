@@ -118,10 +118,23 @@ def as_described(tokenizer: PreTrainedTokenizerBase, entry: BaseEntry) -> PreTra
     return tokenizer
 
 
+def adapter_tokenizer(folder: Path, base: Base, models_dir: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer that an adapter brings, template and all; where it brings none, its base's."""
+    from transformers import AutoTokenizer
+
+    if not (folder / "tokenizer_config.json").is_file():
+        return load_tokenizer(base, models_dir)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    own = {"chat_template": None, "roles": ("system", "user", "assistant"), "end_of_turn": ()}
+    return as_described(tokenizer, base.entry.model_copy(update=own if tokenizer.chat_template else {}))
+
+
 def stop_ids(base: Base, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The tokens at which an answer ends: the tokenizer's EOS first, then the others that the entry names."""
     known = tokenizer.get_vocab()
-    return list(dict.fromkeys([tokenizer.eos_token_id, *(known[token] for token in base.entry.end_of_turn)]))
+    return list(
+        dict.fromkeys([tokenizer.eos_token_id, *(known[token] for token in base.entry.end_of_turn if token in known)])
+    )
 
 
 def load_base(
