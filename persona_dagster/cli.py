@@ -163,27 +163,61 @@ def curves(recipe: str, folder: Path) -> None:
 
 
 @app.command()
-def trace(query: str) -> None:
+def trace(
+    query: str, show: Annotated[bool, typer.Option("--show", help="and the captures themselves, as archived")] = False
+) -> None:
     """Where a row, post, URL or sentence came from, and what was made of it."""
+    from persona_dagster.lineage.trace import captures
     from persona_dagster.lineage.trace import trace as find
 
-    console.print(find(query, Settings()).markdown())
+    found = find(query, Settings())
+    console.print(found.markdown())
+    for capture in captures(found, Settings()) if show else ():
+        console.print(f"\n{capture.url} as of {capture.fetched_at:%Y-%m-%d %H:%M} UTC, sha256 {capture.sha256}")
+        console.print(capture.body.decode("utf-8", "replace"), markup=False, highlight=False)
 
 
 @app.command()
 def forget(
     target: Annotated[str, typer.Argument(help="URL of a post, a doc_id, or `source:author`")],
-    yes: Annotated[bool, typer.Option("--yes", help="do not ask")] = False,
+    only_plan: Annotated[bool, typer.Option("--plan", help="say what would change, and touch nothing")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="do not ask, however much changes")] = False,
 ) -> None:
     """Removes a post or an author from every store, for good, and marks the adapters that saw it."""
-    from persona_dagster.lineage.forget import forget as remove
+    from persona_dagster.lineage import forget as forgetting
 
-    if not yes:
+    settings = Settings()
+    try:
+        if only_plan:
+            console.print(forgetting.plan(target, settings).markdown())
+            return
+        report = forgetting.forget(target, settings, most=None if yes else settings.forget_limit)
+    except forgetting.LimitError as error:
+        console.print(str(error))
         typer.confirm(f"Forget {target} everywhere? This cannot be undone.", abort=True)
-    report = remove(target, Settings())
+        report = forgetting.forget(target, settings)
     console.print(report.markdown())
     if report.left:
         raise typer.Exit(1)  # something still holds the text: the report names it
+
+
+@app.command()
+def verify() -> None:
+    """Holds every store against its hashes, and the tombstones against every store."""
+    from persona_dagster.lineage.verify import verify as look
+
+    faults = look(Settings())
+    console.print("\n".join(faults) if faults else "every store is as it was written, and nothing forgotten is in one")
+    if faults:
+        raise typer.Exit(1)
+
+
+@app.command()
+def rebuild() -> None:
+    """Makes anew what can be derived: indexes of the archive, the catalogue, what is remembered of compared texts."""
+    from persona_dagster.lineage.verify import rebuild as make
+
+    console.print("\n".join(make(Settings())) or "nothing there to derive from")
 
 
 @app.command()
@@ -255,9 +289,22 @@ def advance(days: int) -> None:
     console.print(f"the replica's clock stands at day {clock.day}; materialise the raw assets to see what is new")
 
 
+def _go_on() -> None:
+    """Ends a restore or a forgetting that was cut short, before anything else is done."""
+    settings = Settings()
+    if (settings.home / ".restore.json").exists() or (settings.home / "forgetting").exists():
+        from persona_dagster.lineage.backup import resume_restore
+        from persona_dagster.lineage.forget import resume
+
+        resume_restore(settings)
+        for report in resume(settings):
+            console.print(report.markdown())
+
+
 def main() -> None:
     """Errors that name their cure are printed as a line; everything else keeps its traceback."""
     try:
+        _go_on()
         app()
     except (ValueError, FileNotFoundError) as error:
         console.print(f"[red]{error}[/red]")

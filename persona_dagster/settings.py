@@ -44,6 +44,7 @@ class Settings(BaseSettings):
     cdp_url: str | None = None  # the operator's own browser, for Dcard
     headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more
     ray_address: str | None = None
+    forget_limit: int = 20  # captures and rows of others that a forgetting may change without being confirmed
 
     @property
     def dagster_home(self) -> Path:
@@ -128,7 +129,8 @@ class Settings(BaseSettings):
         if from_env := os.environ.get("PERSONA_AUTHOR_KEY"):
             return from_env.encode()
         try:
-            self.key_file.parent.mkdir(parents=True, exist_ok=True)
+            self.home.mkdir(parents=True, exist_ok=True)
+            self.home.chmod(0o700)  # the key of all pseudonyms lies in it
             descriptor = os.open(self.key_file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         except FileExistsError:
             return self.key_file.read_bytes()

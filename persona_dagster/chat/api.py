@@ -6,7 +6,9 @@ system message is the only one it gets: a caller's is heard where no persona is 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
 import secrets
 import time
 import uuid
@@ -20,6 +22,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.middleware.trustedhost import TrustedHostMiddleware
 
 from persona_dagster.chat.adapters import Adapter, find_adapters
@@ -30,10 +33,13 @@ from persona_dagster.config.personas import Persona
 from persona_dagster.models.chat_format import Message
 from persona_dagster.settings import Settings
 
+log = logging.getLogger(__name__)
+
 LOOPBACK = ("127.0.0.1", "localhost", "::1")
 LARGEST_BODY = 262_144  # bytes
 LONGEST_CONVERSATION = 32_000  # characters: four windows' worth, the oldest of which are dropped anyway
 MOST_MESSAGES = 200
+MOST_ANSWERS, MOST_STOPS, LONGEST_STOP = 4, 4, 200  # of one request; characters
 MOST_WAITING = 64  # questions in line for the one model; beyond, 429
 MOST_A_MINUTE = 240  # requests of one caller
 
@@ -72,27 +78,63 @@ class Said(BaseModel):
         return self.content if isinstance(self.content, str) else "\n".join(part.text for part in self.content)
 
 
-class Completion(BaseModel):
-    """The part of OpenAI's request that means something here; what else a client sends is ignored."""
+class StreamOptions(BaseModel):
+    include_usage: bool = False
 
-    model_config = ConfigDict(extra="ignore")
+
+# What would change the answer and is not done here is refused, so that no client takes it for done. What changes
+# nothing (`user`, `store`, `metadata` …) is ignored.
+UNSUPPORTED = (
+    "tools", "tool_choice", "functions", "function_call", "logprobs", "top_logprobs", "logit_bias", "audio",
+    "prediction", "web_search_options", "presence_penalty", "frequency_penalty",
+)  # fmt: skip
+
+
+class Completion(BaseModel):
+    """The part of OpenAI's request that means something here."""
+
+    model_config = ConfigDict(extra="allow")
 
     model: str = Field(max_length=200)
     messages: list[Said] = Field(min_length=1, max_length=MOST_MESSAGES)
     stream: bool = False
-    n: int = Field(1, ge=1, le=1)
+    stream_options: StreamOptions | None = None
+    n: int = Field(1, ge=1, le=MOST_ANSWERS)
+    stop: str | list[str] | None = Field(None, max_length=200)
+    response_format: dict[str, Any] | None = None
+    modalities: list[str] | None = None
     temperature: float | None = Field(None, ge=0, le=2)
     top_p: float | None = Field(None, gt=0, le=1)
     max_tokens: int | None = Field(None, ge=1, le=4096)
     max_completion_tokens: int | None = Field(None, ge=1, le=4096)
     seed: int | None = Field(None, ge=0, lt=2**63)
 
-    def sampling(self) -> Sampling:
+    @property
+    def stops(self) -> list[str]:
+        return [word for word in ([self.stop] if isinstance(self.stop, str) else self.stop or []) if word]
+
+    def refuse_unsupported(self) -> None:
+        """Raises `ApiError` for what is asked and not done."""
+        asked = self.model_extra or {}
+        name = next((name for name in UNSUPPORTED if asked.get(name)), None)
+        if self.response_format and self.response_format.get("type") != "text":
+            name = "response_format"
+        if self.modalities and self.modalities != ["text"]:
+            name = "modalities"
+        if name:
+            raise ApiError(400, f"{name} is not supported here", "unsupported_parameter", name)
+        if len(self.stops) > MOST_STOPS or any(len(word) > LONGEST_STOP for word in self.stops):
+            raise ApiError(
+                400, f"at most {MOST_STOPS} stops of {LONGEST_STOP} characters each", "invalid_value", "stop"
+            )
+
+    def sampling(self, number: int = 0) -> Sampling:
+        """Of the answer `number`: with a seed, each of several is drawn from its own."""
         given = {
             "temperature": self.temperature,
             "top_p": self.top_p,
             "max_new_tokens": self.max_completion_tokens or self.max_tokens,
-            "seed": self.seed,
+            "seed": None if self.seed is None else (self.seed + number) % 2**63,
         }
         return Sampling(**{name: value for name, value in given.items() if value is not None})
 
@@ -126,16 +168,28 @@ def build_api(settings: Settings, engine: Engine, router: Router, key: str | Non
         where = ".".join(str(step) for step in first["loc"] if step != "body")
         return ApiError(400, f"{where or 'body'}: {first['msg']}", "invalid_value", where or None).response()
 
+    @api.exception_handler(HTTPException)
+    async def elsewhere(_: Request, error: HTTPException) -> Response:
+        return ApiError(error.status_code, str(error.detail), "not_found").response()
+
+    @api.exception_handler(Exception)
+    async def failed(_: Request, error: Exception) -> Response:
+        log.exception("a request failed", exc_info=error)
+        return ApiError(500, "the server failed; its log says why", "internal_error").response()
+
     @api.get("/v1/models")
     def models() -> dict[str, Any]:
         names = [f"{a.name}:{voice}" for a in find_adapters(settings) for voice in _voices(a, router)]
-        return {
-            "object": "list",
-            "data": [{"id": name, "object": "model", "created": 0, "owned_by": "persona"} for name in names],
-        }
+        return {"object": "list", "data": [_model(name) for name in names]}
+
+    @api.get("/v1/models/{name:path}")
+    def model(name: str) -> dict[str, Any]:
+        _named(name, find_adapters(settings), router)
+        return _model(name)
 
     @api.post("/v1/chat/completions")
     async def complete(asked: Completion) -> Any:
+        asked.refuse_unsupported()
         if sum(len(said.text) for said in asked.messages) > LONGEST_CONVERSATION:
             raise ApiError(
                 400,
@@ -148,10 +202,11 @@ def build_api(settings: Settings, engine: Engine, router: Router, key: str | Non
         route = router.route(question) if voice == AUTO else None
         name = route.persona if route else None if voice == MODEL else voice
         persona = router.personas.personas[name] if name else None
-        if engine.waiting >= MOST_WAITING:
+        if engine.waiting + asked.n > MOST_WAITING:
             raise ApiError(429, f"{MOST_WAITING} questions are waiting already; try again soon", "rate_limit_exceeded")
-        answer = engine.answer(Ask(_heard(messages, persona), adapter, persona, asked.sampling()))
-        reply = Reply(asked.model, answer, name, route)
+        heard = _heard(messages, persona)
+        answers = [engine.answer(Ask(heard, adapter, persona, asked.sampling(number))) for number in range(asked.n)]
+        reply = Reply(asked, answers, name, route)
         if asked.stream:
             return StreamingResponse(
                 reply.events(), media_type="text/event-stream", headers={"Cache-Control": "no-store"}
@@ -162,51 +217,91 @@ def build_api(settings: Settings, engine: Engine, router: Router, key: str | Non
 
 
 class Reply:
-    """An answer in OpenAI's shapes; `persona_dagster` beside them says who spoke, why, and what was filtered."""
+    """Answers in OpenAI's shapes; `persona_dagster` beside them says who spoke, why, and what was filtered."""
 
-    def __init__(self, model: str, answer: Answer, persona: str | None, route: Route | None) -> None:
-        self.answer = answer
+    def __init__(self, asked: Completion, answers: list[Answer], persona: str | None, route: Route | None) -> None:
+        self.answers, self.stops = answers, asked.stops
+        self.usage_asked = asked.stream_options is not None and asked.stream_options.include_usage
         self.about: dict[str, Any] = {"persona": persona}
         if route is not None:
             self.about |= {"means": route.means, "why": list(route.why), "sure": round(route.sure, 4)}
-        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": model}
+        self.head = {"id": f"chatcmpl-{uuid.uuid4().hex}", "created": int(time.time()), "model": asked.model}
 
     async def whole(self) -> dict[str, Any]:
+        choices: list[dict[str, Any]] = []
         try:
-            async for _ in _pieces(self.answer):
-                pass
+            for number, answer in enumerate(self.answers):
+                text = "".join([piece async for piece in _until(_pieces(answer), self.stops)])
+                message = {"role": "assistant", "content": text}
+                choices.append(
+                    {"index": number, "message": message, "finish_reason": _reason(answer), "logprobs": None}
+                )
         except RuntimeError as error:
             raise ApiError(503, str(error), "model_unavailable") from error
-        message = {"role": "assistant", "content": self.answer.text}
-        choice = {"index": 0, "message": message, "finish_reason": _reason(self.answer), "logprobs": None}
+        finally:
+            self._stop()
+        removed = [piece.kind for answer in self.answers for piece in answer.removed]
         return {
             **self.head,
             "object": "chat.completion",
-            "choices": [choice],
+            "choices": choices,
             "usage": self._usage(),
-            "persona_dagster": {**self.about, "removed": [piece.kind for piece in self.answer.removed]},
+            "persona_dagster": {**self.about, "removed": removed},
         }
 
     async def events(self) -> AsyncIterator[str]:
-        yield self._event({"role": "assistant", "content": ""}, None, persona_dagster=self.about)
         try:
-            async for piece in _pieces(self.answer):
-                yield self._event({"content": piece}, None)
+            for number, answer in enumerate(self.answers):
+                yield self._event(number, {"role": "assistant", "content": ""}, None, persona_dagster=self.about)
+                async for piece in _until(_pieces(answer), self.stops):
+                    yield self._event(number, {"content": piece}, None)
+                yield self._event(number, {}, _reason(answer))
         except RuntimeError as error:
-            body = json.loads(bytes(ApiError(503, str(error), "model_unavailable").response().body))
-            yield f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
+            yield f"data: {bytes(ApiError(503, str(error), 'model_unavailable').response().body).decode()}\n\n"
             return
-        yield self._event({}, _reason(self.answer), usage=self._usage())
+        finally:
+            self._stop()
+        if self.usage_asked:
+            yield self._chunk([], usage=self._usage())
         yield "data: [DONE]\n\n"
 
-    def _event(self, delta: dict[str, str], reason: str | None, **more: Any) -> str:
-        choice = {"index": 0, "delta": delta, "finish_reason": reason, "logprobs": None}
-        body = {**self.head, "object": "chat.completion.chunk", "choices": [choice], **more}
+    def _stop(self) -> None:
+        """Whatever is still in line is not waited for by anybody."""
+        for answer in self.answers:
+            answer.stop()
+
+    def _event(self, number: int, delta: dict[str, str], reason: str | None, **more: Any) -> str:
+        return self._chunk([{"index": number, "delta": delta, "finish_reason": reason, "logprobs": None}], **more)
+
+    def _chunk(self, choices: list[dict[str, Any]], **more: Any) -> str:
+        body = {**self.head, "object": "chat.completion.chunk", "choices": choices, **more}
+        if self.usage_asked:
+            body.setdefault("usage", None)
         return f"data: {json.dumps(body, ensure_ascii=False)}\n\n"
 
     def _usage(self) -> dict[str, int]:
-        asked, said = self.answer.prompt_tokens, self.answer.tokens
+        asked, said = self.answers[0].prompt_tokens, sum(answer.tokens for answer in self.answers)
         return {"prompt_tokens": asked, "completion_tokens": said, "total_tokens": asked + said}
+
+
+async def _until(pieces: AsyncIterator[str], stops: Sequence[str]) -> AsyncIterator[str]:
+    """The pieces up to the first of `stops`, which is not among them; what may be the beginning of one is held back."""
+    held = ""
+    async with contextlib.aclosing(pieces) as open_pieces:  # type: ignore[type-var]
+        async for piece in open_pieces:
+            held += piece
+            if (at := min((found for word in stops if (found := held.find(word)) >= 0), default=-1)) >= 0:
+                if at:
+                    yield held[:at]
+                return
+            begun = max(
+                (size for word in stops for size in range(1, len(word)) if held.endswith(word[:size])), default=0
+            )
+            if ready := held[: len(held) - begun]:
+                yield ready
+            held = held[len(held) - begun :]
+    if held:
+        yield held
 
 
 class Rate:
@@ -245,6 +340,10 @@ def _check_key(request: Request, key: str | None) -> None:
     given = request.headers.get("authorization", "").removeprefix("Bearer ").strip()
     if key is not None and not secrets.compare_digest(given.encode(), key.encode()):
         raise ApiError(401, "wrong or no API key", "invalid_api_key")
+
+
+def _model(name: str) -> dict[str, Any]:
+    return {"id": name, "object": "model", "created": 0, "owned_by": "persona"}
 
 
 async def _check_size(request: Request) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from persona_dagster.chat import render
 from persona_dagster.chat.api import LOOPBACK, build_api
+from persona_dagster.chat.guard import Guard, Patient
 from persona_dagster.chat.page import build_page
 from persona_dagster.chat.service import Chat
 from persona_dagster.settings import Settings
@@ -35,7 +36,7 @@ def launch(settings: Settings, host: str = "127.0.0.1", port: int = 7860, recipe
         log.warning("the chat is open to %s: user `persona`, password and API key: %s", host, key)
     chat.engine.load(chat.first)
     log.warning("chat on http://%s:%d/ and API on http://%s:%d/v1", host, port, host, port)
-    uvicorn.run(serve(chat, key), host=host, port=port, log_level="warning")
+    uvicorn.run(serve(chat, key), host=host, port=port, log_level="warning", http=Patient, ws="none")
 
 
 def serve(chat: Chat, key: str | None = None) -> Any:
@@ -43,7 +44,7 @@ def serve(chat: Chat, key: str | None = None) -> Any:
     import gradio as gr
 
     os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
-    return gr.mount_gradio_app(
+    app = gr.mount_gradio_app(
         build_api(chat.settings, chat.engine, chat.router, key),
         build_page(chat),
         path="/",
@@ -53,4 +54,6 @@ def serve(chat: Chat, key: str | None = None) -> Any:
         footer_links=[],
         max_file_size="4mb",
         show_error=False,
+        allowed_paths=[],
     )
+    return Guard(app, chat.uploads)

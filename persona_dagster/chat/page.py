@@ -15,6 +15,7 @@ from persona_dagster.chat import render
 from persona_dagster.chat.adapters import AdapterError, find_adapters
 from persona_dagster.chat.conversation import AUTO, MODEL, Conversation, ConversationError, follow, read_jsonl
 from persona_dagster.chat.engine import EngineError, Sampling
+from persona_dagster.chat.guard import COOKIE
 from persona_dagster.chat.service import Chat
 from persona_dagster.chat.words import Language, preferred, say
 
@@ -174,7 +175,10 @@ def _wire_the_rest(chat: Chat, parts: SimpleNamespace) -> None:
         path.write_text(conversation.to_jsonl(consent), encoding="utf-8")
         return gr.update(value=str(path), visible=True)
 
-    def bring(path: str, language: Language) -> Any:
+    def bring(request: gr.Request, path: str, language: Language) -> Any:
+        if not chat.uploads.holds(request.cookies.get(COOKIE), path):
+            gr.Warning(say("not_yours", language))
+            return gr.skip(), gr.skip()
         try:
             conversation = read_jsonl(Path(path))
         except ConversationError as error:

@@ -10,6 +10,7 @@ import polars as pl
 from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_hub
 from persona_dagster.chat.engine import Answer, Engine
+from persona_dagster.chat.guard import Uploads
 from persona_dagster.chat.routing import (
     Classifier,
     Router,
@@ -27,6 +28,7 @@ class Chat:
 
     def __init__(self, settings: Settings, engine: Engine, router: Router, first: Adapter) -> None:
         self.settings, self.engine, self.router, self.first = settings, engine, router, first
+        self.uploads = Uploads()
         self._hub: dict[str, Adapter] = {}
         self._running: dict[str, list[Answer]] = {}
 

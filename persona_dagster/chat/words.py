@@ -55,6 +55,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "cut": ("達到長度上限", "cut at the length limit"),
     "nothing": ("還沒有對話可以匯出", "There is no conversation to export yet"),
     "need_consent": ("匯出前請先勾選同意", "Please tick the consent before exporting"),
+    "not_yours": ("這個檔案不是這個工作階段上傳的", "That file was not uploaded in this session"),
     "imported": ("匯入 {count} 輪對話", "{count} turns imported"),
     "empty": ("（模型沒有說話）", "(the model said nothing)"),
     "language": ("語言 Language", "語言 Language"),

@@ -22,6 +22,7 @@ class ForgetConfig(dg.Config):
         "`persona forget source:name`."
     )
     sure: bool = Field(default=False, description="Forgetting cannot be undone: set it true.")
+    yes: bool = Field(default=False, description="Also where more changes than PERSONA_FORGET_LIMIT.")
 
 
 def build_lineage_jobs(project: ProjectResource) -> list[dg.JobDefinition]:
@@ -47,15 +48,17 @@ def _trace(project: ProjectResource) -> dg.JobDefinition:
 def _forget(project: ProjectResource) -> dg.JobDefinition:
     @dg.op(out=dg.Out(dg.Nothing), pool="forget")
     def remove(context: dg.OpExecutionContext, config: ForgetConfig) -> None:
-        from persona_dagster.lineage.forget import UnknownTargetError, forget
+        from persona_dagster.lineage.forget import LimitError, forget
+        from persona_dagster.lineage.plan import UnknownTargetError
 
         if config.target.count(":") == 1 and not config.target.startswith("http"):
             raise dg.Failure("a name would stay in this run's log: use `persona forget source:name`, or the author key")
         if not config.sure:
             raise dg.Failure("nothing was touched: set `sure: true`; forgetting cannot be undone", allow_retries=False)
         try:
-            report = forget(config.target, project.settings)
-        except UnknownTargetError as error:
+            most = None if config.yes else project.settings.forget_limit
+            report = forget(config.target, project.settings, most=most)
+        except (UnknownTargetError, LimitError) as error:
             raise dg.Failure(str(error), allow_retries=False) from error
         context.add_output_metadata({"forgotten": dg.MetadataValue.md(report.markdown()), "left": report.left})
         if report.left:

@@ -64,7 +64,12 @@ class ProjectResource:
         return datetime.now(UTC)
 
     def archive(self) -> Archive:
-        return Archive(self.settings.archive_url or self.settings.raw_dir)
+        """Every run that reads or writes captures comes by here: a forgetting that was cut short goes on first."""
+        from persona_dagster.lineage.forget import resume
+        from persona_dagster.lineage.redaction import scrubber
+
+        resume(self.settings)
+        return Archive(self.settings.archive_url or self.settings.raw_dir, scrub=scrubber(self.settings))
 
     def mixes(self, recipe: str, *digests: str) -> Versions:
         return Versions(recipe_mixes(self.settings, recipe, *digests), MixManifest.FILE)

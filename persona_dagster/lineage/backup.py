@@ -17,15 +17,17 @@ from pathlib import Path
 
 import orjson
 
-from persona_dagster.archive.archive import Archive
-from persona_dagster.artifacts import put
+from persona_dagster import artifacts
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage import copies, forget, tombstones
 from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
+from persona_dagster.lineage.purge import JOURNAL, QUARANTINE
 from persona_dagster.settings import Settings
 from persona_dagster.store import open_store
 
-RAW = "raw"
+RAW, RESTORING, SWAP = "raw", ".restoring", ".restore.json"
+# What a restore leaves where it is.
+KEPT = {tombstones.FOLDER, RESTORING, SWAP, ".forgetting.lock", JOURNAL, copies.REGISTER, QUARANTINE}
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
 PARTS = (
     "reports", "generations", "adapters", "judge", "mix", "tables", "jobs", "tombstones", "config",
@@ -76,7 +78,7 @@ def backup(settings: Settings, target: Path) -> BackupReport:
         raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")
     files = copies.seal(partial)
     copies.register(settings.home, target)  # before it is there: a forgetting must not miss it
-    put(partial, target)
+    artifacts.put(partial, target)
     return _report(target, files, started)
 
 
@@ -97,63 +99,79 @@ def verify(source: Path) -> dict[str, list[int | str]]:
 
 
 def restore(settings: Settings, source: Path) -> BackupReport:
-    """Puts a backup in the place of the home. What was there is moved aside, not deleted; tombstones written since
-    the backup are kept, and what they forbid is forgotten again. Stop Dagster first. Raises `BackupError`."""
+    """Puts a backup in the place of the home's contents. What was there is moved aside, not deleted; tombstones stay,
+    with the backup's added before anything is moved, and what they forbid is forgotten again. Killed on the way, it
+    goes on at the next start. Stop Dagster first. Raises `BackupError`."""
     started = time.monotonic()
+    resume_restore(settings)
     files = verify(source)
-    since, known = tombstones.read(settings.home), copies.registered(settings.home)
     storage, home = dagster_home(settings), settings.home
-    fresh = home.with_name(f".{home.name}.restoring")
+    fresh = home / RESTORING
     shutil.rmtree(fresh, ignore_errors=True)
     inside = storage.resolve().is_relative_to(home.resolve())
     remote = settings.archive_url is not None
+    fresh.mkdir(parents=True)
+    tombstones.write(home, *tombstones.read(source))
     for name in files:
         part = name.split("/", 1)[0]
-        if (part == DAGSTER and not inside) or (part == RAW and remote):
+        if (part == DAGSTER and not inside) or (part == RAW and remote) or part in KEPT:
             continue
         copied = fresh / (storage.resolve().relative_to(home.resolve()) if part == DAGSTER else part)
         _copy(source / name, copied.joinpath(*Path(name).parts[1:]))
-    _swap(fresh, home)
-    copies.register(home, source, *known)
-    if not inside and (source / DAGSTER).is_dir():
+    swap = {
+        "source": str(source.resolve()),
+        "aside": f"{home}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}",
+        "old": sorted(path.name for path in home.iterdir() if path.name not in KEPT),
+        "new": sorted(path.name for path in fresh.iterdir()),
+    }
+    artifacts.write_json(home / SWAP, swap)
+    return _report(home, files, started, resume_restore(settings))
+
+
+def resume_restore(settings: Settings) -> list[str]:
+    """Ends a restore that stands ready or was cut short; the ids forgotten again. Each step can be repeated."""
+    home = settings.home
+    if not (home / SWAP).is_file():
+        return []
+    swap = orjson.loads((home / SWAP).read_bytes())
+    fresh, source, aside = home / RESTORING, Path(swap["source"]), Path(swap["aside"])
+    _swap(home, fresh, aside, swap["old"], swap["new"])
+    copies.register(home, source)
+    storage = dagster_home(settings)
+    if not storage.resolve().is_relative_to(home.resolve()) and (source / DAGSTER).is_dir():
         beside = storage.with_name(f".{storage.name}.restoring")
+        shutil.rmtree(beside, ignore_errors=True)
         _copy_tree(source / DAGSTER, beside, _copy)
-        _swap(beside, storage)
-    if remote and (source / RAW).is_dir():
-        filesystem, root = open_store(str(settings.archive_url))
+        old = storage.with_name(f"{storage.name}{aside.name.removeprefix(home.name)}")
+        if storage.exists() and not old.exists():
+            artifacts.put(storage, old)
+        shutil.rmtree(storage, ignore_errors=True)
+        artifacts.put(beside, storage)
+    if settings.archive_url is not None and (source / RAW).is_dir():
+        filesystem, root = open_store(settings.archive_url)
         filesystem.put(str(source / RAW) + "/", f"{root}/", recursive=True)
     if settings.mix_url:
         MixStore(settings.mix_url).push(settings.mix_dir)
-    return _report(home, files, started, _forget_again(settings, since))
+    again = forget.forget_again(settings)
+    (home / SWAP).unlink()
+    shutil.rmtree(fresh, ignore_errors=True)
+    return again
 
 
-def _forget_again(settings: Settings, since: list[tombstones.Tombstone]) -> list[str]:
-    """Applies tombstones that the restored home may not know; returns the ids that had come back."""
-    archive = Archive(settings.archive_url or settings.raw_dir)
-    came_back: list[str] = []
-    for stone in since:
-        tombstones.write(stone, settings.home)
-        for doc in stone.docs:
-            try:
-                forget.forget(doc, settings)
-                came_back.append(doc)
-            except forget.UnknownTargetError:
-                continue  # made after the backup, or gone with another
-        for key in stone.keys:
-            source, board, name = key.split("/", 2)
-            archive.forget(source, board, [name], "forgotten before a restore")  # type: ignore[arg-type]
-    return came_back
-
-
-def _swap(fresh: Path, place: Path) -> None:
-    if place.exists():
-        put(place, place.with_name(f"{place.name}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}"))
-    put(fresh, place)
+def _swap(home: Path, fresh: Path, aside: Path, old: list[str], new: list[str]) -> None:
+    """What was there goes aside, name by name, and the new takes its place."""
+    aside.mkdir(exist_ok=True)
+    for name in sorted({*old, *new}):
+        swapped = name in new and not (fresh / name).exists()
+        if name in old and not swapped and not (aside / name).exists() and (home / name).exists():
+            artifacts.put(home / name, aside / name)
+        if name in new and not swapped:
+            artifacts.put(fresh / name, home / name)
 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / MANIFEST:
+        if path.is_file() and path != folder / MANIFEST and not copies.derived(path):
             yield path.relative_to(folder).as_posix(), path
 
 

@@ -43,9 +43,16 @@ def present(settings: Settings) -> list[Path]:
     return sorted({path for path in [*registered(settings.home), *aside] if path.is_dir()})
 
 
+def derived(path: Path) -> bool:
+    """Whether it is made anew where it is missing, and changes with every look: no part of what a backup holds."""
+    return path.name.startswith((".index.sqlite", ".lock", ".forgetting.lock"))
+
+
 def seal(folder: Path) -> dict[str, list[int | str]]:
     """Writes the manifest of a backup: size and sha256 of every file."""
-    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST)
+    paths = sorted(
+        path for path in folder.rglob("*") if path.is_file() and path != folder / MANIFEST and not derived(path)
+    )
     files: dict[str, list[int | str]] = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, file_sha256(path)] for path in paths
     }

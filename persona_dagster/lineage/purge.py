@@ -1,114 +1,118 @@
-"""Takes posts and dialogues out of one home, store by store in flow order, and text out of whatever else holds it.
+"""Carries a plan out in one home, store by store. Each step can be repeated: what is gone already stays gone.
 
-Tables lose rows; archives, mixes and the database are written anew; text files lose lines; Dagster's databases are
-blotted; what cannot be edited (a report, a picture, a tarball) is deleted, and made again by its asset.
+Tables and mixes lose rows; pages go or have comments cut out; text that was copied elsewhere goes with its line, row or
+file; what the user wrote himself is moved to a quarantine, with a note.
 """
 
 from __future__ import annotations
 
 import gzip
-import re
 import shutil
-import sqlite3
-from collections.abc import Callable, Collection, Iterable
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Callable, Collection
 from pathlib import Path
-from typing import get_args
 
 import orjson
 import polars as pl
 import zstandard
 
-from persona_dagster.archive.archive import Archive
-from persona_dagster.artifacts import write_bytes, write_json
+from persona_dagster import artifacts
+from persona_dagster.archive.archive import LISTS, Archive
 from persona_dagster.config.personas import load_personas
 from persona_dagster.conversation.mix import drop_rows
 from persona_dagster.corpus.tables import write_parquet
-from persona_dagster.lineage import search, stores, tombstones
+from persona_dagster.lineage import copies, search, stores, tombstones
 from persona_dagster.lineage.copies import MANIFEST, REGISTER
-from persona_dagster.lineage.sqlite import blot_database
+from persona_dagster.lineage.plan import SOURCES, Home, HomePlan, Plan, saying
+from persona_dagster.lineage.redaction import blanked, cut
+from persona_dagster.lineage.storage import blotted, forget_postgres, forget_sqlite, postgres_holds, postgres_url
 from persona_dagster.records import FORGOTTEN, Source
-from persona_dagster.settings import Settings
 
-SOURCES: tuple[Source, ...] = get_args(Source)
 LINES = {".jsonl", ".ndjson", ".csv", ".txt", ".md", ".log", ".out", ".err"}  # lose lines, not their life
 # Names of rows and posts stand here on purpose; a seal is written anew.
 RECORDS = {FORGOTTEN, "rows.json", MANIFEST, REGISTER}
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
-Key = tuple[Source, str, str]  # source, board, key of a capture
+# What assets, programs and Dagster make. Whatever else lies under the home is the user's own.
+MADE = {
+    "adapters", "backups", "cache", "checkpoints", "dagster", "generations", "jobs", "judge", "logs", "mix", "raw",
+    "releases", "reports", "tables", "warehouse", "weights", "exports",
+}  # fmt: skip
+JOURNAL, QUARANTINE = "forgetting", "quarantine"
+TEXTS = ("text_raw", "text", "quoted", "title")
 
 
-class StoreBusyError(ValueError):
-    """Another program writes to a store; the message says which, and that nothing of it was touched."""
+def skipped(home: Home) -> set[Path]:
+    """What is no store: base models made again at will, the site that the sample is scraped from, what forgetting keeps
+    itself, and what names what must not come back (an article's own text may hold its address)."""
+    settings = home.settings
+    stones = {settings.home / tombstones.FOLDER, *settings.raw_dir.glob(f"*/*/{tombstones.FOLDER}")}
+    own = {settings.home / JOURNAL, settings.home / QUARANTINE}
+    return {settings.models_dir, settings.replica_dir, *own, *stones}
 
 
-@dataclass(frozen=True, slots=True)
-class Home:
-    """One home to purge: the operator's, or a copy of it. `roots`: the folders that are searched."""
-
-    settings: Settings
-    roots: tuple[Path, ...]
-    label: str = ""  # before file names in the report
-
-    def archive(self) -> Archive:
-        return Archive(self.settings.archive_url or self.settings.raw_dir)
-
-    def name(self, path: Path) -> str:
-        return self.label + next(str(path.relative_to(root)) for root in self.roots if path.is_relative_to(root))
-
-    def skipped(self) -> set[Path]:
-        """What is no store: base models made again at will, the site that the sample is scraped from, and tombstones,
-        which name what must not come back (an article's own text may hold its address)."""
-        stones = {self.settings.home / tombstones.FOLDER, *self.settings.raw_dir.glob(f"*/*/{tombstones.FOLDER}")}
-        return {self.settings.models_dir, self.settings.replica_dir, *stones}
-
-    def holding(self, needles: Collection[bytes], skip: Iterable[Path] = ()) -> list[Path]:
-        """The files of this home that hold a needle."""
-        left_out = {*self.skipped(), *skip}
-        return sorted({path for root in self.roots for path in search.find(root, needles, left_out)})
+def holding(home: Home, needles: Collection[bytes], skip: Collection[Path] = ()) -> list[Path]:
+    """The files of this home that hold a needle."""
+    left_out = {*skipped(home), *skip}
+    return sorted({path for root in home.roots for path in search.find(root, needles, left_out)})
 
 
-def forget_captures(home: Home, keys: Iterable[Key], needles: set[bytes], author: str | None) -> int:
-    """Drops the captures for good; then any other that shows a line of theirs or, in a listing, the author."""
-    archive, dropped = home.archive(), 0
-    boards: dict[tuple[Source, str], list[str]] = {}
-    for source, board, key in keys:
-        boards.setdefault((source, board), []).append(key)
-    for (source, board), names in boards.items():
-        dropped += archive.forget(source, board, names, "forgotten on request")
-    # As pages and payloads name an author: `>name (nick)<`, `"name"`; never a mere word of somebody's text.
-    named = re.compile(rb'[>"]\s*' + re.escape(author.encode()) + rb'\s*[("<]') if author else None
-    for source in SOURCES:
+def forget_captures(home: Home, of: HomePlan, pieces: list[str]) -> int:
+    """Drops pages, cuts comments out of others, and blanks quotes; returns the captures changed."""
+    archive, changed, reason = home.archive(), 0, {"why": "forgotten on request"}
+    keys: dict[tuple[Source, str], list[str]] = defaultdict(list)
+    for name in of.keys:
+        source, board, key = name.split("/", 2)
+        keys[source, board].append(key)  # type: ignore[index]
+    for (source, board), names in keys.items():
+        changed += archive.forget(source, board, names, "forgotten on request")
+    spelled = {spelling for piece in pieces for spelling in search.spellings(piece)}
+    for name, ids in of.cuts.items():
+        changed += _redact(archive, name, lambda capture, ids=ids: cut(capture, set(ids), home.settings), reason)
+    for name in [*of.quoting, *of.cuts]:
+        changed += _redact(archive, name, lambda capture: blanked(capture.body, spelled), reason)
+    for source in SOURCES:  # listings that excerpt it without naming it
         for board in archive.boards(source):
-            hit = search.holding(((c.sha256, c.body) for c in archive.every(source, board)), needles)
-            if named:
-                hit |= {c.sha256 for c in archive.every(source, board) if named.search(c.body)}
-            if hit:
-                dropped += archive.rewrite(source, board, lambda capture, hit=hit: capture.sha256 in hit)  # type: ignore[misc]
-    return dropped
+            pages = ((seen, archive.capture(source, board, seen)) for seen in archive.index(source, board).every())
+            lists = [(seen.sha256, page.body) for seen, page in pages if seen.kind in LISTS and page]
+            if hit := search.holding(lists, spelled):
+                changed += archive.rewrite(source, board, lambda seen, hit=hit: seen.sha256 in hit)  # type: ignore[misc]
+    return changed
 
 
-def forget_mixes(home: Home, docs: list[str]) -> dict[str, pl.DataFrame]:
-    """Writes every mix anew that holds a row made of these posts; the rows dropped (PROVENANCE_SCHEMA) by
-    `recipe/digest`."""
-    personas = load_personas(home.settings.config_dir)
-    dropped: dict[str, pl.DataFrame] = {}
+def _redact(archive: Archive, name: str, edit: Callable, reason: dict[str, str]) -> int:
+    source, board, old = name.split("/", 2)
+    board, _, old = f"{board}/{old}".rpartition("/")
+    seen = next(iter(archive.index(source, board).with_body(old)), None)
+    capture = archive.capture(source, board, seen) if seen else None  # type: ignore[arg-type]
+    if capture is None:
+        return 0  # done already
+    body = edit(capture)
+    if body is None:  # a page that cannot be taken apart goes whole, and is not fetched again
+        return archive.forget(source, board, [capture.key], "forgotten on request")  # type: ignore[arg-type]
+    return archive.redact(source, board, {old: body}, reason) if body != capture.body else 0  # type: ignore[arg-type]
+
+
+def forget_mixes(home: Home, plan: Plan, of: HomePlan) -> list[str]:
+    """Writes every mix anew that holds a row of the plan; and sweeps up what a killed rewriting left."""
+    personas, pairs = load_personas(home.settings.config_dir), set(of.pairs)
     for mix in list(stores.mixes(home.settings)):
-        hit = pl.col("doc_ids").list.set_intersection(pl.lit(docs, pl.List(pl.String))).list.len() > 0
-        rows = mix.provenance().filter(hit)
+        hit = pl.col("doc_ids").list.set_intersection(pl.lit(plan.docs, pl.List(pl.String))).list.len() > 0
+        rows = mix.provenance().filter(hit | pl.col("pair_id").is_in(list(pairs)))
         if rows.height:
             drop_rows(mix.folder, set(rows["row_id"]), personas)
-            dropped[f"{mix.recipe}/{mix.digest}"] = rows
-    return dropped
+    for folder in home.settings.mix_dir.glob("*/*/"):
+        if not (folder / "manifest.json").is_file():
+            shutil.rmtree(folder, ignore_errors=True)
+    return [home.label + name for name in of.mixes]
 
 
-def forget_rows(home: Home, docs: list[str], pairs: list[str]) -> dict[str, int]:
-    """Tables are rewritten file by file; the catalogue holds no rows."""
+def forget_rows(home: Home, plan: Plan, of: HomePlan, pieces: list[str]) -> dict[str, int]:
+    """Tables are rewritten file by file: rows go, and rows of others lose the lines that they quote."""
     removed: dict[str, int] = {}
     for path in sorted(home.settings.tables_dir.rglob("*.parquet")):
         frame = pl.read_parquet(path)
-        kept = _without(frame, docs, pairs)
-        if kept.height < frame.height:
+        kept = _unquoted(_without(frame, plan.docs, of.pairs), pieces)
+        if not kept.equals(frame):
             table = path.parent.name if path.parent != home.settings.tables_dir else path.stem
             removed[table] = removed.get(table, 0) + frame.height - kept.height
             write_parquet(kept, path)
@@ -128,57 +132,90 @@ def _without(frame: pl.DataFrame, docs: list[str], pairs: list[str]) -> pl.DataF
     return frame
 
 
-def mark_adapters(
-    home: Home, dropped: dict[str, pl.DataFrame], pairs: list[str], stone: tombstones.Tombstone
-) -> dict[str, list[str]]:
-    """Marks the adapters that were trained on a dropped row or on one of `pairs` as stale, and names the rows. What a
-    training of theirs could be resumed from goes. An adapter says itself what it saw, whether or not its mix is still
-    there; an older one is asked through its mix."""
-    trained = {name: rows.filter(split="train")["row_id"].to_list() for name, rows in dropped.items()}
-    forgotten = {*pairs, *(pair for rows in dropped.values() for pair in rows["pair_id"])}
-    marked: dict[str, list[str]] = {}
+def _unquoted(frame: pl.DataFrame, pieces: list[str]) -> pl.DataFrame:
+    columns = [name for name in TEXTS if frame.schema.get(name) == pl.String]
+    if pieces and columns:
+        hit = saying(frame.select(columns), pieces)
+        needles = [piece.encode() for piece in pieces]
+        if hit.any():
+            rows = hit.arg_true()
+            for name in columns:
+                fresh = [None if text is None else blotted(text, needles) for text in frame[name].gather(rows)]
+                frame = frame.with_columns(frame[name].clone().scatter(rows, pl.Series(fresh, dtype=pl.String)))
+    if pieces and "post_id" not in frame.columns:  # a table made of posts
+        frame = frame.filter(~saying(frame, pieces))
+    return frame
+
+
+def mark_models(home: Home, of: HomePlan, stone: tombstones.Tombstone) -> list[str]:
+    """Marks the adapters of the plan and what was exported of them as stale, with the rows named; returns the names of
+    exports and releases. What a training of theirs could be resumed from goes."""
     for adapter in stores.adapters(home.settings):
-        saw = adapter.rows
-        seen = sorted(row for row in saw if row.rsplit("-", 1)[0] in forgotten)
-        rows = seen if saw else trained.get(f"{adapter.recipe}/{adapter.mix_digest}", [])
-        if not rows:
-            continue
-        _mark(adapter.folder, rows, stone)
-        marked[f"{home.label}{adapter.recipe}/{adapter.folder.name}"] = rows
-    for recipe in {name.removeprefix(home.label).split("/")[0] for name in {*marked, *dropped}}:
-        shutil.rmtree(home.settings.home / "checkpoints" / recipe, ignore_errors=True)
-    return marked
-
-
-def mark_models(home: Home, marked: dict[str, list[str]], stone: tombstones.Tombstone) -> list[str]:
-    """Marks what was exported of the marked adapters, or laid out for the Hub: stale as they are. Returns the names."""
+        if rows := of.adapters.get(f"{adapter.recipe}/{adapter.folder.name}"):
+            _mark(adapter.folder, rows, stone)
     stale = []
     for model in stores.models(home.settings):
-        if rows := marked.get(f"{home.label}{model.recipe}/{model.adapter}"):
+        if rows := of.adapters.get(f"{model.recipe}/{model.adapter}"):
             _mark(model.folder, rows, stone)
             stale.append(f"{model.kind} {home.label}{model.name}")
+    for recipe in {name.split("/")[0] for name in (*of.adapters, *of.mixes)}:
+        shutil.rmtree(home.settings.home / "checkpoints" / recipe, ignore_errors=True)
     return stale
 
 
 def _mark(folder: Path, rows: list[str], stone: tombstones.Tombstone) -> None:
     path = folder / FORGOTTEN
     before = orjson.loads(path.read_bytes())["rows"] if path.is_file() else []
-    mark = {"at": stone.at, "tombstone": stone.name, "rows": sorted({*before, *rows})}
-    write_json(path, mark)
+    artifacts.write_json(path, {"at": stone.at, "tombstone": stone.name, "rows": sorted({*before, *rows})})
 
 
-def forget_files(home: Home, needles: set[bytes], row_ids: Iterable[str]) -> list[str]:
-    """Everything else: lines, rows and stored values go where a file has them, other files go whole. Returns the
-    files rewritten or deleted. Packed backups within the home go too: the next one is made of what is left."""
+def forget_files(home: Home, of: HomePlan, needles: set[bytes]) -> tuple[list[str], list[str]]:
+    """Everything else. Returns the files rewritten or deleted, and the user's own that were moved aside. Packed backups
+    within the home go too: the next one is made of what is left."""
     settings = home.settings
-    own = {settings.raw_dir, settings.tables_dir, settings.mix_dir}
-    wanted = needles | {row.encode() for row in row_ids}
-    changed = []
-    for path in home.holding(wanted, own):
-        if path.name not in RECORDS and not path.name.endswith(("-wal", "-shm", "-journal")):
+    rows = {row.encode() for rows in of.adapters.values() for row in rows}
+    wanted = needles | rows
+    changed, moved = [], []
+    for path in holding(home, wanted, {settings.raw_dir, settings.tables_dir}):
+        if path.name in RECORDS or path.name.endswith(("-wal", "-shm", "-journal")):
+            continue
+        if _users_own(home, path) and not home.label:
+            if path.is_relative_to(settings.config_dir):
+                continue  # configuration that steers everything is named in the report, and edited by hand
+            if search.find(path.parent, needles, {other for other in path.parent.iterdir() if other != path}):
+                moved.append(_quarantine(home, path))
+        else:
             _forget_in_file(path, wanted)
             changed.append(home.name(path))
-    return changed
+    if (url := postgres_url(copies.dagster_home(settings))) and not home.label and forget_postgres(url, wanted):
+        changed.append("Dagster's Postgres")
+    return changed, moved
+
+
+def _users_own(home: Home, path: Path) -> bool:
+    return path.is_relative_to(home.settings.home) and path.relative_to(home.settings.home).parts[0] not in MADE
+
+
+def _quarantine(home: Home, path: Path) -> str:
+    """Moved, not deleted: it is the user's, and may hold more than what was forgotten."""
+    place = home.settings.home / QUARANTINE / path.relative_to(home.settings.home)
+    place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+    artifacts.put(path, place)
+    note = "This file of yours holds text that was forgotten. Nothing reads it here: edit it and put it back, or not."
+    artifacts.write_text(place.with_name(f"{place.name}.note.txt"), f"{note}\nIt stood at {home.name(path)}\n")
+    return home.name(place)
+
+
+def left(home: Home, needles: set[bytes], pieces: list[str]) -> list[str]:
+    """Where a needle still stands, as far as the stores can be searched."""
+    found = [home.name(path) for path in holding(home, needles)]
+    if home.settings.archive_url is not None:
+        archive = home.archive()
+        bodies = ((f"{s}/{b}", c.body) for s in SOURCES for b in archive.boards(s) for c in archive.every(s, b))
+        found += sorted(search.holding(bodies, needles))
+    if not home.label and (url := postgres_url(copies.dagster_home(home.settings))) and postgres_holds(url, needles):
+        found.append("Dagster's Postgres")
+    return found
 
 
 def _unpacked(path: Path, packing: str) -> bytes:
@@ -191,10 +228,7 @@ def _unpacked(path: Path, packing: str) -> bytes:
 def _forget_in_file(path: Path, needles: set[bytes]) -> None:
     packing = path.suffix if path.suffix in (".gz", ".zst") else ""
     if path.suffix in (".db", ".sqlite"):
-        try:
-            blot_database(path, needles)
-        except sqlite3.OperationalError as error:
-            raise StoreBusyError(f"{path}: {error}; stop Dagster and forget again") from error
+        forget_sqlite(path, needles)
     elif path.suffix == ".parquet":
         frame = pl.read_parquet(path)
         rows = ((at, orjson.dumps(row, default=str)) for at, row in enumerate(frame.iter_rows()))
@@ -204,6 +238,9 @@ def _forget_in_file(path: Path, needles: set[bytes]) -> None:
         lines = _unpacked(path, packing).splitlines(keepends=True)
         hit = search.holding(enumerate(lines), needles)
         kept = b"".join(line for at, line in enumerate(lines) if at not in hit)
-        write_bytes(path, PACK[packing](kept))
+        if search.occurring(kept, needles):  # in another encoding a line is no line
+            path.unlink()
+        else:
+            artifacts.write_bytes(path, PACK[packing](kept))
     else:
         path.unlink()

@@ -1,20 +1,24 @@
 """Where given bytes still stand under a folder: in plain files, and decoded out of Parquet, DuckDB, SQLite, gzip, zstd,
-zip and tar. What forgetting is held to: it searches every store, Dagster's own and backups included.
+zip, tar, HAR, MHTML and mail, in UTF-8, UTF-16, Big5 and GB 18030. What forgetting is held to: it searches every store,
+Dagster's own and backups included.
 
 One automaton looks for all needles at once (Aho-Corasick, polars'), in batches of about 64 MB.
 """
 
 from __future__ import annotations
 
+import base64
+import email
 import gzip
 import io
 import json
+import re
 import sqlite3
 import tarfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from html import escape
 from pathlib import Path
 from typing import TypeVar
@@ -30,6 +34,10 @@ BLOCK, OVERLAP = 16 << 20, 64 << 10  # bytes; no needle is longer than the overl
 WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt"}  # as they stand, never packed
 # An excerpt of 15 characters holds a whole window; shorter ones hardly say whose they are.
 WINDOW, STRIDE = 12, 4
+ENCODINGS = ("utf-16-le", "utf-16-be", "big5", "cp950", "gb18030")  # of files that people bring
+
+MAIL, WRAPPING = {".mht", ".mhtml", ".eml"}, {".har", ".ipynb", ".json", ".html", ".svg", ".xml"}
+BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]|\\n){16,}={0,2}")
 
 Name = TypeVar("Name")
 
@@ -52,7 +60,15 @@ def spellings(text: str) -> set[bytes]:
         repr(text.encode())[2:-1].encode(),
         text.encode("unicode_escape"),
         *(spelled for json_text in (as_json, ascii_json) for spelled in (json_text, json_text.replace(b"\\", b"\\\\"))),
+        *(encoded for encoding in ENCODINGS if (encoded := _encoded(text, encoding))),
     }
+
+
+def _encoded(text: str, encoding: str) -> bytes:
+    try:
+        return text.encode(encoding)
+    except UnicodeEncodeError:
+        return b""  # a character that the encoding has not
 
 
 def find(folder: Path, needles: Iterable[bytes], skip: Iterable[Path] = ()) -> list[Path]:
@@ -95,6 +111,38 @@ def occurring(data: bytes, needles: Iterable[bytes]) -> set[bytes]:
     return {found.encode("latin-1") for found in text.str.extract_many(wanted, overlapping=True).explode().drop_nulls()}
 
 
+def occurring_in(bodies: Iterable[bytes], needles: Iterable[bytes]) -> set[bytes]:
+    """Those of the needles that any of the bodies holds, in batches as `holding` has them."""
+    found: set[bytes] = set()
+    left = set(needles)
+    batch: list[bytes] = []
+    size = 0
+    for body in bodies:
+        batch.append(body)
+        size += len(body)
+        if size > BATCH:
+            found |= occurring(b"\n".join(batch), left)
+            left -= found
+            batch, size = [], 0
+    return found | occurring(b"\n".join(batch), left)
+
+
+def covered(data: bytes, present: Iterable[bytes]) -> list[tuple[int, int]]:
+    """The spans of `data` that these needles cover, joined where they touch, in order."""
+    patterns = sorted(present, key=len, reverse=True)
+    if not patterns:
+        return []
+    spans: list[tuple[int, int]] = []
+    # Within a lookahead, so that needles which overlap are all seen.
+    for match in re.finditer(rb"(?=(" + b"|".join(map(re.escape, patterns)) + rb"))", data):
+        start, end = match.span(1)
+        if spans and start <= spans[-1][1]:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+    return spans
+
+
 def stored_values(path: Path) -> Iterator[bytes]:
     """The values of every table of a SQLite file: long ones lie in pieces over its pages, packed ones are unpacked."""
     # Where no log stands beside the file nothing may be laid beside it either: a sealed backup stays as it is.
@@ -133,8 +181,33 @@ def _decoded(name: str, source: Path | bytes) -> Iterator[bytes]:
         yield from _archive(name.removesuffix(".gz"), gzip.decompress(data))
     elif data[:4] == b"\x28\xb5\x2f\xfd":
         yield from _archive(name.removesuffix(".zst"), zstandard.ZstdDecompressor().stream_reader(data).read())
-    elif name.endswith((".tar", ".zip")):
+    elif name.endswith((".tar", ".zip")) or data[:4] == b"PK\x03\x04":
         yield from _archive(name, data)
+    elif Path(name).suffix in MAIL or data[:13] == b"MIME-Version:":
+        yield from _parts(data)
+    elif Path(name).suffix in WRAPPING or b";base64," in data:
+        yield from _unwrapped(data)
+
+
+def _parts(data: bytes) -> Iterator[bytes]:
+    """The parts of a saved page or mail, out of quoted-printable and base64."""
+    for part in email.message_from_bytes(data).walk():
+        payload = part.get_payload(decode=True)
+        if isinstance(payload, bytes):
+            yield payload
+
+
+def _unwrapped(data: bytes) -> Iterator[bytes]:
+    """What stands in base64 inside JSON or a page: HAR bodies, data URLs, pictures of a notebook."""
+    for found in BASE64.finditer(data):
+        try:
+            decoded = base64.b64decode(found[0].replace(b"\\n", b""), validate=True)
+        except ValueError:
+            continue
+        yield decoded
+        if decoded[:2] == b"\x1f\x8b":
+            with suppress(OSError, EOFError, zlib.error):
+                yield gzip.decompress(decoded)
 
 
 def _blocks(path: Path) -> Iterator[bytes]:
@@ -152,7 +225,7 @@ def _archive(name: str, data: bytes) -> Iterator[bytes]:
             for member in tar.getmembers():
                 if (file := tar.extractfile(member)) is not None:
                     yield from _decoded(member.name, file.read())
-    elif name.endswith(".zip"):
+    elif data[:4] == b"PK\x03\x04":
         with zipfile.ZipFile(io.BytesIO(data)) as packed:
             for inner in packed.namelist():
                 yield from _decoded(inner, packed.read(inner))

@@ -7,6 +7,7 @@ a model say something is never claimed.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
@@ -14,8 +15,9 @@ from pathlib import Path
 import orjson
 import polars as pl
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.lineage import stores
-from persona_dagster.records import FORGOTTEN
+from persona_dagster.records import FORGOTTEN, Capture
 from persona_dagster.settings import Settings
 
 ROW_ID = re.compile(r"^([0-9a-f]{32})(?:-(\d+))?$")
@@ -110,6 +112,25 @@ def trace(query: str, settings: Settings) -> Trace:
         pairs = sorted({row.rsplit("-", 1)[0] for row in found.nearest["row_id"]})
         _follow(found, pairs, settings)
     return found
+
+
+def captures(found: Trace, settings: Settings) -> Iterator[Capture]:
+    """The archived pages that the posts of a trace were read from, each once, verified; redacted ones as they are."""
+    archive = Archive(settings.archive_url or settings.raw_dir)
+    if found.posts.is_empty():
+        return
+    places = set()
+    for row in found.posts.iter_rows(named=True):
+        source, board, _ = row["doc_id"].split(":", 2)
+        if row["capture"]:
+            places.add((source, board, row["capture"]))
+    for source, board, digest in sorted(places):
+        now = {record["old"]: new for new, record in archive.redactions(source, board).items()}
+        while digest in now:
+            digest = now[digest]  # noqa: PLW2901
+        seen = next(iter(archive.index(source, board).with_body(digest)), None)
+        if seen and (capture := archive.capture(source, board, seen)):
+            yield capture
 
 
 def _follow(found: Trace, pairs: list[str], settings: Settings, row_id: str | None = None) -> None:

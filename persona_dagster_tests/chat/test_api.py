@@ -87,7 +87,7 @@ def test_a_stream_says_what_the_whole_says(served: Served) -> None:
         ({"model": "persona-v2", "messages": [{"role": "assistant", "content": "好"}]}, openai.BadRequestError, "user"),
         ({"model": "persona-v2", "messages": [{"role": "tool", "content": "好"}]}, openai.BadRequestError, "role"),
         ({"model": "persona-v2", "messages": ask("你好"), "temperature": 9}, openai.BadRequestError, "temperature"),
-        ({"model": "persona-v2", "messages": ask("你好"), "n": 3}, openai.BadRequestError, "n"),
+        ({"model": "persona-v2", "messages": ask("你好"), "n": 9}, openai.BadRequestError, "n"),
         ({"model": "persona-v2", "messages": ask("字" * 33_000)}, openai.BadRequestError, "longer"),
         ({"model": "persona-v2", "messages": ask("x" * 1_000_000)}, openai.APIStatusError, "larger"),
     ],

@@ -17,7 +17,7 @@ from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.intake.notes import read_notes
 from persona_dagster.lineage import backup as backups
-from persona_dagster.lineage import copies, forget, search, stores
+from persona_dagster.lineage import copies, forget, search, stores, tombstones
 from persona_dagster.lineage.backup import BackupError, backup, restore, verify
 from persona_dagster.records import posts_frame
 from persona_dagster.settings import Settings
@@ -61,7 +61,11 @@ def contents(home: Path) -> dict[str, bytes]:
     return {
         str(path.relative_to(home)): path.read_bytes()
         for path in sorted(home.rglob("*"))
-        if path.is_file() and not path.name.endswith((".db", ".duckdb")) and path.name != copies.REGISTER
+        if path.is_file()
+        and not path.name.endswith((".db", ".duckdb"))
+        and path.name not in (copies.REGISTER, ".forgetting.lock")
+        and not copies.derived(path)
+        and tombstones.FOLDER not in path.parts
     }
 
 
@@ -127,7 +131,9 @@ def test_a_backup_forgets_too_and_stays_whole(settings: Settings, tmp_path: Path
     assert {name.split("/")[0] for name in holders(tmp_path / "copy")} == {"notes", "raw", "tables"}
     report = forget.forget(secret(settings), settings)
     assert report.left == [] and report.copies == ["copy"]
-    assert holders(tmp_path / "copy") == holders(settings.home) == []
+    assert holders(tmp_path / "copy") == [] and holders(settings.home) == ["quarantine/notes/b.md"]
+    assert (settings.home / "quarantine/notes/b.md.note.txt").is_file() and report.moved == ["quarantine/notes/b.md"]
+    shutil.rmtree(settings.home / "quarantine")  # what its owner does then
     assert verify(tmp_path / "copy")
     restored = restore(settings, tmp_path / "copy")
     assert restored.forgotten_again == [] and holders(settings.home) == []
@@ -141,7 +147,7 @@ def test_what_a_restore_moved_aside_forgets_too(settings: Settings, tmp_path: Pa
     assert holders(next(tmp_path.glob("home.before-restore-*")))
     report = forget.forget(secret(settings), settings)
     assert report.left == [] and len(report.copies) == 2
-    assert holders(tmp_path) == []
+    assert holders(tmp_path) == ["home/quarantine/notes/b.md"]
 
 
 def test_forgotten_since_the_backup_stays_forgotten(settings: Settings, tmp_path: Path) -> None:
@@ -154,7 +160,7 @@ def test_forgotten_since_the_backup_stays_forgotten(settings: Settings, tmp_path
     assert holders(tmp_path / "away")
     restored = restore(settings, tmp_path / "away")
     assert doc in restored.forgotten_again
-    assert holders(tmp_path) == []
+    assert holders(tmp_path) == ["home/quarantine/notes/b.md"]
     archive = Archive(settings.raw_dir)
     assert [c.body for board in archive.boards("notes") for c in archive.every("notes", board)]
 

@@ -40,8 +40,13 @@ def test_row_and_model_are_traced(home: tuple[Settings, MixManifest], typed: Typ
     assert "| dcard | mood | mentor |" in by_model.output and mix.digest in by_model.output
 
 
-def test_forgetting_asks_first_and_exits_with_what_is_left(home: tuple[Settings, MixManifest], typed: Typed) -> None:
+def test_forgetting_asks_first_and_exits_with_what_is_left(
+    home: tuple[Settings, MixManifest], typed: Typed, monkeypatch: pytest.MonkeyPatch
+) -> None:
     settings, _ = home
+    monkeypatch.setenv("PERSONA_FORGET_LIMIT", "1")
+    planned = typed("forget", URL, "--plan")
+    assert planned.exit_code == 0 and "1 of its own, 2 of other people" in planned.output
     needles = search.spellings(SECRET)
     assert typed("forget", URL).exit_code == 1 and search.find(settings.home, needles)
     done = typed("forget", URL, "--yes")

@@ -14,8 +14,7 @@ from persona_dagster.definitions import build_defs
 from persona_dagster.lineage import search, stores
 from persona_dagster.lineage.backup import backup, verify
 from persona_dagster.lineage.forget import forget
-from persona_dagster.lineage.purge import StoreBusyError
-from persona_dagster.lineage.sqlite import blot, blot_database
+from persona_dagster.lineage.storage import StoreBusyError, blotted, forget_sqlite
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import SECRET
 
@@ -87,12 +86,12 @@ def test_a_database_that_is_written_to_is_told_and_left_whole(tmp_path: Path, mo
         writer.execute("INSERT INTO runs VALUES (?, ?)", (SECRET, zlib.compress(SECRET.encode())))
         writer.commit()
         writer.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr("persona_dagster.lineage.sqlite.PATIENCE_S", 0.1)
-        with pytest.raises(sqlite3.OperationalError, match="locked"):
-            blot_database(path, {EXCERPT.encode()})
+        monkeypatch.setattr("persona_dagster.lineage.storage.PATIENCE_S", 0.1)
+        with pytest.raises(StoreBusyError, match="locked"):
+            forget_sqlite(path, {EXCERPT.encode()})
         writer.rollback()
     assert search.find(tmp_path, [EXCERPT.encode()]) == [path]
-    assert blot_database(path, {EXCERPT.encode()}) == 2
+    assert forget_sqlite(path, {EXCERPT.encode()}) == 2
     assert search.find(tmp_path, [EXCERPT.encode()]) == []
     with closing(sqlite3.connect(path)) as reader:
         body, snapshot = reader.execute("SELECT body, snapshot FROM runs").fetchone()
@@ -115,15 +114,15 @@ def test_searching_lays_nothing_beside_a_database(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("value", "blotted"),
+    ("value", "expected"),
     [
         ("甲乙丙丁", "甲[forgotten]"),  # overlapping needles are one blot
         ("一切照舊", "一切照舊"),
         ('{"a": "\\\\乙丙"}', '{"a": "[forgotten]"}'),  # no backslash is left to eat the quotation mark
     ],
 )
-def test_a_blot_covers_what_it_must(value: str, blotted: str) -> None:
-    assert blot(value.encode(), {"乙丙".encode(), "丙丁".encode()}).decode() == blotted
+def test_a_blot_covers_what_it_must(value: str, expected: str) -> None:
+    assert blotted(value, {"乙丙".encode(), "丙丁".encode()}) == expected
 
 
 @pytest.mark.soak

@@ -14,7 +14,9 @@ from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.lineage import search, tombstones
-from persona_dagster.lineage.forget import UnknownTargetError, forget
+from persona_dagster.lineage.forget import forget
+from persona_dagster.lineage.plan import UnknownTargetError
+from persona_dagster.lineage.stores import posts as stored_posts
 from persona_dagster.lineage.trace import trace
 from persona_dagster.records import posts_frame
 from persona_dagster.settings import Settings
@@ -38,16 +40,18 @@ def test_a_forgotten_post_stands_nowhere(home: tuple[Settings, MixManifest]) -> 
     assert " ".join(sorted(holders(settings, SECRET))) == stores, "the search must see it in every store before"
     before = holders(settings, KEPT)
     trained = mix.folder / "provenance.parquet"
-    docs = {"dcard:mood:7", "dcard:mood:7-1", "dcard:mood:7-2", "dcard:mood:9"}
+    docs = {"dcard:mood:7", "dcard:mood:7-1", "dcard:mood:7-2"}
+    quoting = "dcard:mood:9"  # stays, and loses the line
     saw = pl.read_parquet(trained).filter(
-        (pl.col("split") == "train") & pl.col("doc_ids").list.eval(pl.element().is_in(list(docs))).list.any()
+        (pl.col("split") == "train") & pl.col("doc_ids").list.eval(pl.element().is_in([*docs, quoting])).list.any()
     )
     report = forget(URL, settings)
 
     assert holders(settings, SECRET) == set() and report.left == []
     assert SECRET.encode() not in raw(settings) and KEPT.encode() in raw(settings)
     assert {"tables", "raw", "mix", "judge"} <= holders(settings, KEPT) <= before
-    assert docs <= set(report.docs) and not any(doc.startswith("dcard:mood:11") for doc in report.docs)
+    assert docs == set(report.docs) and quoting in set(stored_posts(settings)["doc_id"])
+    assert not any(doc.startswith("dcard:mood:11") for doc in report.docs)
     stale = orjson.loads((settings.adapters_dir / "persona_v2" / ADAPTER / "forgotten.json").read_bytes())
     assert sorted(stale["rows"]) == sorted(saw["row_id"]) and stale["rows"]
     assert not (settings.adapters_dir / "persona_v2" / "old" / "forgotten.json").exists()
@@ -148,8 +152,8 @@ def test_what_was_forgotten_does_not_come_back(home: tuple[Settings, MixManifest
     Archive(settings.raw_dir).append([capture for capture in captures if capture.kind == "post"])
     assert b'"id":7,' not in raw(settings)
     cleaned = tombstones.without_forgotten(posts_frame(posts), settings.home)
-    assert cleaned.filter(pl.col("thread_id") == "7").is_empty() and cleaned.height == 120 - 6
-    assert Tables(settings.tables_dir).query("FROM posts").height == 120 - 6
+    assert cleaned.filter(pl.col("thread_id") == "7").is_empty() and cleaned.height == 120 - 3
+    assert Tables(settings.tables_dir).query("FROM posts").height == 120 - 3
 
 
 def test_an_author_is_forgotten_by_name_and_named_nowhere(home: tuple[Settings, MixManifest]) -> None:

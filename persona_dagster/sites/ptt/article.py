@@ -48,6 +48,7 @@ PUSH_WHEN = re.compile(r"\s*[推噓→]?\s*((?:\d{1,3}\.){3}[\d*]{1,3})?\s*(\d\d
 
 CANONICAL = re.compile(r'<link rel="canonical" href="[^"]*/([MG]\.[^"/]+)\.html"')
 REMOVED = re.compile(r"^\(\w+ 刪除 \w+ 的推文")  # what a moderator leaves where a push stood
+CUT = re.compile(r"^\(forgotten 刪除 ([0-9a-f]{12}(?:_\d+)?) 的推文")  # what redaction.py leaves
 STATION = re.compile(r"^※ (?:發信站|Origin): ")
 OWN_URL = re.compile(r"^※ 文章網址: https?://\S*/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
 TRAILER = re.compile(r"^(?:※ (?:發信站|Origin|文章網址|編輯|轉錄者)|◆ (?:From|Modify)|※ 本文|\(\w+ 刪除 \w+ 的推文)")
@@ -326,13 +327,17 @@ def _answers(
         if line is not None and line.push is None:
             if REMOVED.match(line.text):
                 floor += 1  # it keeps its place
+                if cut := CUT.match(line.text):  # and, where we cut it, its name: a reply below keeps its own
+                    if (text := "\n".join(reply).strip()) and previous != root.post_id:
+                        yield _reply(root, previous, mask(text))
+                    reply, previous = [], f"{root.post_id}#{cut[1].replace('_', '.')}"
+                    name = cut[1].split("_")[0]
+                    seen[name] = seen.get(name, 0) + 1
             elif not TRAILER.match(line.text):
                 reply.append(line.text)
             continue
         if (text := "\n".join(reply).strip()) and previous != root.post_id:
-            yield _answer(
-                root, "reply", post_id=f"{previous}.reply", parent=previous, text=mask(text), author=root.author_key
-            )
+            yield _reply(root, previous, mask(text))
         reply = []
         if line is None or line.push is None:
             return
@@ -354,6 +359,10 @@ def _answers(
         post.flags = odd
         previous = post.post_id
         yield post
+
+
+def _reply(root: Post, above: str, text: str) -> Post:
+    return _answer(root, "reply", post_id=f"{above}.reply", parent=above, text=text, author=root.author_key)
 
 
 def _answer(root: Post, kind: Kind, *, post_id: str, parent: str, text: str, author: str | None) -> Post:

@@ -1,0 +1,194 @@
+"""A commenter is forgotten without the page: comments are cut out, everything else stays readable and provable."""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import orjson
+import pytest
+
+from persona_dagster.archive.archive import Archive
+from persona_dagster.corpus.parsing import parse_capture
+from persona_dagster.corpus.tables import Tables
+from persona_dagster.digest import author_key, sha256
+from persona_dagster.lineage import search, tombstones
+from persona_dagster.lineage.forget import forget
+from persona_dagster.lineage.redaction import blanked, cut, scrubber
+from persona_dagster.lineage.trace import captures, trace
+from persona_dagster.records import Capture, Outcome, Post, posts_frame
+from persona_dagster.settings import Settings
+
+NOW = datetime(2026, 11, 20, tzinfo=UTC)
+
+
+def capture(source: str, board: str, kind: str, key: str, body: bytes, url: str = "") -> Capture:  # noqa: PLR0917
+    return Capture(
+        source, board, kind, key, url or f"https://x.example/{key}", NOW, 200, Outcome.OK, {}, body, sha256(body)
+    )  # type: ignore[arg-type]
+
+
+def push(user: str, text: str, minute: int) -> str:
+    return (
+        f'<div class="push"><span class="hl push-tag">推 </span><span class="f3 hl push-userid">{user}</span>'
+        f'<span class="f3 push-content">: {text}</span>'
+        f'<span class="push-ipdatetime"> 11/20 12:{minute:02d}\n</span></div>'
+    )
+
+
+def page(pushes: list[str], reply: str = "") -> bytes:
+    """An article of today's layout, with its stated length."""
+    text = "那天的夕陽很好看，我拍了照片\n\n--\n※ 發信站: 批踢踢實業坊(ptt.cc), 來自: 1.2.3.4\n"
+    metas = [
+        ("作者", "someone (某人)"),
+        ("看板", "Test"),
+        ("標題", "[心得] 夕陽"),
+        ("時間", "Fri Nov 20 11:00:00 2026"),
+    ]
+    width = lambda line: 2 * len(line) - len(line.encode("ascii", "ignore"))  # noqa: E731
+    length = width(text + reply) + 102 * len(pushes) + sum(width(tag + value) + 3 for tag, value in metas)
+    head = "".join(
+        f'<div class="article-metaline"><span class="article-meta-tag">{tag}</span>'
+        f'<span class="article-meta-value">{value}</span></div>'
+        for tag, value in metas
+    )
+    half = len(pushes) // 2
+    body = f"{head}{text}{''.join(pushes[:half])}{reply}{''.join(pushes[half:])}"
+    return (
+        f'<!DOCTYPE html><html><head></head><body><div id="main-content" class="bbs-screen bbs-content">{body}</div>'
+        f'<div id="article-polling" data-pollurl="/poll" data-longpollurl="/v1/x" '
+        f'data-offset="{length}"></div></body></html>'
+    ).encode()
+
+
+def test_a_push_is_cut_and_the_page_still_proves_its_length(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, archive_url=None)
+    pushes = [push(f"user{n % 4}", f"第{n}句話寫得不短也不長", n) for n in range(10)]
+    pushes[7] = push("other", "user1 說得對", 7)
+    body = page(pushes, "原po回覆在中間\n")
+    key = "M.1795172400.A.123"
+    article = capture("ptt", "Test", "article", key, body)
+    hashed = partial(author_key, settings.author_secret, "ptt")
+    before = parse_capture(article, hashed)
+    assert before.outcome is Outcome.OK, before.why
+    gone = {post.post_id for post in before.posts if post.author_key == hashed("user1")}
+    assert len(gone) == 3
+    fresh = cut(article, gone, settings)
+    assert fresh is not None and b"user1" not in fresh
+    after = parse_capture(capture("ptt", "Test", "article", key, fresh), hashed)
+    assert after.outcome is Outcome.OK and "removed_pushes" in after.flags, after.why
+    kept = {
+        post.post_id: (post.floor, post.author_key, post.parent_id) for post in before.posts if post.post_id not in gone
+    }
+    assert {post.post_id: (post.floor, post.author_key, post.parent_id) for post in after.posts} == kept
+    assert "xxxxx 說得對" in next(p.text_raw for p in after.posts if p.floor == 8)
+
+
+def comment(number: int, department: str) -> dict[str, object]:
+    return {
+        "id": f"{number:08d}-0000-0000-0000-000000000000", "postId": 230000001, "anonymous": False, "gender": "M",
+        "createdAt": "2026-11-20T01:02:03Z", "updatedAt": "2026-11-20T01:02:03Z", "floor": number, "likeCount": number,
+        "content": f"留言第{number}句，我覺得應該先冷靜三天再說", "withNickname": True, "department": department,
+        "school": "某大學",
+    }  # fmt: skip
+
+
+def home_of_comments(tmp_path: Path) -> tuple[Settings, list[Post]]:
+    settings = Settings(home=tmp_path / "home", archive_url=None)
+    rows = [comment(n, f"uid{n % 5}") for n in range(1, 41)]
+    body = json.dumps(rows, ensure_ascii=False).encode()
+    page = capture("dcard", "mood", "comments", "230000001@0", body, "https://www.dcard.tw/f/mood/p/230000001")
+    Archive(settings.raw_dir).append([page])
+    posts = parse_capture(page, partial(author_key, settings.author_secret, "dcard")).posts
+    for post in posts:
+        post.text = post.text_raw
+    Tables(settings.tables_dir).write("posts", "all", posts_frame(posts))
+    return settings, posts
+
+
+def test_a_commenter_takes_nobody_along(tmp_path: Path) -> None:
+    settings, posts = home_of_comments(tmp_path)
+    own = {post.post_id for post in posts if post.author_key == author_key(settings.author_secret, "dcard", "@uid3")}
+    text = next(post.text_raw for post in posts if post.post_id in own)[3:20]
+    report = forget("dcard:@uid3", settings)
+    assert (report.own, report.others, report.left) == (8, 0, [])
+    assert search.find(settings.home, search.spellings(text)) == []
+    left = Tables(settings.tables_dir).query("FROM posts")
+    assert set(left["post_id"]) == {post.post_id for post in posts} - own
+    archive = Archive(settings.raw_dir)
+    (page,) = archive.every("dcard", "mood")
+    assert archive.verify("dcard", "mood") == [] and len(archive.redactions("dcard", "mood")) == 1
+    again = parse_capture(page, str)
+    assert again.outcome is Outcome.OK
+    assert {p.post_id for p in again.posts if p.text_raw} == {post.post_id for post in posts} - own
+    # Fetched again, it is cut again; traced, the page as it is now is shown.
+    fresh = capture(
+        "dcard",
+        "mood",
+        "comments",
+        "230000001@0",
+        json.dumps([comment(n, f"uid{n % 5}") for n in range(1, 43)]).encode(),
+    )
+    assert b"uid3" not in scrubber(settings)(fresh).body and b"uid4" in scrubber(settings)(fresh).body
+    kept = next(post for post in posts if post.post_id not in own)
+    shown = list(captures(trace(f"dcard:mood:{kept.post_id}", settings), settings))
+    assert [found.body for found in shown] == [page.body]
+
+
+def test_a_threads_post_becomes_one_that_is_not_shown(tmp_path: Path) -> None:
+    def post(pk: int, name: str, text: str) -> dict[str, object]:
+        from persona_dagster.sites.threads.payloads import code_of
+
+        return {
+            "pk": str(pk), "code": code_of(str(pk)), "user": {"username": name}, "taken_at": 1_795_000_000,
+            "caption": {"text": text}, "text_post_app_info": {"is_reply": pk > 1000},
+        }  # fmt: skip
+
+    posts = [
+        post(1000, "opener.x", "開串的人說的話"),
+        post(1001, "gone_99", "要刪的話"),
+        post(1002, "other", "@gone_99 同意"),
+    ]
+    data = json.dumps({"data": {"edges": [{"thread_items": [{"post": one}]} for one in posts]}}, ensure_ascii=False)
+    page = (
+        f'<html><script type="application/json" data-content-len="{len(data)}" data-sjs>{data}</script></html>'.encode()
+    )
+    held = capture("threads", "search", "search", "q", page)
+    before = parse_capture(held, str)
+    assert len(before.posts) == 3, before.why
+    fresh = cut(held, {before.posts[1].post_id}, Settings(home=tmp_path))
+    assert fresh is not None and "要刪的話".encode() not in fresh and b"gone_99" not in fresh
+    after = parse_capture(capture("threads", "search", "search", "q", fresh), str)
+    assert [post.post_id for post in after.posts] == [before.posts[0].post_id, before.posts[2].post_id]
+
+
+@pytest.mark.parametrize(
+    ("body", "needle", "expected"),
+    [
+        ("前面秘密abc1後面", "秘密abc1", "前面■■xxxx後面"),
+        ('{"a": "\\u79d8\\u5bc6!"}', "\\u79d8\\u5bc6", '{"a": "\\u25a0\\u25a0!"}'),
+        ("沒有", "秘密", "沒有"),
+    ],
+)
+def test_a_blank_is_as_wide_as_what_stood_there(body: str, needle: str, expected: str) -> None:
+    assert blanked(body.encode(), [needle.encode()]).decode() == expected
+
+
+def test_the_log_of_tombstones_shows_what_was_changed(tmp_path: Path) -> None:
+    stones = [tombstones.Tombstone(f"2026-01-0{n}", [f"ptt:a:{n}"]) for n in (1, 2, 3)]
+    tombstones.write(tmp_path, *stones)
+    tombstones.write(tmp_path, *stones)  # known ones are not written twice
+    assert tombstones.read(tmp_path) == stones and tombstones.faults(tmp_path) == []
+    log = tmp_path / tombstones.FOLDER / tombstones.LOG
+    with log.open("ab") as file:
+        file.write(b'{"half')  # a power cut
+    assert tombstones.read(tmp_path) == stones
+    tombstones.write(tmp_path, tombstones.Tombstone("2026-01-04", ["ptt:a:4"]))
+    assert len(tombstones.read(tmp_path)) == 4 and tombstones.faults(tmp_path) == []
+    lines = log.read_bytes().splitlines(keepends=True)
+    log.write_bytes(b"".join(lines[:1] + lines[2:]))
+    assert "line 2" in tombstones.faults(tmp_path)[0]
+    log.write_bytes(b"".join([lines[0], orjson.dumps({"no": 1}) + b"\n"]))
+    assert "no tombstone" in tombstones.faults(tmp_path)[0]

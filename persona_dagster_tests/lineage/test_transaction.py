@@ -1,0 +1,277 @@
+"""Killed at any moment, a forgetting ends whole at the next start, and a restore loses no tombstone; common lines harm
+nothing."""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from persona_dagster.archive.archive import Archive
+from persona_dagster.artifacts import MixManifest
+from persona_dagster.corpus.tables import Tables
+from persona_dagster.lineage import search, tombstones
+from persona_dagster.lineage.backup import backup
+from persona_dagster.lineage.forget import JOURNAL, forget, resume
+from persona_dagster.lineage.storage import forget_postgres, postgres_holds, postgres_url
+from persona_dagster.lineage.verify import rebuild, verify
+from persona_dagster.settings import Settings
+from persona_dagster_tests.lineage.home import KEPT, SECRET
+
+URL = "https://www.dcard.tw/f/mood/p/7"
+FORGET = (
+    "from persona_dagster.lineage.forget import forget as do; from persona_dagster.settings import Settings; import sys"
+)
+FORGET += "; from pathlib import Path; print('ready', flush=True)"
+FORGET += "; do(sys.argv[2], Settings(home=Path(sys.argv[1]), archive_url=None))"
+RESTORE = FORGET.replace("lineage.forget import forget", "lineage.backup import restore").replace(
+    "do(sys.argv[2], Settings(home=Path(sys.argv[1]), archive_url=None))",
+    "do(Settings(home=Path(sys.argv[1]), archive_url=None), Path(sys.argv[2]))",
+)
+
+
+def killed(program: str, home: Path, argument: str, after_s: float) -> None:
+    """The program, and SIGKILL `after_s` seconds into its work."""
+    process = subprocess.Popen([sys.executable, "-c", program, str(home), argument], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    time.sleep(after_s)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    process.stdout.close()
+
+
+def how_long(program: str, home: Path, argument: str) -> float:
+    started = time.monotonic()
+    process = subprocess.Popen([sys.executable, "-c", program, str(home), argument], stdout=subprocess.PIPE)
+    assert process.stdout is not None
+    process.stdout.readline()
+    started = time.monotonic()
+    process.wait()
+    process.stdout.close()
+    assert process.returncode == 0
+    return time.monotonic() - started
+
+
+def holders(settings: Settings) -> list[Path]:
+    return search.find(settings.home, search.spellings(SECRET))
+
+
+def forget_killed(template: Settings, tmp_path: Path, times: int) -> None:
+    shutil.copytree(template.home, tmp_path / "first")
+    needed, draw = how_long(FORGET, tmp_path / "first", URL), random.Random(7)
+    before = 0
+    for number in range(times):
+        settings = Settings(home=tmp_path / f"home{number}", archive_url=None)
+        shutil.copytree(template.home, settings.home)
+        killed(FORGET, settings.home, URL, draw.uniform(0, needed))
+        begun = any((settings.home / JOURNAL).glob("*/plan.json"))
+        before += begun
+        if number % 2:  # the next start of anything, or the same command
+            resume(settings)
+        if not begun or not number % 2:
+            done = bool(tombstones.read(settings.home)) and not holders(settings)
+            if not done or begun:
+                forget(URL, settings)
+        assert holders(settings) == [], number
+        assert not [*(settings.home / JOURNAL).glob("[!.]*")], number
+        assert verify(settings) == [], number
+        assert len(tombstones.read(settings.home)) == 1
+        shutil.rmtree(settings.home)
+    assert before, "no kill fell into the work: it would prove nothing"
+
+
+def restore_killed(template: Settings, tmp_path: Path, times: int) -> None:
+    """A backup of before the forgetting, restored and killed: the tombstone is there, the post is not."""
+    draw, needed = random.Random(3), 0.0
+    shutil.copytree(template.home, tmp_path / "made")
+    made = Settings(home=tmp_path / "made", archive_url=None)
+    backup(made, tmp_path / "copy")
+    shutil.rmtree(made.home)
+    for number in range(times + 1):
+        settings = Settings(home=tmp_path / f"home{number}", archive_url=None)
+        shutil.copytree(template.home, settings.home)
+        forget(URL, settings)
+        stones = tombstones.read(settings.home)
+        if number == 0:
+            needed = how_long(RESTORE, settings.home, str(tmp_path / "copy"))
+        else:
+            killed(RESTORE, settings.home, str(tmp_path / "copy"), draw.uniform(0, needed))
+        left = {(stone.name, *stone.docs) for stone in tombstones.read(settings.home)}
+        assert {(stone.name, *stone.docs) for stone in stones} <= left, number
+        from persona_dagster.lineage.backup import resume_restore
+
+        resume_restore(settings)
+        resume(settings)
+        assert holders(settings) == [] and verify(settings) == [], number
+        for path in tmp_path.glob(f"home{number}*"):
+            shutil.rmtree(path)
+
+
+def test_a_killed_forgetting_ends_whole(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
+    forget_killed(template[0], tmp_path, 10)
+
+
+@pytest.mark.soak
+def test_two_hundred_killed_forgettings_end_whole(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
+    forget_killed(template[0], tmp_path, 200)
+
+
+def test_a_killed_restore_loses_no_tombstone(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
+    restore_killed(template[0], tmp_path, 3)
+
+
+@pytest.mark.soak
+def test_fifty_killed_restores_lose_no_tombstone(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
+    restore_killed(template[0], tmp_path, 50)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '<meta name="viewport" content="width=device-width, initial-scale=1">',
+        '"dagster/data_version": "AssetMaterialization"',
+        "Finished execution of step and materialized value of the asset",
+        '{"id": 12, "texts": ["好難過',
+    ],
+)
+def test_a_common_line_in_a_post_harms_nothing_else(home: tuple[Settings, MixManifest], line: str) -> None:
+    """Planted in post 12, in every page's markup and in Dagster's own records."""
+    settings, _ = home
+    rows = Tables(settings.tables_dir).query("FROM posts")
+    import polars as pl
+
+    from persona_dagster.corpus.tables import write_parquet
+
+    planted = pl.when(pl.col("post_id") == "12").then(pl.col("text_raw") + f"\n{line}").otherwise(pl.col("text_raw"))
+    for table in ("posts", "dcard_posts"):
+        write_parquet(rows.with_columns(planted.alias("text_raw")), settings.tables_dir / table / "all.parquet")
+    archive = Archive(settings.raw_dir)
+    pages = [capture for capture in archive.every("dcard", "mood") if capture.kind == "post"]
+    from persona_dagster.digest import sha256
+    from persona_dagster.records import Capture
+
+    for page in pages[:30]:  # newer versions, with the line in their markup
+        body = page.body + f"<!-- {line} -->".encode()
+        fields = {name: getattr(page, name) for name in Capture.__dataclass_fields__ if name not in ("body", "sha256")}
+        archive.append(
+            [Capture(**fields | {"key": f"{page.key}x", "url": page.url + "x"}, body=body, sha256=sha256(body))]
+        )
+    own = settings.config_dir / "sources.yaml"
+    own.write_text(f"# {line}\n", encoding="utf-8")
+    with dg.DagsterInstance.local_temp(str(settings.home / "dagster")) as instance:
+
+        @dg.asset
+        def kept() -> dg.MaterializeResult:
+            return dg.MaterializeResult(metadata={"note": line}, data_version=dg.DataVersion("v1"))
+
+        dg.materialize([kept], instance=instance)
+        report = forget("https://www.dcard.tw/f/mood/p/12", settings)
+        version = instance.get_latest_materialization_event(dg.AssetKey("kept"))
+        assert version is not None and version.asset_materialization is not None
+        assert version.asset_materialization.tags["dagster/data_version"] == "v1"
+    keys = {capture.key for capture in Archive(settings.raw_dir).every("dcard", "mood") if capture.kind == "post"}
+    assert keys == {page.key for page in pages} - {"12"} | {f"{page.key}x" for page in pages[:30]}
+    assert own.read_text(encoding="utf-8") == f"# {line}\n" and report.left == []
+    assert verify(settings) == [] and rebuild(settings) and verify(settings) == []
+
+
+@pytest.fixture
+def postgres(tmp_path: Path) -> str:
+    """A server of our own on a socket, for as long as the test; skipped where there is none."""
+    binary = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
+    if binary is None or (os.getuid() == 0 and shutil.which("runuser") is None):
+        pytest.skip("no Postgres here: apt-get install postgresql")
+    bin_dir, data = Path(binary).parent, tmp_path / "pg"
+    tmp_path.chmod(0o755)
+    for parent in tmp_path.parents[:2]:
+        parent.chmod(0o755)
+    as_user = ["runuser", "-u", "nobody", "--"] if os.getuid() == 0 else []
+    data.mkdir()
+    if as_user:
+        shutil.chown(data, "nobody")
+
+    def run(*words: str) -> None:
+        subprocess.run([*as_user, *words], check=True, stdout=subprocess.DEVNULL)
+
+    run(binary, "-D", str(data), "-U", "dagster", "-A", "trust", "-E", "UTF8")
+    options = f"-k {data} -c listen_addresses= -c fsync=off"
+    control = [str(bin_dir / "pg_ctl"), "-D", str(data), "-w"]
+    run(*control, "-o", options, "-l", str(data / "log"), "start")
+    yield f"postgresql+psycopg2://dagster@/postgres?host={data}"  # type: ignore[misc]
+    run(*control, "-m", "immediate", "stop")
+
+
+def test_dagsters_postgres_is_rewritten_as_records(postgres: str, home: tuple[Settings, MixManifest]) -> None:
+    pytest.importorskip("dagster_postgres")
+    settings, _ = home
+    folder = settings.home / "dagster"
+    (folder / "dagster.yaml").write_text(f"storage:\n  postgres:\n    postgres_url: {postgres}\n", encoding="utf-8")
+    needles = search.spellings(SECRET)
+    with dg.DagsterInstance.from_config(str(folder)) as instance:
+
+        @dg.asset
+        def told() -> dg.MaterializeResult:
+            return dg.MaterializeResult(metadata={"line": SECRET, "n": 3}, data_version=dg.DataVersion("v7"))
+
+        dg.materialize([told], instance=instance, tags={"why": SECRET})
+        assert postgres_holds(postgres, needles) and postgres_url(folder) == postgres
+        report = forget(URL, settings)
+        assert report.left == [] and not postgres_holds(postgres, needles) and "Dagster's Postgres" in report.files
+        event = instance.get_latest_materialization_event(dg.AssetKey("told"))
+        assert event is not None and event.asset_materialization is not None
+        assert event.asset_materialization.metadata["n"].value == 3
+        assert event.asset_materialization.tags["dagster/data_version"] == "v7"
+        dg.materialize([told], instance=instance)
+        assert len(instance.get_runs()) == 2
+    assert forget_postgres(postgres, search.spellings(KEPT)) == 0
+
+
+def hidden_copies(folder: Path, text: str) -> list[Path]:
+    """The text in containers and encodings that people bring."""
+    import base64
+    import io
+    import zipfile
+    from email.mime.multipart import MIMEMultipart
+    from email.mime.text import MIMEText
+
+    import orjson
+
+    page = MIMEMultipart("related")
+    page.attach(MIMEText(f"<p>{text}</p>", "html", "utf-8"))
+    packed = io.BytesIO()
+    with zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("word/document.xml", f"<w:t>{text}</w:t>")
+    coded = base64.b64encode(f'{{"content": "{text}"}}'.encode()).decode()
+    files = {
+        "a.har": orjson.dumps({"log": {"entries": [{"response": {"content": {"text": coded, "encoding": "base64"}}}]}}),
+        "b.mhtml": page.as_bytes(),
+        "c.txt": text.encode("utf-16"),
+        "d.txt": text.encode("big5"),
+        "e.docx": packed.getvalue(),
+    }
+    for name, data in files.items():
+        (folder / name).write_bytes(data)
+    return [folder / name for name in files]
+
+
+def test_containers_and_encodings_are_searched_and_originals_kept(home: tuple[Settings, MixManifest]) -> None:
+    settings, _ = home
+    settings.imports_dir.mkdir()
+    copies = hidden_copies(settings.imports_dir, SECRET)
+    innocent = settings.imports_dir / "other.txt"
+    innocent.write_text(KEPT, encoding="utf-16")
+    assert search.find(settings.imports_dir, search.spellings(SECRET)) == sorted(copies)
+    report = forget(URL, settings)
+    assert report.left == [] and innocent.is_file() and not any(path.exists() for path in copies)
+    kept = settings.home / "quarantine" / "imports"
+    assert {path.name for path in copies} <= {path.name for path in kept.iterdir()}
+    assert len([*kept.glob("*.note.txt")]) == len(copies) == len(report.moved)
