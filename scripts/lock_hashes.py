@@ -1,0 +1,54 @@
+"""Writes locks/<name>.txt: every package of an environment with the sha256 of the files that pip would take, for
+`pip install --require-hashes -r`. An environment is a set of extras, resolved within constraints.txt for this machine's
+Python and platform.
+
+    python scripts/lock_hashes.py core chat
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+ENVIRONMENTS = {
+    "core": "",
+    "chat": "[chat]",
+    "cpu": "[train,chat,dev]",
+    "gpu": "[train,chat,gpu]",
+    "cluster": "[train,ray,s3]",
+}
+
+
+def resolved(extras: str) -> list[dict]:
+    """What pip would install into an empty environment, from its own report."""
+    command = [sys.executable, "-m", "pip", "install", "--quiet", "--dry-run", "--ignore-installed", "--report", "-"]
+    found = subprocess.run(
+        [*command, "-c", str(ROOT / "constraints.txt"), f"{ROOT}{extras}"], check=True, capture_output=True, text=True
+    )
+    return json.loads(found.stdout)["install"]
+
+
+def lines(packages: list[dict]) -> list[str]:
+    made = []
+    for package in packages:
+        name, version = package["metadata"]["name"], package["metadata"]["version"]
+        digest = package["download_info"].get("archive_info", {}).get("hashes", {}).get("sha256")
+        if digest:  # not the project itself
+            made.append(f"{name.lower().replace('_', '-')}=={version} --hash=sha256:{digest}")
+    return sorted(made)
+
+
+def main(names: list[str]) -> None:
+    folder = ROOT / "locks"
+    folder.mkdir(exist_ok=True)
+    for name in names or [*ENVIRONMENTS]:
+        packages = lines(resolved(ENVIRONMENTS[name]))
+        head = f"# The environment `{name}` ({ENVIRONMENTS[name] or 'no extras'}), by scripts/lock_hashes.py"
+        (folder / f"{name}.txt").write_text("\n".join([head, *packages]) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
