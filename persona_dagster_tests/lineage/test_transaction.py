@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
@@ -185,15 +187,14 @@ def test_a_common_line_in_a_post_harms_nothing_else(home: tuple[Settings, MixMan
 
 
 @pytest.fixture
-def postgres(tmp_path: Path) -> str:
+def postgres() -> Iterator[str]:
     """A server of our own on a socket, for as long as the test; skipped where there is none."""
     binary = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
     if binary is None or (os.getuid() == 0 and shutil.which("runuser") is None):
         pytest.skip("no Postgres here: apt-get install postgresql")
-    bin_dir, data = Path(binary).parent, tmp_path / "pg"
-    tmp_path.chmod(0o755)
-    for parent in tmp_path.parents[:2]:
-        parent.chmod(0o755)
+    # Not below pytest's own folder, which only its user may enter: Postgres does not run as root.
+    bin_dir, data = Path(binary).parent, Path(tempfile.mkdtemp(prefix="persona-pg-")) / "data"
+    data.parent.chmod(0o755)
     as_user = ["runuser", "-u", "nobody", "--"] if os.getuid() == 0 else []
     data.mkdir()
     if as_user:
@@ -206,8 +207,9 @@ def postgres(tmp_path: Path) -> str:
     options = f"-k {data} -c listen_addresses= -c fsync=off"
     control = [str(bin_dir / "pg_ctl"), "-D", str(data), "-w"]
     run(*control, "-o", options, "-l", str(data / "log"), "start")
-    yield f"postgresql+psycopg2://dagster@/postgres?host={data}"  # type: ignore[misc]
+    yield f"postgresql+psycopg2://dagster@/postgres?host={data}"
     run(*control, "-m", "immediate", "stop")
+    shutil.rmtree(data.parent)
 
 
 def test_dagsters_postgres_is_rewritten_as_records(postgres: str, home: tuple[Settings, MixManifest]) -> None:
