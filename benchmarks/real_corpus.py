@@ -18,7 +18,7 @@ import dagster as dg
 from real_data import real_data
 from rich.console import Console
 
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import BY_RECIPE, Pass
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings

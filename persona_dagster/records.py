@@ -130,7 +130,7 @@ MESSAGES = pl.List(pl.Struct({"role": pl.String, "content": pl.String}))
 _DIALOGUE: Columns = {
     "pair_id": pl.String,  # hash of the doc ids and spans it was made of
     "builder": pl.String,
-    "persona": pl.String,  # key in personas.yaml; "general" where none applies (Capybara)
+    "persona": pl.String,  # key in config/personas/; "general" where none applies (Capybara)
     "source": pl.String,
     "board": pl.String,
     "thread_id": pl.String,  # doc_id of the thread's first post: rows of one thread never part in the split

@@ -35,6 +35,8 @@ class Settings(BaseSettings):
     model_config = SettingsConfigDict(env_prefix="PERSONA_", env_file=PROJECT_ROOT / ".env", extra="ignore")
 
     home: Path = Field(default_factory=default_home)
+    config_dir: Path = Field(default_factory=lambda known: known["home"] / "config")  # the operator's recipes, personas
+    recipe: str = "persona_v2"  # what demo, chat and export take where none is named
     profile: Profile = "sample"
     hardware: Hardware | None = None  # None: found by itself
     engine: Engine = "local"
@@ -59,8 +61,14 @@ class Settings(BaseSettings):
         return self.dagster_home
 
     @property
-    def config_dir(self) -> Path:
-        return self.home / "config"
+    def accepted_dir(self) -> Path:
+        """The last good state of every configuration file: what a bad one goes on as."""
+        return self.home / "accepted"
+
+    @property
+    def resolved_dir(self) -> Path:
+        """Recipes as `recipe_config` resolved them, for every machine that works on them."""
+        return self.home / "resolved"
 
     @property
     def imports_dir(self) -> Path:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 from persona_dagster.artifacts import RunCard, families
 from persona_dagster.config.bases import BaseEntry, base_of_adapter
-from persona_dagster.config.recipes import RECIPES, Base, Quantisation, load_recipe
+from persona_dagster.config.recipes import Base, Quantisation, load_recipe
+from persona_dagster.models.hardware import find_hardware, hardware_of
 from persona_dagster.settings import Settings
 
 
@@ -32,7 +33,7 @@ def find_adapters(settings: Settings) -> list[Adapter]:
     """All adapters under `adapters_dir`, the newest of each recipe first under the recipe's own name, then `base`."""
     found: list[Adapter] = []
     trained = families(settings.adapters_dir, RunCard.FILE)
-    for recipe, versions in sorted(trained.items(), key=lambda pair: _rank(pair[0])):
+    for recipe, versions in sorted(trained.items(), key=lambda pair: pair[0] != settings.recipe):
         newest = versions.latest()
         found += [_read(folder, recipe, folder == newest) for folder in versions.all()]
     return [*found, _bare_base(found, settings)]
@@ -89,23 +90,13 @@ def _bare_base(found: list[Adapter], settings: Settings) -> Adapter:
     """The base model of the first adapter; with none trained yet, the one that this machine would train."""
     if found:
         return replace(found[0], name="base", title=f"base only: {found[0].base.model}", folder=None)
-    recipe = load_recipe(RECIPES[1], settings.config_dir, settings.profile, settings.hardware or _hardware())
+    recipe = load_recipe(
+        settings.recipe, settings.config_dir, settings.profile, hardware_of(settings), settings.accepted_dir
+    )
     return Adapter(
         "base", f"base only: {recipe.base.model}", recipe.base, None, recipe.quantisation if _cuda() else None
     )
 
 
-def _rank(recipe: str) -> tuple[int, str]:
-    """Version 2.0 is what one talks to by default."""
-    order = ("persona_v2", "persona_v1", "capybara_qlora")
-    return (order.index(recipe) if recipe in order else len(order), recipe)
-
-
-def _hardware() -> str:
-    from persona_dagster.models.hardware import find_hardware
-
-    return find_hardware()
-
-
 def _cuda() -> bool:
-    return _hardware() != "cpu"
+    return find_hardware() != "cpu"

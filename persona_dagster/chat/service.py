@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import polars as pl
 
-from persona_dagster.artifacts import MixManifest, Versions
+from persona_dagster.artifacts import MixManifest, Versions, families
 from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_hub
 from persona_dagster.chat.engine import Answer, Engine
 from persona_dagster.chat.guard import Uploads
@@ -39,7 +39,7 @@ class Chat:
         Raises:
             AdapterError: no adapter of `recipe` here.
         """
-        personas = load_personas(settings.config_dir)
+        personas = load_personas(settings.config_dir, settings.accepted_dir)
         first = choose(find_adapters(settings), recipe)
         router = Router(personas, learn_routing(settings, personas, first))
         return cls(settings, Engine(settings.models_dir, personas), router, first)
@@ -91,7 +91,8 @@ def learn_routing(settings: Settings, personas: Personas, adapter: Adapter) -> C
         asked = questions_of_pool(pl.read_parquet(pool), pl.read_parquet(split), personas)
         if (learnt := train_classifier(asked)) is not None:
             return learnt
-    for recipe in dict.fromkeys([adapter.name.split("@")[0].replace("-", "_"), "persona_v2", "persona_v1"]):
+    mixed = families(settings.mix_dir, MixManifest.FILE)
+    for recipe in dict.fromkeys([adapter.name.split("@")[0].replace("-", "_"), settings.recipe, *mixed]):
         mix = Versions(settings.mix_dir / recipe, MixManifest.FILE).latest()
         if mix and (learnt := train_classifier(questions_of_mix(mix, personas))) is not None:
             return learnt

@@ -16,6 +16,7 @@ from persona_dagster.config.sources import Sources, load_sources
 from persona_dagster.records import FORUMS, Outcome, Source
 from persona_dagster.settings import Settings
 
+app = typer.Typer()
 console = Console(soft_wrap=True, highlight=False)
 CURES = {
     Outcome.CHALLENGE: "open the site in a browser of your own and point PERSONA_CDP_URL at it",
@@ -27,6 +28,7 @@ CURES = {
 }
 
 
+@app.command()
 def frontier(
     board: Annotated[str | None, typer.Argument(help="source/board; default: all")] = None,
     reasons: Annotated[bool, typer.Option(help="name every page in quarantine")] = False,

@@ -14,7 +14,7 @@ import yaml
 from pydantic import Field, field_validator, model_validator
 
 from persona_dagster.artifacts import write_text
-from persona_dagster.config.loading import PACKAGED, Config, ConfigError, read_yaml, validate
+from persona_dagster.config.loading import PACKAGED, Config, ConfigError, Found, read_items, read_yaml, validate
 
 Role = Literal["system", "user", "assistant"]
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -178,10 +178,17 @@ def packaged_bases() -> dict[str, BaseEntry]:
     return {path.stem: read_base(path) for path in sorted((PACKAGED / "bases").glob("*.yaml"))}
 
 
-def load_bases(config_dir: Path) -> dict[str, BaseEntry]:
-    """All entries by name: the packaged ones, and those under `config_dir/bases`, which win by name."""
-    own = {path.stem: read_base(path) for path in sorted((config_dir / "bases").glob("*.yaml"))}
-    return {**packaged_bases(), **own}
+def find_bases(config_dir: Path, accepted: Path | None = None) -> Found[BaseEntry]:
+    """Every entry by name, and what is wrong with the files of others."""
+    return read_items("bases", read_base, config_dir, accepted)
+
+
+def load_bases(config_dir: Path, accepted: Path | None = None) -> dict[str, BaseEntry]:
+    """All entries. With `accepted`, one whose file is bad goes on as it last was; without, raises `ConfigError`."""
+    found = find_bases(config_dir, accepted)
+    if found.problems and accepted is None:
+        raise next(iter(found.problems.values()))
+    return found.items
 
 
 def read_base(path: Path) -> BaseEntry:

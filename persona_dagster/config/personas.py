@@ -1,13 +1,13 @@
-"""The personas: who they are, what feeds them, how they are recognised (personas.yaml)."""
+"""The personas: who they are, what feeds them, how they are recognised (personas/*.yaml)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from persona_dagster.config.loading import Config, find, read_yaml, validate
+from persona_dagster.config.loading import Config, ConfigError, Found, at, read_items, read_yaml, validate
 from persona_dagster.records import Source
 
 Builder = Literal["re_article", "top_comments", "thread_replies", "qa_notes"]
@@ -54,14 +54,23 @@ class Persona(Config):
 class Personas(Config):
     personas: dict[str, Persona] = Field(min_length=1)
 
-    @model_validator(mode="after")
-    def tags_are_unique(self) -> Personas:
-        tags = [persona.tag for persona in self.personas.values()]
-        if len(set(tags)) != len(tags):
-            raise ValueError(f"two personas share a tag: {', '.join(sorted(tags))}")
-        return self
+
+def find_personas(config_dir: Path, accepted: Path | None = None) -> Found[Persona]:
+    """Every persona, and what is wrong with the files of others. Of two with one tag the first has it."""
+    taken: dict[str, str] = {}
+
+    def parse(path: Path) -> Persona:
+        persona = validate(Persona, read_yaml(path), path)
+        if (other := taken.setdefault(persona.tag, path.stem)) != path.stem:
+            raise ConfigError(f"{at(path, 'tag')}: {persona.tag} is the tag of {other} too; choose another")
+        return persona
+
+    return read_items("personas", parse, config_dir, accepted)
 
 
-def load_personas(config_dir: Path) -> Personas:
-    path = find("personas.yaml", config_dir)
-    return validate(Personas, read_yaml(path), path)
+def load_personas(config_dir: Path, accepted: Path | None = None) -> Personas:
+    """All personas. With `accepted`, one whose file is bad goes on as it last was; without, raises `ConfigError`."""
+    found = find_personas(config_dir, accepted)
+    if found.problems and accepted is None:
+        raise next(iter(found.problems.values()))
+    return Personas(personas=found.items)

@@ -6,15 +6,27 @@ validated `Recipe`, whose digest is the version of the `recipe_config` asset.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal, get_args
 
 from pydantic import Field, model_validator
 
-from persona_dagster.config.bases import Base, find_base, load_bases
-from persona_dagster.config.loading import PACKAGED, Config, ConfigError, find, overlay, read_yaml, validate
-
-RECIPES = ("persona_v1", "persona_v2", "capybara_qlora")
+from persona_dagster.artifacts import Record
+from persona_dagster.config.bases import Base, BaseEntry, find_base, find_bases
+from persona_dagster.config.loading import (
+    NAME,
+    Config,
+    ConfigError,
+    Found,
+    at,
+    overlay,
+    read_items,
+    read_yaml,
+    validate,
+)
+from persona_dagster.digest import json_digest
+from persona_dagster.settings import Hardware, Profile
 
 
 class Quantisation(Config):
@@ -140,18 +152,89 @@ class Recipe(Config):
     healthy_loss: dict[str, tuple[float, float]] = Field({})  # final train loss, by base model
 
 
-def load_recipe(name: str, config_dir: Path, profile: str, hardware: str) -> Recipe:
-    """The recipe `name` as it will run: defaults, then the hardware's overlay, then the profile's."""
-    path = find(f"recipes/{name}.yaml", config_dir)
-    if not path.is_file():
-        known = ", ".join(sorted(p.stem for p in (PACKAGED / "recipes").glob("*.yaml")))
-        own = config_dir / "recipes" / f"{name}.yaml"
-        raise ConfigError(f"no recipe named {name!r} (known: {known}); write {own}")
-    value: dict[str, Any] = {"name": name, **read_yaml(path)}
-    by_hardware, by_profile = value.pop("hardware", {}), value.pop("profiles", {})
-    value = overlay(overlay(value, by_hardware.get(hardware, {})), by_profile.get(profile, {}))
-    base = value.get("base")
-    if isinstance(base, dict) and isinstance(base.get("model"), str):
-        entry = find_base(base["model"], load_bases(config_dir))
-        value["base"] = {**base, "entry": entry.model_dump()}
-    return validate(Recipe, value, path)
+@dataclass(frozen=True)
+class RecipeFile:
+    """One recipe as written: its values, and what hardware and profile lay on them."""
+
+    path: Path
+    value: dict[str, Any]
+    hardware: dict[str, dict[str, Any]]
+    profiles: dict[str, dict[str, Any]]
+    bases: dict[str, BaseEntry]
+
+    def resolve(self, profile: str, hardware: str) -> Recipe:
+        """The recipe as it will run: the file, then the hardware's overlay, then the profile's."""
+        laid = overlay(overlay(self.value, self.hardware.get(hardware, {})), self.profiles.get(profile, {}))
+        within = ("profiles", profile) if profile in self.profiles else ("hardware", hardware)
+        base = laid.get("base")
+        if isinstance(base, dict) and isinstance(base.get("model"), str):
+            try:
+                laid = {**laid, "base": {**base, "entry": find_base(base["model"], self.bases).model_dump()}}
+            except ConfigError as error:
+                raise ConfigError(f"{at(self.path, 'base')}: {error}") from error
+        return validate(Recipe, {"name": self.path.stem, **laid}, self.path, within)
+
+
+class ResolvedRecipe(Record):
+    """A recipe as `recipe_config` stored it: for one profile and hardware, whatever machine reads it."""
+
+    FILE: ClassVar[str] = "recipe.json"
+
+    profile: str
+    hardware: str
+    recipe: Recipe
+
+    def version(self) -> str:
+        """Over what mix and adapter are made by; what the report asks, and when it retrains, left out."""
+        return json_digest(self.recipe.model_dump(mode="json", exclude={"evaluation", "retrain"}))
+
+
+class ResolvedEvaluation(Record):
+    """How a recipe's adapter is judged, as `evaluation_config` stored it."""
+
+    FILE: ClassVar[str] = "evaluation.json"
+
+    evaluation: Evaluation
+
+    def version(self) -> str:
+        return json_digest(self.evaluation.model_dump(mode="json"))
+
+
+def read_recipe(path: Path, bases: dict[str, BaseEntry]) -> RecipeFile:
+    """The recipe in a file, its base one of `bases`. Raises `ConfigError` where any overlay of it is wrong."""
+    value = read_yaml(path)
+    read = RecipeFile(path, value, value.pop("hardware", {}), value.pop("profiles", {}), bases)
+    for key, given, known in (
+        ("hardware", read.hardware, get_args(Hardware)),
+        ("profiles", read.profiles, get_args(Profile)),
+    ):
+        if not isinstance(given, dict) or not all(isinstance(one, dict) for one in given.values()):
+            raise ConfigError(f"{at(path, key)}: holds a mapping of overlays: {', '.join(known)}")
+        if unknown := sorted(set(given) - set(known)):
+            raise ConfigError(f"{at(path, key, str(unknown[0]))}: no such overlay; there are {', '.join(known)}")
+    for hardware in ("", *read.hardware):
+        for profile in ("", *read.profiles):
+            read.resolve(profile, hardware)
+    return read
+
+
+def find_recipes(config_dir: Path, accepted: Path | None = None) -> Found[RecipeFile]:
+    bases = find_bases(config_dir, accepted).items
+    return read_items("recipes", lambda path: read_recipe(path, bases), config_dir, accepted)
+
+
+def recipe_names(config_dir: Path, accepted: Path | None = None) -> tuple[str, ...]:
+    """Every recipe there is, bad ones included: the partitions of what is made by recipe."""
+    found = find_recipes(config_dir, accepted)
+    return tuple(sorted(name for name in {*found.items, *found.problems} if NAME.fullmatch(name)))
+
+
+def load_recipe(name: str, config_dir: Path, profile: str, hardware: str, accepted: Path | None = None) -> Recipe:
+    """The recipe `name` resolved. Raises `ConfigError`: a bad file, or no such recipe."""
+    found = find_recipes(config_dir, accepted)
+    if name in found.problems and accepted is None:
+        raise found.problems[name]
+    if name not in found.items and name not in found.problems:
+        known = ", ".join(found.items)
+        raise ConfigError(f"no recipe named {name!r} (known: {known}); write {config_dir / 'recipes' / name}.yaml")
+    return found.item(name).resolve(profile, hardware)

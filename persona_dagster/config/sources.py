@@ -1,13 +1,13 @@
-"""What is scraped: sites, boards, pace and budgets (sources.yaml)."""
+"""What is scraped: sites, boards, pace and budgets (sources/*.yaml)."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
-from persona_dagster.config.loading import Config, find, overlay, read_yaml, validate
+from persona_dagster.config.loading import Config, ConfigError, Found, overlay, read_items, read_yaml, validate
 from persona_dagster.records import FORUMS, Source
 
 IMPORT_BOARD = "import"  # the partition that takes in dumps found under $PERSONA_HOME/imports
@@ -35,13 +35,27 @@ class Site(Config):
     first_days: int = Field(14, ge=1)  # how far the first walk goes back
     allow_robots_disallowed: bool = False
     pace: Pace = Pace()
+    denied_boards: tuple[str, ...] = ()  # of any site: never scraped, imported or trained on
+
+    @field_validator("boards")
+    @classmethod
+    def boards_are_partition_keys(cls, boards: tuple[str, ...]) -> tuple[str, ...]:
+        if len(set(boards)) < len(boards):
+            raise ValueError("a board stands twice")
+        for board in boards:
+            if board == IMPORT_BOARD or not board.strip() or "..." in board or not board.isprintable():
+                raise ValueError(f"{board!r} can be no board: it would be a partition key")
+        return boards
 
 
 class Sources(Config):
     ptt: Site
     dcard: Site
     threads: Site
-    denied_boards: tuple[str, ...] = ()  # never scraped, imported or trained on
+
+    @property
+    def denied_boards(self) -> tuple[str, ...]:
+        return tuple(board for source in FORUMS for board in self.site(source).denied_boards)
 
     def site(self, source: Source) -> Site:
         return getattr(self, source)
@@ -51,12 +65,27 @@ class Sources(Config):
         return (*self.site(source).boards, IMPORT_BOARD)
 
 
-def load_sources(config_dir: Path, profile: str) -> Sources:
-    """sources.yaml with the profile's overlay (only pace, route and automation differ by profile)."""
-    path = find("sources.yaml", config_dir)
-    value = read_yaml(path)
-    profiles = value.pop("profiles", {})
-    return validate(Sources, overlay(value, profiles.get(profile, {})), path)
+def find_sources(config_dir: Path, profile: str, accepted: Path | None = None) -> Found[Site]:
+    """Every site, with the profile's overlay laid on it, and what is wrong with the files of others."""
+
+    def parse(path: Path) -> Site:
+        if path.stem not in FORUMS:
+            raise ConfigError(f"{path}: no site that is known here; there are {', '.join(FORUMS)}")
+        value = read_yaml(path)
+        profiles = value.pop("profiles", None) or {}
+        for name, over in profiles.items():
+            validate(Site, overlay(value, over), path, ("profiles", str(name)))
+        return validate(Site, overlay(value, profiles.get(profile, {})), path, ("profiles", profile))
+
+    return read_items("sources", parse, config_dir, accepted)
+
+
+def load_sources(config_dir: Path, profile: str, accepted: Path | None = None) -> Sources:
+    """All sites. With `accepted`, one whose file is bad goes on as it last was; without, raises `ConfigError`."""
+    found = find_sources(config_dir, profile, accepted)
+    if found.problems and accepted is None:
+        raise next(iter(found.problems.values()))
+    return Sources(**found.items)
 
 
 __all__ = ["FORUMS", "IMPORT_BOARD", "Pace", "Site", "Sources", "load_sources"]

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from persona_dagster.config.loading import Config, find, read_yaml, validate
+from persona_dagster.config.loading import Config, ConfigError, read_single, read_yaml, validate
 
 
 class SplitSpec(Config):
@@ -23,6 +23,10 @@ class SplitSpec(Config):
     max_component_share: float = Field(0.2, gt=0, le=1)  # a larger component makes the report warn
 
 
-def load_split(config_dir: Path) -> SplitSpec:
-    path = find("split.yaml", config_dir)
-    return validate(SplitSpec, read_yaml(path), path)
+def find_split(config_dir: Path, accepted: Path | None = None) -> tuple[SplitSpec, ConfigError | None]:
+    return read_single("split.yaml", lambda path: validate(SplitSpec, read_yaml(path), path), config_dir, accepted)
+
+
+def load_split(config_dir: Path, accepted: Path | None = None) -> SplitSpec:
+    """split.yaml. With `accepted`, a bad one goes on as it last was; without, raises `ConfigError`."""
+    return find_split(config_dir, accepted)[0]

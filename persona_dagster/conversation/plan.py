@@ -56,7 +56,9 @@ def plan_mix(
         raise MixError(f"the split knows {placed.height} of {dialogues.height} dialogues: materialise split again")
     strangers = sorted(set(placed["persona"].unique()) - {*personas.personas, GENERAL})
     if strangers:
-        raise MixError(f"dialogues of unknown personas {', '.join(strangers)}: personas.yaml knows {', '.join(wanted)}")
+        raise MixError(
+            f"dialogues of unknown personas {', '.join(strangers)}: config/personas/ knows {', '.join(wanted)}"
+        )
     train = placed.filter(pl.col("split") == "train")
     ours = placed.filter(pl.col("persona").is_in(wanted))
     sized = train.select("pair_id", "persona", size=_size(tokens))
@@ -65,7 +67,7 @@ def plan_mix(
     if empty:
         raise MixError(
             f"no train dialogue for {', '.join(empty)}: materialise a board that feeds it, or take it out of "
-            "personas.yaml (`persona personas` shows what each would get)"
+            "config/personas/ (`persona personas` shows what each would get)"
         )
     sizes = {name: int(found["size"].sum()) for name, found in by_persona.items()}
     weights = weigh({name: found.height for name, found in by_persona.items()}, mix, sizes)

@@ -1,4 +1,4 @@
-"""How well an exchange fits a persona: a small scorer over the regular expressions of personas.yaml.
+"""How well an exchange fits a persona: a small scorer over the regular expressions of config/personas/.
 
 The question on topic and the core of the voice heard count two each, every further signal one; the score is
 their share of all. A pattern against the voice halves it, and what the persona avoids makes it 0. Polars

@@ -78,7 +78,7 @@ def standardise_source(text: str) -> str | None:
 
 
 def standardise_boards(boards: pl.Series, known: tuple[str, ...]) -> tuple[pl.Series, Counter[str]]:
-    """Boards as sources.yaml spells them (`known`), and how many rows stand on those that it does not name.
+    """Boards as config/sources/ spells them (`known`), and how many rows stand on those that it does not name.
 
     DuckDB has no NFKC, so Python spells each name out once; which is which, SQL joins.
     """

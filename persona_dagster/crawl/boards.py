@@ -23,7 +23,7 @@ WALKS: dict[str, Walk] = {"ptt": PttWalk, "dcard": DcardWalk, "threads": Threads
 
 
 class DeniedBoardError(ValueError):
-    """The board is on the deny-list of sources.yaml."""
+    """The board is on the deny-list of config/sources/."""
 
 
 def crawl_board(
@@ -45,7 +45,7 @@ def crawl_board(
     Raises `DeniedBoardError`, and `ArchiveDamagedError` when the archive itself cannot be trusted.
     """
     if board in sources.denied_boards:
-        raise DeniedBoardError(f"{board} is in denied_boards of sources.yaml: it is never scraped")
+        raise DeniedBoardError(f"{board} is in denied_boards of config/sources/: it is never scraped")
     site = sources.site(source)
     try:
         with lease(transport.actual(site.origin), transport.leases) as held:

@@ -182,7 +182,7 @@ class Pass:
         return fetched
 
     def _refused(self, url: str) -> Fetched:
-        cure = "set allow_robots_disallowed in sources.yaml if you have the right to"
+        cure = "set allow_robots_disallowed in config/sources/ if you have the right to"
         fetched = Fetched(url, Outcome.ROBOTS_DISALLOWED, why=self.robots.why or f"robots.txt refuses it; {cure}")
         self.report.outcomes[fetched.outcome.value] += 1
         self.problem(fetched)

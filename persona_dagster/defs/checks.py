@@ -8,7 +8,8 @@ import polars as pl
 from persona_dagster.artifacts import Metrics, RunCard
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.personal_data.second_look import identifiers
-from persona_dagster.defs.partitions import RECIPE_PARTITIONS, board_partitions
+from persona_dagster.defs.configuration import build_config_checks
+from persona_dagster.defs.partitions import board_partitions, recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import GATES, standing
 from persona_dagster.records import FORUMS, Source
@@ -20,6 +21,7 @@ MOST_LEFT = 0.002  # of rows: on 18,000 real ones 0.02 % look like an account ag
 
 def build_checks(project: ProjectResource) -> list[dg.AssetChecksDefinition]:
     return [
+        *build_config_checks(project),
         *(_archive_intact(project, source) for source in FORUMS),
         _keys_unique(),
         _no_personal_data(),
@@ -106,7 +108,7 @@ def _mix_is_whole(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="mix",
         blocking=True,
-        partitions_def=RECIPE_PARTITIONS,
+        partitions_def=recipe_partitions(project.recipes),
         description="Train, validation and test have rows, no dialogue stands in two, every row has its provenance.",
     )
     def mix_is_whole(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
@@ -130,7 +132,7 @@ def _mix_is_whole(project: ProjectResource) -> dg.AssetChecksDefinition:
 def _learned(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="lora_adapter",
-        partitions_def=RECIPE_PARTITIONS,
+        partitions_def=recipe_partitions(project.recipes),
         description="Evaluation loss fell below the base model's, and the train loss ended in the healthy band.",
     )
     def learned(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
@@ -153,7 +155,7 @@ def _gates(project: ProjectResource) -> dg.AssetChecksDefinition:
         dg.AssetCheckSpec(
             name,
             asset="eval_report",
-            partitions_def=RECIPE_PARTITIONS,
+            partitions_def=recipe_partitions(project.recipes),
             description=f"{title}. Red and amber hold back the release of this recipe, and nothing else.",
         )
         for name, (title, _) in GATES.items()

@@ -13,16 +13,17 @@ import dagster as dg
 from rich.console import Console
 from rich.table import Table
 
-from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.recipes import recipe_names
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.staleness import is_fresh
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
 
 CONFIGS = ("recipe_config", "evaluation_config")
-ALWAYS = {*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw", "personas_config", *CONFIGS}
+RAW = (*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw")
+ALWAYS = {*RAW, "sources_config", "personas_config", *CONFIGS}
 BY_RECIPE = (*CONFIGS, "mix", "lora_adapter", "generations", "eval_report")
 WIDTH = 118  # of the summary where the terminal does not say
 DISK_IS_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
@@ -122,6 +123,7 @@ def flow(project: ProjectResource, recipes: tuple[str, ...]) -> Iterator[tuple[s
         for board in project.sources.partitions(source)
         if board != IMPORT_BOARD or imports
     ]
+    yield "Scraping", "sources_config", None
     for source, board in boards:
         yield "Scraping", f"{source}_raw", board
     yield from (("Scraping", asset, None) for asset in ("notes_raw", "capybara_raw"))
@@ -204,12 +206,14 @@ def _cell(value: object) -> str:
 
 
 def main() -> None:
-    recipes = tuple(sys.argv[1:]) or ("persona_v2",)
-    if unknown := set(recipes) - set(RECIPES):
-        raise SystemExit(f"no recipe named {', '.join(sorted(unknown))}; known: {', '.join(RECIPES)}")
+    settings = Settings()
+    recipes = tuple(sys.argv[1:]) or (settings.recipe,)
+    known = recipe_names(settings.config_dir, settings.accepted_dir)
+    if unknown := set(recipes) - set(known):
+        raise SystemExit(f"no recipe named {', '.join(sorted(unknown))}; known: {', '.join(known)}")
     try:
         with dg.DagsterInstance.get() as instance:
-            run(Settings(), recipes, instance)
+            run(settings, recipes, instance)
     except StepFailedError as error:
         raise SystemExit(str(error)) from None
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):

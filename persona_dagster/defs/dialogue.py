@@ -3,8 +3,7 @@
 import dagster as dg
 import polars as pl
 
-from persona_dagster.config.recipes import RECIPES, Recipe
-from persona_dagster.config.split import load_split
+from persona_dagster.config.recipes import Recipe
 from persona_dagster.conversation.builders import BUILDERS_VERSION, build_dialogues
 from persona_dagster.conversation.capybara import capybara_dialogues as read_capybara
 from persona_dagster.conversation.card import weights_markdown
@@ -14,88 +13,24 @@ from persona_dagster.conversation.split import SPLIT_VERSION, read_ledger, split
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
-from persona_dagster.defs.partitions import RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.digest import json_digest
 from persona_dagster.models.base_model import check_chat_template
 from persona_dagster.models.chat_format import count_tokens
 
 DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
 SPLIT_MEANING = ("pair_id", "component", "split")
 LEDGER = "split_ledger.parquet"
+RECIPE_VERSION = "recipe_version"  # in a mix's metadata: of the recipe that it was made by
 
 
 def build_dialogue_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
     return [
-        _personas_config(project),
-        _recipe_config(project),
-        _evaluation_config(project),
         _dialogues(project),
         _capybara_dialogues(project),
         _split(project),
         _mix(project),
     ]
-
-
-def _personas_config(project: ProjectResource) -> dg.AssetsDefinition:
-    @dg.asset(
-        group_name="config",
-        description="personas.yaml as an input of the graph: editing it rebuilds the dialogues, and nothing before.",
-        kinds={"yaml"},
-        owners=["team:ml"],
-    )
-    def personas_config() -> dg.MaterializeResult:
-        personas = project.personas()
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(json_digest(personas.model_dump(mode="json"))),
-            metadata={"personas": [persona.tag for persona in personas.personas.values()]},
-        )
-
-    return personas_config
-
-
-def _recipe_config(project: ProjectResource) -> dg.AssetsDefinition:
-    @dg.asset(
-        group_name="config",
-        description="What mix and adapter of a recipe are made by, with the overlays of hardware and profile laid on. "
-        f"Editing one makes that one partition stale. Recipes: {', '.join(RECIPES)}.",
-        partitions_def=RECIPE_PARTITIONS,
-        kinds={"yaml"},
-        owners=["team:ml"],
-    )
-    def recipe_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        recipe = project.recipe_slice(context.partition_key)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(json_digest(recipe)),
-            metadata={
-                "title": recipe["title"],
-                "base_model": recipe["base"]["model"],
-                "backend": recipe["backend"],
-                "epochs": recipe["training"]["epochs"],
-                "recipe": dg.MetadataValue.json(recipe),
-            },
-        )
-
-    return recipe_config
-
-
-def _evaluation_config(project: ProjectResource) -> dg.AssetsDefinition:
-    @dg.asset(
-        group_name="config",
-        description="How a recipe's adapter is judged: rows, probes, gates. Editing it evaluates again, and trains "
-        "nothing.",
-        partitions_def=RECIPE_PARTITIONS,
-        kinds={"yaml"},
-        owners=["team:ml"],
-    )
-    def evaluation_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        evaluation = project.evaluation_slice(context.partition_key)
-        return dg.MaterializeResult(
-            data_version=dg.DataVersion(json_digest(evaluation)),
-            metadata={"rows": evaluation["max_rows"], "evaluation": dg.MetadataValue.json(evaluation)},
-        )
-
-    return evaluation_config
 
 
 def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
@@ -156,7 +91,7 @@ def _split(project: ProjectResource) -> dg.AssetsDefinition:
     def split(dialogues: pl.DataFrame, capybara_dialogues: pl.DataFrame) -> Frame:
         path = project.settings.tables_dir / LEDGER
         everything = pl.concat([dialogues, capybara_dialogues])
-        result = split_dialogues(everything, read_ledger(path), load_split(project.settings.config_dir))
+        result = split_dialogues(everything, read_ledger(path), project.split())
         write_ledger(result.ledger, path)
         return versioned(
             result.frame,
@@ -178,7 +113,7 @@ def _mix(project: ProjectResource) -> dg.AssetsDefinition:
         group_name="dialogue",
         description="What one recipe trains on and is tested on: chat JSONL, scarce voices oversampled, with the "
         "provenance of every row and a data card.",
-        partitions_def=RECIPE_PARTITIONS,
+        partitions_def=recipe_partitions(project.recipes),
         deps=["recipe_config", "personas_config"],
         kinds={"jsonl", "polars"},
         owners=["team:ml"],
@@ -209,6 +144,7 @@ def _mix(project: ProjectResource) -> dg.AssetsDefinition:
                 "folder": dg.MetadataValue.path(str(manifest.folder)),
                 "data_card": dg.MetadataValue.path(str(manifest.folder / "data_card.html")),
                 "weights": dg.MetadataValue.md(weights_markdown(manifest)),
+                RECIPE_VERSION: stored.version() if (stored := project.resolved(recipe.name)) else "",
                 "warnings": dg.MetadataValue.md("\n".join(f"- {line}" for line in manifest.warnings) or "none"),
             },
         )

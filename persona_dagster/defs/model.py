@@ -6,10 +6,9 @@ import dagster as dg
 import polars as pl
 
 from persona_dagster.artifacts import Job
-from persona_dagster.config.recipes import RECIPES
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.engines import GPU_POD, Engine
-from persona_dagster.defs.partitions import RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
 from persona_dagster.evaluation.judge import write_judge_rows
@@ -35,7 +34,7 @@ def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefiniti
         group_name="model",
         description="The LoRA adapter of a recipe, trained in its own process. Content-addressed: the same mix and "
         "recipe return the adapter that is there. A cancelled run goes on from its last checkpoint.",
-        partitions_def=RECIPE_PARTITIONS,
+        partitions_def=recipe_partitions(project.recipes),
         deps=["mix", "recipe_config"],
         kinds={"pytorch", "huggingface"},
         owners=["team:ml"],
@@ -61,7 +60,7 @@ def _generations(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
     @dg.asset(
         group_name="evaluation",
         description="Answers of the base model and of the adapter, side by side, to the test split and the probes.",
-        partitions_def=RECIPE_PARTITIONS,
+        partitions_def=recipe_partitions(project.recipes),
         deps=["lora_adapter", "mix", "evaluation_config"],
         kinds={"pytorch", "parquet"},
         owners=["team:ml"],
@@ -91,7 +90,7 @@ def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
         group_name="evaluation",
         description="Whether the model has the three voices and knows when to use which, what it memorised and what it "
         "lost, against its own base model, with intervals: one HTML page and metrics.json.",
-        partitions_def=RECIPE_PARTITIONS,
+        partitions_def=recipe_partitions(project.recipes),
         deps=["generations", "lora_adapter", "mix", "evaluation_config"],
         kinds={"scikitlearn", "html"},
         owners=["team:ml"],
@@ -135,13 +134,13 @@ def _iteration_report(project: ProjectResource) -> dg.AssetsDefinition:
         from persona_dagster.evaluation.iteration import write_iteration_report
 
         reports = project.settings.reports_dir
-        folders = {name: found for name in RECIPES if (found := project.reports(name).latest())}
+        folders = {name: found for name in project.recipes if (found := project.reports(name).latest())}
         written = write_iteration_report(folders, reports / "iteration")
         return dg.MaterializeResult(
             data_version=dg.DataVersion(written.digest),
             metadata={
                 "recipes_compared": sorted(folders),
-                "recipes_absent": sorted(set(RECIPES) - set(folders)),
+                "recipes_absent": sorted(set(project.recipes) - set(folders)),
                 "report": dg.MetadataValue.path(str(written.path)),
                 "table": dg.MetadataValue.md(written.markdown),
             },

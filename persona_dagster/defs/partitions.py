@@ -5,13 +5,16 @@ No asset has a backfill policy: Dagster's default is a run a partition, so board
 partition, and what waits for the blocking check of a partition waits for good.
 """
 
+from collections.abc import Sequence
+
 import dagster as dg
 
-from persona_dagster.config.recipes import RECIPES
 from persona_dagster.config.sources import Sources
 from persona_dagster.records import Source
 
-RECIPE_PARTITIONS = dg.StaticPartitionsDefinition(list(RECIPES))
+
+def recipe_partitions(names: Sequence[str]) -> dg.StaticPartitionsDefinition:
+    return dg.StaticPartitionsDefinition(list(names))
 
 
 def board_partitions(sources: Sources, source: Source) -> dg.StaticPartitionsDefinition:

@@ -4,7 +4,7 @@ import dagster as dg
 from pydantic import Field
 
 from persona_dagster.artifacts import Metrics
-from persona_dagster.defs.partitions import RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import standing
 
@@ -32,7 +32,7 @@ def _hub_release(project: ProjectResource) -> dg.AssetsDefinition:
         description="Adapter, model card and manifest as they go to the Hugging Face Hub. A dry run unless `publish` "
         "is set; never sent while a gate of this recipe's report is red or amber.\n\n"
         "[How the Hub takes models](https://huggingface.co/docs/hub/models-uploading)",
-        partitions_def=RECIPE_PARTITIONS,
+        partitions_def=recipe_partitions(project.recipes),
         deps=["lora_adapter", "eval_report"],
         kinds={"huggingface"},
         owners=["team:ml"],

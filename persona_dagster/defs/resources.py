@@ -9,21 +9,42 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import TypeVar
 
 import dagster as dg
 import polars as pl
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.artifacts import Metrics, MixManifest, RunCard, Versions
-from persona_dagster.config.personas import Personas, load_personas
-from persona_dagster.config.recipes import Recipe, load_recipe
-from persona_dagster.config.sources import Sources, load_sources
+from persona_dagster.artifacts import (
+    ArtifactError,
+    Metrics,
+    MixManifest,
+    NotPublishedError,
+    Record,
+    RunCard,
+    Versions,
+)
+from persona_dagster.config.bases import find_bases
+from persona_dagster.config.loading import ConfigError
+from persona_dagster.config.personas import Personas, find_personas, load_personas
+from persona_dagster.config.recipes import (
+    Recipe,
+    ResolvedEvaluation,
+    ResolvedRecipe,
+    find_recipes,
+    load_recipe,
+    recipe_names,
+)
+from persona_dagster.config.sources import Sources, find_sources, load_sources
+from persona_dagster.config.split import SplitSpec, find_split, load_split
 from persona_dagster.conversation.mix_store import recipe_mixes
 from persona_dagster.corpus.tables import WHOLE, Tables
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.models.hardware import hardware_of
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.settings import Settings
+
+RecordT = TypeVar("RecordT", bound=Record)
 
 SCHEMAS = {
     **dict.fromkeys(("ptt_posts", "dcard_posts", "threads_posts", "notes", "posts"), POST_SCHEMA),
@@ -34,31 +55,65 @@ SCHEMAS = {
 
 @dataclass(frozen=True)
 class ProjectResource:
-    """One loading of the definitions: settings and sources, read once. Personas and recipes are read when asked,
-    so that a long-lived code server sees an edited file without a reload."""
+    """One loading of the definitions: settings, sites and names of recipes, read once. Personas are read when asked, so
+    that a long-lived code server sees an edited file without a reload; a recipe stands as `recipe_config` stored it."""
 
     settings: Settings
     sources: Sources
+    recipes: tuple[str, ...]
 
     @classmethod
     def open(cls, settings: Settings) -> "ProjectResource":
-        return cls(settings, load_sources(settings.config_dir, settings.profile))
+        config, accepted = settings.config_dir, settings.accepted_dir
+        return cls(settings, load_sources(config, settings.profile, accepted), recipe_names(config, accepted))
 
     def personas(self) -> Personas:
-        return load_personas(self.settings.config_dir)
+        return load_personas(self.settings.config_dir, self.settings.accepted_dir)
+
+    def split(self) -> SplitSpec:
+        return load_split(self.settings.config_dir, self.settings.accepted_dir)
 
     def recipe(self, name: str) -> Recipe:
-        from persona_dagster.models.hardware import find_hardware
+        """The recipe as it was resolved, whatever machine asks; as it would be here where it never was.
 
-        hardware = self.settings.hardware or find_hardware()
-        return load_recipe(name, self.settings.config_dir, self.settings.profile, hardware)
+        Raises `ConfigError`: the file is bad and was never good, or there is none."""
+        stored = self.resolved(name)
+        recipe = stored.recipe if stored else self.resolve(name, hardware_of(self.settings)).recipe
+        judged = self._stored(ResolvedEvaluation, name)
+        return recipe.model_copy(update={"evaluation": judged.evaluation}) if judged else recipe
 
-    def recipe_slice(self, name: str) -> dict[str, Any]:
-        """Of a recipe, what mix and adapter are made by; what its report asks, and when it retrains, left out."""
-        return self.recipe(name).model_dump(mode="json", exclude={"evaluation", "retrain"})
+    def resolved(self, name: str) -> ResolvedRecipe | None:
+        """What `recipe_config` stored; None before it did, or where another version of the code wrote it."""
+        return self._stored(ResolvedRecipe, name)
 
-    def evaluation_slice(self, name: str) -> dict[str, Any]:
-        return self.recipe(name).evaluation.model_dump(mode="json")
+    def resolve(self, name: str, hardware: str) -> ResolvedRecipe:
+        """The recipe's file, with the overlays of this profile and of `hardware` laid on it."""
+        settings = self.settings
+        recipe = load_recipe(name, settings.config_dir, settings.profile, hardware, settings.accepted_dir)
+        return ResolvedRecipe(profile=settings.profile, hardware=hardware, recipe=recipe)
+
+    def _stored(self, kind: type[RecordT], name: str) -> RecordT | None:
+        try:
+            return kind.read(self.settings.resolved_dir / name)
+        except (NotPublishedError, ArtifactError):
+            return None
+
+    def config_problems(self) -> dict[str, dict[str, str]]:
+        """What is wrong with configuration files, by the asset that stands for them and by item."""
+        config, accepted = self.settings.config_dir, self.settings.accepted_dir
+        split = find_split(config, accepted)[1]
+        found: dict[str, dict[str, ConfigError]] = {
+            "recipe_config": {
+                **{f"base {name}": error for name, error in find_bases(config, accepted).problems.items()},
+                **find_recipes(config, accepted).problems,
+            },
+            "personas_config": find_personas(config, accepted).problems,
+            "sources_config": {
+                **find_sources(config, self.settings.profile, accepted).problems,
+                **({"split": split} if split else {}),
+            },
+        }
+        return {asset: {name: str(error) for name, error in wrong.items()} for asset, wrong in found.items()}
 
     def now(self) -> datetime:
         return datetime.now(UTC)

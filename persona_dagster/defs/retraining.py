@@ -24,17 +24,20 @@ class Decision:
 
 def decide(project: ProjectResource, name: str) -> Decision:
     """The policy's answer for one recipe. A recipe that was never trained waits for a person."""
-    mix, adapter = project.mixes(name).latest(), project.adapters(name).latest()
-    if mix is None or adapter is None:
-        return Decision(False, "no mix yet" if mix is None else "never trained: materialise lora_adapter once")
-    recipe = project.recipe(name)
+    mix, adapter, resolved = project.mixes(name).latest(), project.adapters(name).latest(), project.resolved(name)
+    if mix is None or adapter is None or resolved is None:
+        missing = {"no mix yet": mix, "never trained: materialise lora_adapter once": adapter}
+        return Decision(False, next((why for why, found in missing.items() if found is None), "no recipe_config yet"))
+    recipe = resolved.recipe
     card = RunCard.read(adapter)
-    key = f"{mix.name}:{recipe_digest(recipe)}:{adapter.name}"
+    # With the base's revision as the training found it: this process may stand on a machine that lacks the base.
+    digest = recipe_digest(recipe, card.base_revision)
+    key = f"{mix.name}:{digest}:{adapter.name}"
     if (adapter / FORGOTTEN).exists():
         if card.mix_digest == mix.name:  # training now would return the very adapter
             return Decision(False, "rows were forgotten; waits for the mix without them")
         return Decision(True, "the adapter saw rows that were forgotten", key)
-    if card.recipe_digest != recipe_digest(recipe):
+    if card.recipe_digest != digest:
         return Decision(True, "the recipe was edited", key)
     if card.mix_digest == mix.name:
         return Decision(False, "trained on the present mix")

@@ -1,16 +1,27 @@
 """Sensors: what changes outside the graph (files, configuration, time), and what to tell a person."""
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import dagster as dg
 
-from persona_dagster.config.recipes import RECIPES
+from persona_dagster.config.recipes import ResolvedRecipe
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.defs.configuration import (
+    CONFIG_ASSETS,
+    FILES_ARE_VALID,
+    files_result,
+    personas_version,
+    sources_version,
+)
+from persona_dagster.defs.dialogue import RECIPE_VERSION
 from persona_dagster.defs.jobs import REBUILD, RESCRAPE, Jobs
+from persona_dagster.defs.notifying import notify
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.retraining import Decision, decide
 from persona_dagster.digest import json_digest
+from persona_dagster.models.hardware import hardware_of
 
 EVERY_MINUTE = 60
 TRIES = 2  # a training that failed is tried once more, from its checkpoint
@@ -36,24 +47,21 @@ def build_sensors(project: ProjectResource, jobs: Jobs) -> list[dg.SensorDefinit
 
 
 def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    assets = dg.AssetSelection.assets("recipe_config", "evaluation_config", "personas_config")
+    assets = dg.AssetSelection.assets("recipe_config", "evaluation_config", "personas_config", "sources_config")
 
     @dg.sensor(
         target=assets,
         default_status=status,
         minimum_interval_seconds=EVERY_MINUTE,
-        description="Notices an edited recipe or persona, and makes just that one stale.",
+        description="Notices an edited recipe, persona or site, and makes just that one stale. A file that cannot be "
+        "used is named, by a red check of its asset too, and goes on as it last was.",
     )
-    def config_changes(context: dg.SensorEvaluationContext) -> list[dg.RunRequest]:
-        wanted: list[tuple[str, str | None, str]] = []
-        for name in RECIPES:
-            wanted.append(("recipe_config", name, recipe_version(project, name)))
-            wanted.append(("evaluation_config", name, json_digest(project.evaluation_slice(name))))
-        wanted.append(("personas_config", None, json_digest(project.personas().model_dump(mode="json"))))
+    def config_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        problems = project.config_problems()
         requests = []
-        for asset, partition, digest in wanted:
+        for asset, partition, digest in _wanted(project, problems["recipe_config"]):
             stored = last_stored(context.instance, asset, partition)
-            if digest != stored.version:
+            if digest != _stored_digest(project, asset, partition, stored):
                 # With the number of the last event, so that an edit that is taken back is noticed too.
                 requests.append(
                     dg.RunRequest(
@@ -62,13 +70,52 @@ def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus) ->
                         asset_selection=[dg.AssetKey(asset)],
                     )
                 )
-        return requests
+        cursor, told = json_digest(problems), [why for wrong in problems.values() for why in wrong.values()]
+        events = []
+        if cursor != (context.cursor or json_digest({asset: {} for asset in CONFIG_ASSETS})):
+            for why in told:
+                notify(why, context.log)
+            events = [_files_evaluation(asset, wrong) for asset, wrong in problems.items()]
+        skip = dg.SkipReason("; ".join(told)) if told and not requests else None
+        return dg.SensorResult(run_requests=requests, asset_events=events, cursor=cursor, skip_reason=skip)
 
     return config_changes
 
 
-def recipe_version(project: ProjectResource, name: str) -> str:
-    return json_digest(project.recipe_slice(name))
+def _wanted(project: ProjectResource, bad: dict[str, str]) -> Iterator[tuple[str, str | None, str]]:
+    """(asset, partition, digest) of all configuration as its files stand. A bad file changes nothing."""
+    for name in project.recipes:
+        if name not in bad:
+            resolved = present_recipe(project, name)
+            yield "recipe_config", name, _whole_recipe(resolved)
+            yield "evaluation_config", name, json_digest(resolved.recipe.evaluation.model_dump(mode="json"))
+    yield "personas_config", None, personas_version(project)
+    yield "sources_config", None, sources_version(project)
+
+
+def present_recipe(project: ProjectResource, name: str) -> ResolvedRecipe:
+    """The recipe's file as it stands, for the hardware that it was resolved for: this machine's does not count."""
+    stored = project.resolved(name)
+    return project.resolve(name, stored.hardware if stored else hardware_of(project.settings))
+
+
+def _whole_recipe(resolved: ResolvedRecipe) -> str:
+    """Also over its retrain policy, which decides no mix and no adapter, and so is not in the data version."""
+    return json_digest(resolved.recipe.model_dump(mode="json", exclude={"evaluation"}))
+
+
+def _stored_digest(project: ProjectResource, asset: str, partition: str | None, stored: "Stored") -> str | None:
+    if asset != "recipe_config" or partition is None or stored.version is None:
+        return stored.version
+    resolved = project.resolved(partition)
+    return _whole_recipe(resolved) if resolved else None
+
+
+def _files_evaluation(asset: str, problems: dict[str, str]) -> dg.AssetCheckEvaluation:
+    passed, metadata = files_result(problems)
+    return dg.AssetCheckEvaluation(
+        asset_key=dg.AssetKey(asset), check_name=FILES_ARE_VALID, passed=passed, metadata=metadata
+    )
 
 
 @dataclass(frozen=True)
@@ -77,6 +124,7 @@ class Stored:
 
     version: str | None = None
     event: int = 0  # grows with every event of the instance
+    metadata: dict[str, object] = field(default_factory=dict)
 
 
 def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None = None) -> Stored:
@@ -89,14 +137,15 @@ def last_stored(instance: dg.DagsterInstance, asset: str, partition: str | None 
     if not records or not (materialization := records[0].asset_materialization):
         return Stored()
     tags = materialization.tags or {}
-    return Stored(tags.get("dagster/data_version"), records[0].storage_id)
+    metadata: dict[str, object] = {key: value.value for key, value in materialization.metadata.items()}
+    return Stored(tags.get("dagster/data_version"), records[0].storage_id, metadata)
 
 
 def mixed_by_present_recipe(project: ProjectResource, instance: dg.DagsterInstance, name: str) -> bool:
-    """Whether the mix was made after the recipe as it stands became known. (The version of a partitioned upstream in
+    """Whether the newest mix was made by the recipe as it is resolved now. (The version of a partitioned upstream in
     Dagster's tags is a hash of versions, so it cannot be compared.)"""
-    config = last_stored(instance, "recipe_config", name)
-    return config.version == recipe_version(project, name) and config.event < last_stored(instance, "mix", name).event
+    resolved, mix = project.resolved(name), last_stored(instance, "mix", name)
+    return resolved is not None and mix.metadata.get(RECIPE_VERSION) == resolved.version()
 
 
 def _new_files(project: ProjectResource, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
@@ -151,11 +200,11 @@ def _retrain_policy(project: ProjectResource, status: dg.DefaultSensorStatus) ->
     )
     def retrain_policy(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         requests, reasons = [], []
-        for name in RECIPES:
+        for name in project.recipes:
             decision = decide(project, name)
             if decision.train and not mixed_by_present_recipe(project, context.instance, name):
                 decision = Decision(False, f"{decision.reason}; waits for the mix of the present recipe")
-            if decision.train and (red := red_checks(context.instance, name)):
+            if decision.train and (red := red_checks(project, context.instance, name)):
                 decision = Decision(False, f"{decision.reason}; held by {', '.join(red)}")
             reasons.append(f"{name}: {decision.reason}")
             if decision.train:
@@ -180,12 +229,12 @@ def _retrain_policy(project: ProjectResource, status: dg.DefaultSensorStatus) ->
     return retrain_policy
 
 
-def red_checks(instance: dg.DagsterInstance, recipe: str) -> list[str]:
+def red_checks(project: ProjectResource, instance: dg.DagsterInstance, recipe: str) -> list[str]:
     """The blocking checks on a recipe's way to its mix whose newest answer is no."""
     red = []
     for asset, check in BLOCKING:
         key = dg.AssetCheckKey(dg.AssetKey(asset), check)
-        told = instance.event_log_storage.get_asset_check_execution_history(key, limit=10 * len(RECIPES))
+        told = instance.event_log_storage.get_asset_check_execution_history(key, limit=10 * len(project.recipes))
         answers = (one for one in told if one.partition in (None, recipe) and one.status.value in ANSWERS)
         if (newest := next(answers, None)) and newest.status.value == "FAILED":
             red.append(f"{asset}:{check}")
@@ -199,8 +248,6 @@ def _on_failure() -> dg.SensorDefinition:
         "(PERSONA_SMTP_URL, PERSONA_MAIL_TO), where set.",
     )
     def tell_of_failure(context: dg.RunFailureSensorContext) -> None:
-        from persona_dagster.defs.notifying import notify
-
         run = context.dagster_run
         partition = run.tags.get("dagster/partition", "")
         notify(f"{run.job_name} {partition} failed (run {run.run_id}): {context.failure_event.message}", context.log)

@@ -30,8 +30,8 @@ RAW, RESTORING, SWAP = "raw", ".restoring", ".restore.json"
 KEPT = {tombstones.FOLDER, RESTORING, SWAP, ".forgetting.lock", JOURNAL, copies.REGISTER, QUARANTINE}
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
 PARTS = (
-    "reports", "generations", "adapters", "judge", "mix", "tables", "jobs", "tombstones", "config",
-    "notes", "imports", "replica", "author.key",
+    "reports", "generations", "adapters", "judge", "mix", "tables", "jobs", "tombstones", "config", "accepted",
+    "resolved", "notes", "imports", "replica", "author.key",
 )  # fmt: skip
 
 

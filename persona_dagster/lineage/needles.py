@@ -48,7 +48,10 @@ def own_pieces(lines: Iterable[str], said: pl.Series, markup: Iterable[bytes], s
     """The pieces of the lines that stand nowhere else by right: not in what others said (`said`), not in archived
     bytes that hold nothing of the post (`markup`), not in the personas' prompts nor in any program's text."""
     pieces = pieces_of(lines)
-    prompts = [(one.system_prompt, *one.probes) for one in load_personas(settings.config_dir).personas.values()]
+    prompts = [
+        (one.system_prompt, *one.probes)
+        for one in load_personas(settings.config_dir, settings.accepted_dir).personas.values()
+    ]
     ours = pl.Series("said", [text for texts in prompts for text in texts], dtype=pl.String)
     common = _standing_in(pieces, pl.concat([said.alias("said"), ours]))
     left = [piece for piece in pieces if piece not in common]

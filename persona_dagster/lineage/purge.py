@@ -94,7 +94,7 @@ def _redact(archive: Archive, name: str, edit: Callable, reason: dict[str, str])
 
 def forget_mixes(home: Home, plan: Plan, of: HomePlan) -> list[str]:
     """Writes every mix anew that holds a row of the plan; and sweeps up what a killed rewriting left."""
-    personas, pairs = load_personas(home.settings.config_dir), set(of.pairs)
+    personas, pairs = load_personas(home.settings.config_dir, home.settings.accepted_dir), set(of.pairs)
     for mix in list(stores.mixes(home.settings)):
         hit = pl.col("doc_ids").list.set_intersection(pl.lit(plan.docs, pl.List(pl.String))).list.len() > 0
         rows = mix.provenance().filter(hit | pl.col("pair_id").is_in(list(pairs)))

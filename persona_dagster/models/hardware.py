@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from persona_dagster.settings import Hardware
+from persona_dagster.settings import Hardware, Settings
 
 GIB = 2**30
 VISIBLE = "CUDA_VISIBLE_DEVICES"
@@ -98,3 +98,9 @@ def precision(asked: str, card: Card | None) -> str:
 def rank_device() -> int:
     """The CUDA ordinal of this process: torchrun's LOCAL_RANK, 0 for a process by itself."""
     return int(os.environ.get("LOCAL_RANK", "0"))
+
+
+def hardware_of(settings: Settings) -> Hardware:
+    """The hardware that recipes are resolved for: PERSONA_HARDWARE in every profile. Where it is not set, what is found
+    here in live, and `cpu` in the others, which need no more."""
+    return settings.hardware or (find_hardware() if settings.profile == "live" else "cpu")

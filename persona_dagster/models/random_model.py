@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
 from persona_dagster.config.bases import BaseEntry, Shape
+from persona_dagster.config.loading import PACKAGED
 
 # What looks like a control token in a template: `<|im_end|>`, `<end_of_turn>`, `<eos>`, `[INST]`.
 _CONTROL = re.compile(r"<\|[^<>|\s]{1,40}\|>|<[a-z_/]{2,30}>|\[/?[A-Z]{3,12}\]")
@@ -73,7 +73,8 @@ def make_tokenizer(entry: BaseEntry, template: str | None = None) -> Any:
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     bpe.decoder = decoders.ByteLevel()
-    text = resources.files("persona_dagster.config").joinpath("personas.yaml").read_text(encoding="utf-8")
+    packaged = sorted((PACKAGED / "personas").glob("*.yaml"))
+    text = "".join(path.read_text(encoding="utf-8") for path in packaged)
     trainer = trainers.BpeTrainer(
         vocab_size=_PIECES,
         special_tokens=list(control),

@@ -58,13 +58,14 @@ def mix_digest(mix_dir: Path) -> str:
     return text_digest(*(file_digest(path) for path in files))
 
 
-def recipe_digest(recipe: Recipe) -> str:
-    """Over what decides an adapter beside its mix: of the recipe, the base model and this trainer."""
+def recipe_digest(recipe: Recipe, revision: str | None = None) -> str:
+    """Over what decides an adapter beside its mix: of the recipe, the base model (of this `revision`, else the one that
+    stands here) and this trainer."""
     content = {
         "trainer": TRAINING_VERSION,
         "backend": recipe.backend,
         "base": recipe.base.meaning(),
-        "base_revision": base_revision(recipe.base),
+        "base_revision": revision or base_revision(recipe.base),
         "quantisation": recipe.quantisation.model_dump(),
         "lora": recipe.lora.model_dump(),
         "training": recipe.training.model_dump(exclude=_UNSEEN),

@@ -8,7 +8,7 @@ import pytest
 
 from persona_dagster.config.loading import PACKAGED, ConfigError, overlay
 from persona_dagster.config.personas import load_personas
-from persona_dagster.config.recipes import RECIPES, load_recipe
+from persona_dagster.config.recipes import load_recipe, recipe_names
 from persona_dagster.config.sources import load_sources
 
 HARDWARE = ("cpu", "gpu_8gb", "gpu_12gb", "gpu_24gb")
@@ -16,7 +16,7 @@ HARDWARE = ("cpu", "gpu_8gb", "gpu_12gb", "gpu_24gb")
 
 @pytest.mark.parametrize("hardware", HARDWARE)
 @pytest.mark.parametrize("profile", ["tiny", "sample", "live"])
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", recipe_names(PACKAGED))
 def test_every_recipe_stands_under_every_overlay(tmp_path: Path, name: str, profile: str, hardware: str) -> None:
     recipe = load_recipe(name, tmp_path, profile, hardware)
     assert recipe.training.epochs == {"persona_v1": 10, "persona_v2": 3, "capybara_qlora": 1}[name]
@@ -52,15 +52,16 @@ def test_a_wrong_value_is_named(tmp_path: Path) -> None:
 
 
 def test_a_persona_with_a_wrong_key_is_named(tmp_path: Path) -> None:
-    write(tmp_path, "personas.yaml", "system_prompt:", "system_promt:")
+    write(tmp_path, "personas/mentor.yaml", "system_prompt:", "system_promt:")
     with pytest.raises(ConfigError, match="system_promt"):
         load_personas(tmp_path)
 
 
 @pytest.mark.parametrize("text", ["a: [1, 2", "- a\n- b\n", "\ufeff\x00"])
 def test_what_is_no_yaml_mapping_is_refused_by_name(tmp_path: Path, text: str) -> None:
-    (tmp_path / "sources.yaml").write_text(text, encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"sources\.yaml"):
+    (tmp_path / "sources").mkdir()
+    (tmp_path / "sources" / "ptt.yaml").write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"ptt\.yaml"):
         load_sources(tmp_path, "sample")
 
 

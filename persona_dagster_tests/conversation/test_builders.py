@@ -142,14 +142,14 @@ def test_names_follow_from_the_posts_and_not_from_their_words() -> None:
 
 
 def test_a_fourth_persona_needs_one_file(tmp_path: Path) -> None:
-    """The packaged file plus one entry, under the operator's config folder: no code knows the persona."""
-    value = yaml.safe_load((PACKAGED / "personas.yaml").read_text(encoding="utf-8"))
-    value["personas"]["chef"] = persona(
+    """One file beside the packaged ones, under the operator's config folder: no code knows the persona."""
+    value = persona(
         {"builder": "top_comments", "sources": ["dcard"], "boards": ["food"], "min_voice": 0.9},
         tag="[深夜廚房主廚]",
         voice={"core": ["小火|鹽|醬油"]},
     )
-    (tmp_path / "personas.yaml").write_text(yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
+    (tmp_path / "personas").mkdir()
+    (tmp_path / "personas" / "chef.yaml").write_text(yaml.safe_dump(value, allow_unicode=True), encoding="utf-8")
     frame = posts(
         post("dcard", "food", "1", "滷肉怎麼滷才入味？", title="求救"),
         post("dcard", "food", "c1", "先炒糖色，再加醬油，小火滷一小時。", kind="comment", parent_id="1"),

@@ -13,7 +13,7 @@ import yaml
 from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
 from dagster._core.definitions.events import AssetKeyPartitionKey
 
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -84,14 +84,14 @@ def test_a_persona_s_label_is_part_of_cleaning_and_its_prompt_is_not(tmp_path: P
         return {name: spec.code_version for spec in found if (name := spec.key.to_user_string()) in cleaned | {"posts"}}
 
     cleaned = {"ptt_posts", "dcard_posts", "threads_posts", "notes"}
-    packaged = yaml.safe_load((ROOT / "persona_dagster/config/personas.yaml").read_text(encoding="utf-8"))
+    packaged = yaml.safe_load((ROOT / "persona_dagster/config/personas/mentor.yaml").read_text(encoding="utf-8"))
     before = versions()
-    (tmp_path / "config").mkdir()
-    edited = tmp_path / "config" / "personas.yaml"
-    packaged["personas"]["mentor"]["probes"].append("我該怎麼辦？")
+    (tmp_path / "config" / "personas").mkdir(parents=True)
+    edited = tmp_path / "config" / "personas" / "mentor.yaml"
+    packaged["probes"].append("我該怎麼辦？")
     edited.write_text(yaml.safe_dump(packaged, allow_unicode=True), encoding="utf-8")
     assert versions() == before
-    packaged["personas"]["mentor"]["aliases"].append("暖心姊姊")
+    packaged["aliases"].append("暖心姊姊")
     edited.write_text(yaml.safe_dump(packaged, allow_unicode=True), encoding="utf-8")
     changed = {name for name, version in versions().items() if version != before[name]}
     assert changed == cleaned, "the corpus as a whole follows the rows, not the rules"
@@ -112,9 +112,9 @@ def test_partitions_are_boards_and_recipes(defs: dg.Definitions) -> None:
     by_name = {spec.key.to_user_string(): spec.partitions_def for spec in specs(defs)}
     assert by_name["ptt_raw"] is not None and "Boy-Girl" in by_name["ptt_raw"].get_partition_keys()
     assert by_name["mix"] is not None and by_name["mix"].get_partition_keys() == [
+        "capybara_qlora",
         "persona_v1",
         "persona_v2",
-        "capybara_qlora",
     ]
     assert by_name["posts"] is None
 

@@ -11,7 +11,7 @@ import pytest
 
 from persona_dagster.artifacts import Versions
 from persona_dagster.defs.checks import build_checks
-from persona_dagster.defs.partitions import RECIPE_PARTITIONS
+from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import GATES
@@ -76,7 +76,7 @@ def instance() -> Iterator[dg.DagsterInstance]:
 def judge(settings: Settings, instance: dg.DagsterInstance, recipe: str) -> dg.ExecuteInProcessResult:
     """The gates' checks on a report that lies there already."""
 
-    @dg.asset(partitions_def=RECIPE_PARTITIONS)
+    @dg.asset(partitions_def=recipe_partitions(sorted(ADAPTERS)))
     def eval_report() -> None: ...
 
     checks = [one for one in build_checks(ProjectResource.open(settings)) if one.node_def.name == "gates"]

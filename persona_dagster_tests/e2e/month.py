@@ -15,7 +15,7 @@ import dagster as dg
 import orjson
 
 from persona_dagster.crawl.transport import Transport
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.jobs import JOBS
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.sensors import REASON
@@ -219,7 +219,9 @@ def _shortened(ran: list[str]) -> str:
 
 def start(settings, replica: Replica, instance: dg.DagsterInstance) -> Month:  # type: ignore[no-untyped-def]
     opened = ProjectResource.open(settings)
-    project = OneReplica(opened.settings, opened.sources, replica, [datetime(2026, 10, 1, 20, tzinfo=UTC)])
+    project = OneReplica(
+        opened.settings, opened.sources, opened.recipes, replica, [datetime(2026, 10, 1, 20, tzinfo=UTC)]
+    )
     month = Month(project, instance, WarmEngine())
     month._evaluate()  # as the daemon does before anything is there
     return month

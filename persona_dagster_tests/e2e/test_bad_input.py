@@ -14,7 +14,7 @@ from rich.console import Console
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import Pass, StepFailedError
 from persona_dagster.settings import Settings
 

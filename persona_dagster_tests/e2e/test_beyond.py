@@ -18,14 +18,13 @@ from typing import Any
 
 import httpx
 import pytest
-import yaml
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import MixManifest, Versions
-from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage.backup import backup, restore
 from persona_dagster.settings import PROJECT_ROOT, Settings
+from persona_dagster_tests.config.editing import boards
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 
 pytestmark = [pytest.mark.browser, pytest.mark.train, pytest.mark.soak]
@@ -43,11 +42,7 @@ def free_port() -> int:
 
 def tiny_home(folder: Path) -> Dev:
     """A tiny home of three boards, and its instance."""
-    sources = read_yaml(find("sources.yaml", folder / "config"))
-    for source, board in {"ptt": "Hate", "dcard": "mood", "threads": "失戀"}.items():
-        sources[source]["boards"] = [board]
-    (folder / "config").mkdir(parents=True)
-    (folder / "config" / "sources.yaml").write_text(yaml.safe_dump(sources, allow_unicode=True), encoding="utf-8")
+    boards(folder / "config", ptt=["Hate"], dcard=["mood"], threads=["失戀"])
     dev = Dev(Settings(home=folder, profile="tiny", hardware="cpu"), {"PATH": f"{BIN}:{os.environ['PATH']}"})
     dev.prepare()
     return dev

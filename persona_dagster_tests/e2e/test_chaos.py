@@ -24,7 +24,7 @@ import pytest
 import yaml
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.config.loading import PACKAGED, find, read_yaml
+from persona_dagster.config.loading import PACKAGED, read_yaml
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.defs.demo import run
@@ -32,6 +32,7 @@ from persona_dagster.defs.resources import SCHEMAS
 from persona_dagster.digest import POST_MEANING, file_digest, frame_digest
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Profile, Settings
+from persona_dagster_tests.config.editing import boards
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, partition_of, wait
 
 KILLS, SEED = int(os.environ.get("PERSONA_KILLS", "30")), int(os.environ.get("PERSONA_SEED", "1"))
@@ -73,10 +74,7 @@ def home_at(folder: Path) -> Settings:
         return settings
     (folder / "config").mkdir(parents=True, exist_ok=True)
     if PROFILE == "tiny":
-        sources = read_yaml(find("sources.yaml", folder / "config"))
-        for source, board in TINY_BOARDS.items():
-            sources[source]["boards"] = [board]
-        (folder / "config" / "sources.yaml").write_text(yaml.safe_dump(sources, allow_unicode=True), encoding="utf-8")
+        boards(folder / "config", **{source: [board] for source, board in TINY_BOARDS.items()})
     (folder / "author.key").write_bytes(b"0" * 64)
     return settings
 

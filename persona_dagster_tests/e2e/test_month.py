@@ -20,6 +20,7 @@ from persona_dagster.sample.content import Content, PttItem, load, tiny
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import serve
 from persona_dagster.settings import Settings
+from persona_dagster_tests.config.editing import boards, edit
 from persona_dagster_tests.e2e.month import Month, below, start
 
 pytestmark = [pytest.mark.browser, pytest.mark.train]
@@ -37,11 +38,7 @@ RETRAIN = {"window_days": 3, "min_changed_share": 0.01}
 
 def few_boards(folder: Path) -> None:
     """Three boards that hold enough for three personas, and one that no site has."""
-    sources = read_yaml(find("sources.yaml", folder))
-    sources["ptt"]["boards"], sources["dcard"]["boards"] = ["Hate", "Nowhere"], ["mood"]
-    sources["threads"]["boards"] = ["失戀"]
-    folder.mkdir(parents=True)
-    (folder / "sources.yaml").write_text(yaml.safe_dump(sources, allow_unicode=True), encoding="utf-8")
+    boards(folder, ptt=["Hate", "Nowhere"], dcard=["mood"], threads=["失戀"])
 
 
 def edit_recipe(folder: Path, **changes: object) -> None:
@@ -111,7 +108,7 @@ def test_a_day_that_brings_nothing_runs_nothing_but_the_scrapes(month: Month) ->
 
 def test_what_a_person_ran_is_not_run_again(month: Month) -> None:
     config = month.project.settings.config_dir
-    (config / "personas.yaml").write_text(personas_with_another_prompt(config), encoding="utf-8")
+    another_prompt(config)
     month.ran = []
     month.launch("rescrape_ptt", "Hate")
     month.launch("clean_dcard", "mood")
@@ -196,7 +193,7 @@ def test_a_training_that_fails_is_tried_once_more_and_an_edit_can_be_taken_back(
 def test_a_red_blocking_check_holds_what_is_behind_it(month: Month) -> None:
     config = month.project.settings.config_dir
     report(month, passed=False)
-    (config / "personas.yaml").write_text(personas_with_another_prompt(config), encoding="utf-8")
+    another_prompt(config)
     edit_recipe(config, retrain=RETRAIN, lora={"last_layers": None, "r": 6, "alpha": 6})
     ran = month.day("new prompts and another recipe, while a blocking check of the corpus is red", scrape=False)
     assert set(ran) == {"personas_config", f"recipe_config/{V2}", f"evaluation_config/{V2}", *TRAINED[1:]} & set(ran)
@@ -255,7 +252,6 @@ def report(month: Month, *, passed: bool) -> None:
     )
 
 
-def personas_with_another_prompt(config: Path) -> str:
-    personas = read_yaml(find("personas.yaml", config))
-    personas["personas"]["mentor"]["system_prompt"] += "說話慢一點。"
-    return yaml.safe_dump(personas, allow_unicode=True)
+def another_prompt(config: Path) -> None:
+    prompt = read_yaml(find("personas/mentor.yaml", config))["system_prompt"]
+    edit(config, "personas/mentor.yaml", {"system_prompt": f"{prompt}說話慢一點。"})

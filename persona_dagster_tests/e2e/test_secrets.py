@@ -24,7 +24,7 @@ PLANTED = {
 # One board that is scraped and cleaned, and one run that fails: failures print the most.
 RUN = """
 import dagster as dg
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.settings import Settings
 job = build_defs(Settings()).resolve_implicit_global_asset_job_def()
 with dg.DagsterInstance.get() as instance:

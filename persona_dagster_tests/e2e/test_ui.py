@@ -15,7 +15,7 @@ import yaml
 
 from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.crawl.browser import find_chromium
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.settings import Settings
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 

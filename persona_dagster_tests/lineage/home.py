@@ -100,9 +100,9 @@ def make_home(home: Path) -> tuple[Settings, MixManifest]:
     for table, rows in tables.items():
         Tables(settings.tables_dir).write(table, "all", rows)
     write_ledger(split.ledger, settings.tables_dir / "split_ledger.parquet")
-    config = settings.config_dir / "personas.yaml"
+    config = settings.config_dir / "personas" / "mentor.yaml"
     config.parent.mkdir(parents=True)
-    config.write_bytes(orjson.dumps(personas().model_dump(mode="json")))  # JSON is YAML
+    config.write_bytes(orjson.dumps(personas().personas["mentor"].model_dump(mode="json")))  # JSON is YAML
     mix = write_mix(built, split.frame, recipe(), personas(), settings.mix_dir / "persona_v2")
     surround(settings, mix)
     return settings, mix

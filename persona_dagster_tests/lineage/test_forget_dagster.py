@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.artifacts import MixManifest
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.lineage import search, stores
 from persona_dagster.lineage.backup import backup, verify
 from persona_dagster.lineage.forget import forget

@@ -1,0 +1,36 @@
+"""The main job and Dagster's UI, on this home's own instance."""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from persona_dagster.commands.console import console
+from persona_dagster.settings import WORKSPACE, Settings
+
+app = typer.Typer()
+
+
+def _run_on_instance(*command: str) -> None:
+    """Becomes a program of Dagster's, on this home's own instance."""
+    settings = Settings()
+    home, instance = str(settings.home.resolve()), settings.prepare_instance().resolve()
+    os.environ |= {"PERSONA_HOME": home, "DAGSTER_HOME": str(instance), "OMP_WAIT_POLICY": "PASSIVE"}
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)  # with it every process compiles its sources again
+    os.execv(sys.executable, [sys.executable, *command])
+
+
+@app.command()
+def demo(recipes: Annotated[list[str] | None, typer.Argument(help="default: PERSONA_RECIPE")] = None) -> None:
+    """The main job: scrape, clean, mix, train, evaluate. Run it again, and only what changed is made again."""
+    _run_on_instance("-m", "persona_dagster.defs.demo", *(recipes or []))
+
+
+@app.command()
+def ui(port: int = 3000, host: str = "127.0.0.1") -> None:
+    """Dagster's UI and daemon on this home. There is no login: keep it on loopback."""
+    console.print(f"Start at http://{host}:{port}/asset-groups: the whole flow. docs/operations.md says what to click.")
+    _run_on_instance("-m", "dagster", "dev", "-w", str(WORKSPACE), "--host", host, "--port", str(port))

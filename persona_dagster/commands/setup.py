@@ -1,0 +1,81 @@
+"""What the graph needs here, and its configuration."""
+
+from __future__ import annotations
+
+import shutil
+from typing import Annotated
+
+import typer
+
+from persona_dagster.commands.console import console
+from persona_dagster.commands.crawling import look_at_sites
+from persona_dagster.settings import Settings
+
+app = typer.Typer()
+
+
+@app.command()
+def doctor(
+    live: Annotated[bool, typer.Option(help="also look at each site, with three requests at most")] = False,
+) -> None:
+    """Looks at what the graph needs here, and names the cure for what is missing."""
+    from persona_dagster.crawl.browser import BrowserMissing, find_chromium
+    from persona_dagster.models.hardware import find_hardware, hardware_of
+
+    settings = Settings()
+    console.print(f"home      {settings.home}")
+    console.print(f"profile   {settings.profile}   engine {settings.engine}")
+    console.print(f"hardware  {hardware_of(settings)}   (found here: {find_hardware()})")
+    try:
+        console.print(f"chromium  {find_chromium(settings.chromium)}")
+    except BrowserMissing as error:
+        console.print(f"[red]chromium  {error}[/red]")
+    where = settings.home if settings.home.exists() else settings.home.parent
+    free = shutil.disk_usage(where).free / 1e9
+    colour = "red" if free < 2 else "green"
+    console.print(f"disk      [{colour}]{free:.1f} GB free[/{colour}] under {where}")
+    if live:
+        look_at_sites(settings)
+    problems = config_problems(settings)
+    for wrong in problems:
+        console.print(f"[red]config    {wrong}[/red]", markup=True)
+    if not problems:
+        console.print(f"config    [green]every file is valid[/green] under {settings.config_dir}")
+
+
+def config_problems(settings: Settings) -> list[str]:
+    """What is wrong with configuration files, each with file, line and key."""
+    from persona_dagster.config.bases import find_bases
+    from persona_dagster.config.personas import find_personas
+    from persona_dagster.config.recipes import find_recipes
+    from persona_dagster.config.sources import find_sources
+    from persona_dagster.config.split import find_split
+
+    folder, accepted = settings.config_dir, settings.accepted_dir
+    split = find_split(folder, accepted)[1]
+    items = (
+        find_sources(folder, settings.profile, accepted),
+        find_personas(folder, accepted),
+        find_bases(folder, accepted),
+        find_recipes(folder, accepted),
+    )
+    return [str(error) for found in items for error in found.problems.values()] + ([str(split)] if split else [])
+
+
+@app.command()
+def new(kind: str, name: str) -> None:
+    """Writes a recipe, persona or source of your own under config/, from the packaged example, to be edited."""
+    from persona_dagster.artifacts import write_bytes
+    from persona_dagster.config.loading import NAME, PACKAGED, ConfigError, discover
+
+    examples = {"recipe": "persona_v2", "persona": "mentor", "source": name}
+    if kind not in examples or not NAME.fullmatch(name):
+        raise ConfigError("persona new recipe|persona|source NAME, the name in small letters, digits and _")
+    packaged = PACKAGED / f"{kind}s" / f"{examples[kind]}.yaml"
+    if not packaged.is_file():
+        known = ", ".join(discover(f"{kind}s", PACKAGED))
+        raise ConfigError(f"no source {name!r}; there are {known}")
+    target = Settings().config_dir / f"{kind}s" / f"{name}.yaml"
+    if target.exists():
+        raise ConfigError(f"{target} is there already")
+    console.print(f"{write_bytes(target, packaged.read_bytes())}: edit it (a persona needs a tag of its own)")

@@ -1,0 +1,28 @@
+"""The whole graph as one Dagster component: a `dg` project of one's own is a folder whose `defs.yaml` names it."""
+
+import dagster as dg
+
+from persona_dagster.defs.assembly import build_defs
+from persona_dagster.settings import Settings
+
+
+class PersonaProject(dg.Component, dg.Model, dg.Resolvable):
+    """Posts in, persona models out: assets, checks, jobs, schedules and sensors of a folder of configuration.
+
+    `config_dir` holds recipes/, personas/ and sources/ (relative: to the folder of `defs.yaml`). A file of a packaged
+    name takes its place, another adds a recipe, persona or board. Without it: `$PERSONA_HOME/config`.
+    """
+
+    config_dir: str | None = None
+
+    @classmethod
+    def get_spec(cls) -> dg.ComponentTypeSpec:
+        return dg.ComponentTypeSpec(
+            description="Forum posts in, a persona model out: the graph of a folder of configuration.",
+            produces=["asset", "asset_check", "job", "schedule", "sensor", "resource"],
+        )
+
+    def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
+        if self.config_dir is None:
+            return build_defs(Settings())
+        return build_defs(Settings(config_dir=(context.path / self.config_dir).resolve()))
