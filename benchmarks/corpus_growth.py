@@ -28,8 +28,9 @@ import polars as pl
 from real_data import real_data
 
 from persona_dagster.config.sources import load_sources
-from persona_dagster.corpus.clean_file import as_posts, batches, clean_file
+from persona_dagster.corpus.clean_file import clean_file
 from persona_dagster.corpus.dedup import mark_duplicates
+from persona_dagster.records import POST_SCHEMA
 
 FRESH = 100  # one row in so many is new
 
@@ -47,7 +48,10 @@ def edited(texts: pl.Series, seed: int) -> pl.Series:
 
 
 def read(source: Path) -> pl.DataFrame:
-    frame = pl.concat([as_posts(rows) for rows in batches(source)]).with_columns(pl.col("text_raw").alias("text"))
+    rows = pl.read_ndjson(source, infer_schema_length=None)
+    given = [name for name in rows.columns if name in POST_SCHEMA and POST_SCHEMA[name] == rows.schema[name]]
+    absent = [pl.lit(None, dtype).alias(name) for name, dtype in POST_SCHEMA.items() if name not in given]
+    frame = rows.select(*given, *absent).select(list(POST_SCHEMA))
     return frame.with_columns(pl.int_range(pl.len()).cast(pl.String).alias("post_id"), pl.lit("").alias("text_raw"))
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 import polars as pl
 from polars.datatypes import DataTypeClass
 
-Source = Literal["ptt", "dcard", "threads", "notes", "capybara"]
+Source = Literal["ptt", "dcard", "threads", "chat", "notes", "capybara"]
 FORUMS: tuple[Source, ...] = ("ptt", "dcard", "threads")
 Kind = Literal["post", "comment", "reply", "title", "post_flat", "post_clean"]
 Split = Literal["train", "validation", "test", "quarantine"]

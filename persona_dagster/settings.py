@@ -14,7 +14,7 @@ from typing import Literal
 from pydantic import Field
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-Profile = Literal["tiny", "sample", "live"]
+Profile = Literal["tiny", "sample", "own", "live"]
 Hardware = Literal["cpu", "gpu_8gb", "gpu_12gb", "gpu_16gb", "gpu_24gb", "gpu_80gb"]
 Engine = Literal["local", "ray", "slurm", "k8s"]
 
@@ -73,6 +73,21 @@ class Settings(BaseSettings):
     @property
     def imports_dir(self) -> Path:
         return self.home / "imports"
+
+    @property
+    def mappings_dir(self) -> Path:
+        """How columns of imported files are read, as settled before."""
+        return self.config_dir / "mappings"
+
+    @property
+    def intake_dir(self) -> Path:
+        """What became of every row of every imported file."""
+        return self.home / "intake"
+
+    @property
+    def quarantine_dir(self) -> Path:
+        """Files and rows that could not be taken in, with reason and cure."""
+        return self.home / "quarantine"
 
     @property
     def notes_dir(self) -> Path:

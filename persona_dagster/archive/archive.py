@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -89,7 +90,7 @@ class Archive:
 
     # Writing
 
-    def append(self, captures: Iterable[Capture]) -> int:
+    def append(self, captures: Iterable[Capture], *, part_rows: int = PART_ROWS) -> int:
         """Store captures in parts; returns the number stored. Bodies already there are stored as a reference.
 
         What was forgotten stays forgotten, and a capture that stands there already is not stored twice. Order within
@@ -97,12 +98,15 @@ class Archive:
         """
         stored = 0
         batches: dict[tuple[Source, str], list[Capture]] = {}
+        sizes: Counter[tuple[Source, str]] = Counter()
         for capture in captures:
             batch = batches.setdefault((capture.source, capture.board), [])
             batch.append(capture)
-            if len(batch) >= PART_ROWS or sum(len(c.body) for c in batch) >= PART_BYTES:
+            sizes[capture.source, capture.board] += len(capture.body)
+            if len(batch) >= part_rows or sizes[capture.source, capture.board] >= PART_BYTES:
                 stored += self._append_part(batch)
                 batch.clear()
+                sizes[capture.source, capture.board] = 0
         for batch in filter(None, batches.values()):
             stored += self._append_part(batch)
         return stored

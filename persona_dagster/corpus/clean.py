@@ -7,7 +7,7 @@ came to light -> flags. Rows are flagged, never dropped; only denied boards leav
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -20,11 +20,12 @@ from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.labels import standardise_boards, standardise_tags
 from persona_dagster.corpus.quality import quality_flags, usable
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
-from persona_dagster.records import POST_SCHEMA
+from persona_dagster.records import FORUMS, POST_SCHEMA
 from persona_dagster.sites.ptt import structure
 from persona_dagster.sites.ptt.pushes import join_pushes
 
 Simplified = Literal["convert", "flag"]
+SLICE = 20_000  # rows; a hundred million characters at most
 
 
 @dataclass
@@ -104,8 +105,9 @@ def _own_words(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame
     if source != "ptt":
         return _run_rules(frame, source, funnel)
     frame = _run_rules(_take_apart(frame, funnel), source, funnel)
+    post = pl.col("kind").replace_strict(KINDS, default="post").eq("post")
     for _ in range(MAX_PASSES):
-        rows = frame.select(pl.col("text").str.contains(structure.GATE).arg_true()).to_series()
+        rows = frame.select((post & pl.col("text").str.contains(structure.GATE)).arg_true()).to_series()
         if not len(rows):
             break
         before = frame[rows]
@@ -148,21 +150,17 @@ def clean_posts(
     frame = _deny(frame, sources, funnel)
     frame = frame.with_columns(pl.col("flags").fill_null([]), pl.col("text_raw").fill_null(""))
     if source in FORUM:
-        boards, unlisted = standardise_boards(frame["board"], sources.site(source).boards)  # type: ignore[arg-type]
+        known = sources.site(source).boards if source in FORUMS else ()
+        boards, unlisted = standardise_boards(frame["board"], known)
         frame = frame.with_columns(boards)
-        funnel.unknown_labels.update(unlisted)
-        for column in ("text_raw", "title", "quoted"):
-            frame = _mask(frame, column, funnel.personal_data)
-    frame = _own_words(frame.with_columns(pl.col("text_raw").alias("text")), source, funnel)
+        funnel.unknown_labels.update(unlisted if known else {})
+    frame = _in_slices(frame, lambda rows: _stripped(rows, source, funnel))
     if source == "ptt":
         frame, joined = join_pushes(frame)
         frame = _flag(frame, joined, "joined")
+    frame = _in_slices(frame, lambda rows: _finished(rows, source, simplified, funnel))
     if source in FORUM:
-        frame = _languages(frame, simplified)
-        frame = _mask(frame, "text", funnel.personal_data)
         frame = quality_flags(frame)
-    else:
-        frame = frame.with_columns(language.language(pl.col("text")).alias("lang"))
     if personas:
         tagged, unknown = standardise_tags(frame["text"], personas)
         frame = frame.with_columns(tagged.alias("text"))
@@ -172,3 +170,25 @@ def clean_posts(
     funnel.flags.update(frame["flags"].explode().drop_nulls().to_list())
     funnel.languages.update(frame["lang"].to_list())
     return Cleaned(frame, funnel)
+
+
+def _in_slices(frame: pl.DataFrame, step: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+    """What concerns each row alone, over so many rows at a time that its copies of columns stay small."""
+    if len(frame) <= SLICE:
+        return step(frame)
+    return pl.concat([step(rows) for rows in frame.iter_slices(SLICE)])
+
+
+def _stripped(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:
+    """Personal data masked, and `text` without what is not the author's own."""
+    if source in FORUM:
+        for column in ("text_raw", "title", "quoted"):
+            frame = _mask(frame, column, funnel.personal_data)
+    return _own_words(frame.with_columns(pl.col("text_raw").alias("text")), source, funnel)
+
+
+def _finished(frame: pl.DataFrame, source: str, simplified: Simplified, funnel: Funnel) -> pl.DataFrame:
+    """`lang` set, Simplified text converted, and masked what came to light."""
+    if source not in FORUM:
+        return frame.with_columns(language.language(pl.col("text")).alias("lang"))
+    return _mask(_languages(frame, simplified), "text", funnel.personal_data)

@@ -33,7 +33,8 @@ def one_pass(texts: pl.Series, rules: Sequence[Rule], trace: Trace) -> pl.Series
 
 def apply_rules(texts: pl.Series, rules: Sequence[Rule], trace: Trace) -> tuple[pl.Series, pl.Series]:
     """The column cleaned, and a mask of the rows that never settled (emptied; see `rules.MAX_PASSES`)."""
-    texts = texts.fill_null("")
+    texts = one_pass(texts.fill_null(""), [rule for rule in rules if rule.once], trace)
+    rules = [rule for rule in rules if not rule.once]
     unsettled = pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(texts))
     cleaned = one_pass(texts, rules, trace)
     moving = (texts != cleaned).arg_true()

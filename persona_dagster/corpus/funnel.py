@@ -70,11 +70,13 @@ class Funnel:
     personal_data: Counter[str] = field(default_factory=Counter)
     unknown_labels: Counter[str] = field(default_factory=Counter)  # boards and personas that no configuration names
     trace: Trace = field(default_factory=Trace)
+    problems: list[str] = field(default_factory=list)  # what could not be read, with place and cure
 
     def add(self, other: Funnel) -> None:
         """Take in the counts of another partition or batch."""
         self.rows_in += other.rows_in
         self.rows_out += other.rows_out
+        self.problems += other.problems
         self.usable += other.usable
         for mine, theirs in (
             (self.removed, other.removed),
@@ -107,6 +109,7 @@ class Funnel:
     def markdown(self) -> str:
         """A table for a terminal or an asset's metadata: counts only, never text."""
         lines = [f"{self.rows_in:,} rows in, {self.rows_out:,} out, {self.usable:,} usable", ""]
+        lines += [f"- {problem}" for problem in self.problems[:LINES]] + ([""] if self.problems else [])
         lines += ["| rule | rows | bytes removed |", "|---|--:|--:|"]
         lines += [f"| {name} | {c.rows:,} | {c.bytes_removed:,} |" for name, c in self.trace.rules.items()]
         for title, counts in (

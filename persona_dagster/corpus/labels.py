@@ -13,14 +13,6 @@ import polars as pl
 from persona_dagster.corpus.tables import run_sql
 from persona_dagster.digest import text_digest
 
-SPELLINGS = {
-    "ptt": ("ptt", "批踢踢", "ptt.cc", "www.ptt.cc"),
-    "dcard": ("dcard", "狄卡", "d卡", "dcard.tw", "www.dcard.tw"),
-    "threads": ("threads", "脆", "threads.net", "threads.com", "www.threads.net", "www.threads.com"),
-    "notes": ("notes", "筆記"),
-    "capybara": ("capybara", "水豚"),
-}
-
 
 def label_key(label: str) -> str:
     """What is compared: width, case, brackets, spaces and the word 人格 do not tell labels apart."""
@@ -69,12 +61,6 @@ def standardise_tags(texts: pl.Series, personas: Mapping[str, Any]) -> tuple[pl.
     if not spelt:
         return texts, unknown
     return texts.clone().scatter(rows, pl.Series(spelt, dtype=pl.String)), unknown
-
-
-def standardise_source(text: str) -> str | None:
-    """The canonical name of a source, or None."""
-    plain = unicodedata.normalize("NFKC", text).strip().casefold()
-    return next((source for source, spellings in SPELLINGS.items() if plain in spellings), None)
 
 
 def standardise_boards(boards: pl.Series, known: tuple[str, ...]) -> tuple[pl.Series, Counter[str]]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
@@ -15,7 +15,8 @@ from persona_dagster.sites.ptt import article as ptt
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster.sites.threads import payloads as threads
 
-PARSER_VERSION = "4"  # raised when the same bytes would give other posts: everything is then parsed again
+PARSER_VERSION = "5"  # raised when the same bytes would give other posts: everything is then parsed again
+NOT_PARSED, REPLACED = "not_parsed", "replaced"
 THREAD_DAYS = 180  # a title comes back for another thread after that
 
 
@@ -27,6 +28,8 @@ class BoardPosts:
     outcomes: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)  # "key: why", for people
+    # (snapshot, NOT_PARSED or REPLACED, snapshot of what took its place)
+    lost: list[tuple[str, str, str | None]] = field(default_factory=list)
 
 
 def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
@@ -40,10 +43,14 @@ def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
 
 def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 - one return a kind
     match capture.source, capture.kind:
-        case _, "import":
-            from persona_dagster.intake.dumps import parse_import
+        case _, "row" | "import":  # `import`: as 0.1 archived rows
+            from persona_dagster.intake.rows import parse_row
 
-            return parse_import(capture, author_key)
+            return parse_row(capture, author_key)
+        case _, "saved" | "item":
+            from persona_dagster.intake.pages import parse_saved
+
+            return parse_saved(capture, author_key)
         case _, "note":
             from persona_dagster.intake.notes import parse_note
 
@@ -81,8 +88,13 @@ def _names(capture: Capture) -> Parsed:
     return Parsed(Outcome.OK, flags=["listed"], why=f"{len(listing.rows)} rows")
 
 
-def parse_board(captures: Iterable[Capture], author_key: AuthorKey) -> BoardPosts:
-    """Every post of a board's latest captures. A post that several captures hold is taken from the newest one."""
+def parse_board(
+    captures: Iterable[Capture], author_key: AuthorKey, places: Mapping[str, int] | None = None
+) -> BoardPosts:
+    """Every post of a board's latest captures, by time. One that several captures hold is taken from the newest one.
+
+    `places`: by snapshot the place of an imported row in its file, which orders rows without a time.
+    """
     result = BoardPosts([])
     posts: dict[tuple[str, str], Post] = {}
     for capture in captures:
@@ -93,6 +105,7 @@ def parse_board(captures: Iterable[Capture], author_key: AuthorKey) -> BoardPost
         result.flags.update(parsed.flags)
         if not parsed.usable:
             result.problems.append(f"{capture.key}: {parsed.outcome}: {parsed.why}")
+            result.lost.append((capture.sha256, NOT_PARSED, None))
             if parsed.outcome is not Outcome.LOGIN_WALL:
                 continue
         for post in parsed.posts:
@@ -100,7 +113,20 @@ def parse_board(captures: Iterable[Capture], author_key: AuthorKey) -> BoardPost
             old = posts.get(name)
             if old is None or _better(post, old):
                 posts[name] = post
-    result.posts = link_replies(sorted(posts.values(), key=lambda post: (post.created_at or EPOCH, post.post_id)))
+            if old is not None and post.snapshot != old.snapshot:
+                kept, lost = (post, old) if posts[name] is post else (old, post)
+                result.lost.append((lost.snapshot or "", REPLACED, kept.snapshot))
+    order = places or {}
+
+    def place(post: Post) -> tuple[datetime, int, int, str]:
+        return (
+            post.created_at or EPOCH,
+            order.get(post.snapshot or "", 0),
+            (post.floor or 0) if order else 0,
+            post.post_id,
+        )
+
+    result.posts = link_replies(sorted(posts.values(), key=place))
     return result
 
 
@@ -108,9 +134,12 @@ EPOCH = datetime.fromtimestamp(0, UTC)
 
 
 def _better(post: Post, old: Post) -> bool:
-    """A row that knows whom it answers beats one that does not; then the newer one."""
-    knows = (post.parent_id is not None, post.fetched_at or EPOCH)
-    return knows > (old.parent_id is not None, old.fetched_at or EPOCH)
+    """A post beats its mere title, a row that knows whom it answers one that does not; then the newer one."""
+    return _worth(post) > _worth(old)
+
+
+def _worth(post: Post) -> tuple[bool, bool, datetime]:
+    return post.kind != "title", post.parent_id is not None, post.fetched_at or EPOCH
 
 
 def link_replies(posts: list[Post]) -> list[Post]:

@@ -23,6 +23,7 @@ BLOCKING = (
     "simplified",
     "foreign",
     "bot",
+    "advert",
 )
 
 ALPHABET_OF = 400  # characters whose alphabet is counted
@@ -35,6 +36,7 @@ LIMITS = {
     "repeats": 7,  # 42 characters drawn from an alphabet of six are a scream, not a sentence
     "alphabet_of": ALPHABET_OF,
     "form_words": 2,
+    "advert_words": 3,  # who asks about pay names one or two of them
     "latin_words": 4,  # XDDDDD, QQ and a word of English are Taiwan's own
     "flood_rows": 5,  # the same sentence more often by one author
     "pasted_words": 30,
@@ -53,6 +55,14 @@ TEMPLATE_TITLE = (
 )
 TEMPLATE_WORDS = (
     r"媒體來源|記者署名|完整新聞|備註請放|違者(?:新聞)?文章?刪除|填寫問卷|問卷連結|抽獎|物品名稱|聯絡方式|徵才|板規第"
+)
+# Labels at the heads of lines of a job form, and what only who sells says.
+ADVERT_WORDS = (
+    r"(?m)^[ 【\[]{0,2}(?:公司(?:名稱|地址|行號)|統一編號|職缺|徵求|徵才|應徵方式|工作(?:地點|時間|內容|待遇)"
+    r"|薪資(?:待遇|範圍)?"
+    r"|月休|休假制度|聯絡(?:人|方式|電話)|需求人數|應徵條件)[】\] ]{0,2}[:：]"
+    r"|折扣碼|優惠碼|限時(?:優惠|特價)|團購(?:連結|價)|免運|加(?:我)?(?:賴|LINE|Line|line)|歡迎(?:私訊|洽詢|訂購|報名)|業配"
+    r"|(?:私訊|立即|線上)(?:下單|訂購|報名)|現貨供應"
 )
 BOT = r"好像有人對這篇文章有新想法|本文章已被|此(?:留言|文章)已被(?:刪除|檢舉|移除)|這篇(?:文章|留言)已"
 
@@ -83,6 +93,7 @@ def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
         text.str.count_matches(TEMPLATE_WORDS).alias("form_words"),
         text.str.count_matches("[A-Za-z]{2,}").alias("latin_words"),
         text.str.contains(BOT).alias("bot"),
+        text.str.count_matches(ADVERT_WORDS).alias("advert_words"),
         text.str.replace_all(SQUEEZED, "").str.to_lowercase().alias("squeezed"),
     )
     features = features.with_columns(

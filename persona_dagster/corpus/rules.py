@@ -16,8 +16,8 @@ import yaml
 from persona_dagster.digest import sha256, text_digest
 
 HERE = Path(__file__).parent
-SOURCES = ("ptt", "dcard", "threads", "notes", "capybara")
-FORUM = ("ptt", "dcard", "threads")
+SOURCES = ("ptt", "dcard", "threads", "chat", "notes", "capybara")
+FORUM = ("ptt", "dcard", "threads", "chat")
 GROUPS = {"all": SOURCES, "forum": FORUM}
 
 # What the rules see of a row's kind: every kind of records.Kind is one of three.
@@ -79,6 +79,7 @@ class Rule:
     pattern: str = ""
     replace: str = ""
     fold: str | None = None
+    once: bool = False  # takes off what a page puts around a text: what shows below it is the author's own
 
     @property
     def rust(self) -> str:
@@ -133,6 +134,7 @@ def _rule(entry: dict) -> Rule:
         pattern=pattern,
         replace=entry.get("replace", ""),
         fold=entry.get("fold"),
+        once=entry.get("once", False),
     )
 
 
@@ -160,10 +162,12 @@ def rules_version() -> str:
 def clean_text(text: str, source: str = "ptt", kind: str = "post") -> str:
     """One text through the rules with Python's `re`, until nothing changes: the reference for the engine."""
     rules = rules_for(source, kind)
+    for rule in rules:
+        text = rule.apply(text) if rule.once else text
     for _ in range(MAX_PASSES):
         before = text
         for rule in rules:
-            text = rule.apply(text)
+            text = text if rule.once else rule.apply(text)
         if text == before:
             return text
     return ""

@@ -7,6 +7,7 @@ from typing import Any
 import dagster as dg
 import polars as pl
 
+from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.data_card import card_name, funnel_of, write_data_card
 from persona_dagster.corpus.dedup import dedup_version, mark_duplicates
@@ -18,6 +19,7 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
+from persona_dagster.intake.take_in import of_profile, places_of, write_lost
 from persona_dagster.lineage.tombstones import without_forgotten
 from persona_dagster.records import FORUMS, Source, posts_frame
 
@@ -30,7 +32,8 @@ def cleaning_version(project: ProjectResource) -> str:
 
 
 def build_corpus_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
-    return [*(_forum_posts(project, source) for source in FORUMS), _notes(project), _posts(project)]
+    forums = [_forum_posts(project, source) for source in FORUMS]
+    return [*forums, _chat_posts(project), _notes(project), _posts(project)]
 
 
 def versioned(frame: pl.DataFrame, columns: tuple[str, ...], metadata: dict[str, Any] | None = None) -> Frame:
@@ -58,6 +61,23 @@ def _forum_posts(project: ProjectResource, source: Source) -> dg.AssetsDefinitio
     return forum_posts
 
 
+def _chat_posts(project: ProjectResource) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="corpus",
+        description="Messages of imported chats, a row each: speakers by key, `parent_id` the message answered.",
+        deps=["chat_raw"],
+        kinds={"duckdb", "polars"},
+        owners=["team:data"],
+        code_version=cleaning_version(project),
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def chat_posts(context: dg.AssetExecutionContext) -> Frame:
+        return _cleaned(project, "chat", [IMPORT_BOARD], context)
+
+    return chat_posts
+
+
 def _notes(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="corpus",
@@ -80,10 +100,15 @@ def _cleaned(project: ProjectResource, source: Source, boards: list[str], contex
     archive = project.archive()
     pseudonym = partial(author_key, project.settings.author_secret, source)
     captures = chain.from_iterable(archive.latest(source, board) for board in boards)
-    parsed = parse_board(captures, pseudonym)
+    places = places_of(project.settings.intake_dir) if boards == [IMPORT_BOARD] else None
+    parsed = parse_board(captures, pseudonym, places)
+    if places is not None:
+        write_lost(parsed.lost, project.settings.intake_dir / "lost" / f"{source}.parquet")
     for problem in parsed.problems[:50]:
         context.log.warning("%s/%s", source, problem)
     rows = without_forgotten(posts_frame(parsed.posts), project.settings.home)
+    if source == "notes":
+        rows = of_profile(rows, project.settings)
     cleaned = clean_posts(rows, source, project.sources, personas=project.personas().personas)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, project.settings.reports_dir / "corpus" / card_name(source, boards)
@@ -107,15 +132,18 @@ def _posts(project: ProjectResource) -> dg.AssetsDefinition:
         group_name="corpus",
         description="All forum posts as one corpus. Exact and near duplicates point to the row that is kept "
         "(`dup_of`); nothing is deleted. Boards that were never scraped are absent.",
-        ins={f"{source}_posts": dg.AssetIn() for source in FORUMS},
+        ins={f"{source}_posts": dg.AssetIn() for source in (*FORUMS, "chat")},
         kinds={"duckdb", "polars"},
         owners=["team:data"],
         code_version=dedup_version(),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(join=True),
     )
-    def posts(ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame) -> Frame:
-        everything = pl.concat([ptt_posts, dcard_posts, threads_posts])
+    def posts(
+        ptt_posts: pl.DataFrame, dcard_posts: pl.DataFrame, threads_posts: pl.DataFrame, chat_posts: pl.DataFrame
+    ) -> Frame:
+        found = [ptt_posts, dcard_posts, threads_posts, chat_posts]
+        everything = pl.concat([of_profile(frame, project.settings) for frame in found])
         deduplicated = mark_duplicates(everything, project.settings.dedup_dir)
         cards = project.settings.reports_dir / "corpus"
         funnel = funnel_of(deduplicated.frame, cards)

@@ -63,11 +63,12 @@ class Pass:
     console: Console
     ran: list[str] = field(default_factory=list)
     changed: list[str] = field(default_factory=list)
+    again: bool = False  # whether also what is fresh is materialised
 
     def step(self, asset: str, partition: str | None = None) -> None:
         """Materialises one asset partition unless it is fresh, and prints a line either way."""
         name = f"{asset} · {partition}" if partition else asset
-        if asset not in ALWAYS and is_fresh(self.defs, self.instance, asset, partition):
+        if not self.again and asset not in ALWAYS and is_fresh(self.defs, self.instance, asset, partition):
             self.console.print(f"  [dim]= {name}: nothing changed[/dim]", highlight=False)
             return
         before = self.version(asset, partition)
@@ -115,13 +116,9 @@ class Pass:
 
 
 def flow(project: ProjectResource, recipes: tuple[str, ...]) -> Iterator[tuple[str, str, str | None]]:
-    """(stage, asset, partition) in flow order. The import partition is walked only where there is something in it."""
-    imports = project.settings.imports_dir.is_dir() and any(project.settings.imports_dir.rglob("*.*"))
+    """(stage, asset, partition) in flow order. What was imported is left to `persona build`."""
     boards = [
-        (source, board)
-        for source in FORUMS
-        for board in project.sources.partitions(source)
-        if board != IMPORT_BOARD or imports
+        (source, board) for source in FORUMS for board in project.sources.partitions(source) if board != IMPORT_BOARD
     ]
     yield "Scraping", "sources_config", None
     for source, board in boards:

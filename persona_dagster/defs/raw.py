@@ -40,7 +40,8 @@ class CrawlConfig(dg.Config):
 
 
 def build_raw_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
-    return [*(_forum_raw(project, source) for source in FORUMS), _notes_raw(project), _capybara_raw(project)]
+    forums = [_forum_raw(project, source) for source in FORUMS]
+    return [*forums, _chat_raw(project), _notes_raw(project), _capybara_raw(project)]
 
 
 def _forum_raw(project: ProjectResource, source: Source) -> dg.AssetsDefinition:
@@ -99,26 +100,38 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
 def _import(
     project: ProjectResource, archive: Archive, source: Source, context: dg.AssetExecutionContext
 ) -> dg.MaterializeResult:
-    from persona_dagster.intake.dumps import BadRow, read_dump
+    """One pass over the folder serves all sources: the next source's run finds that no file has changed."""
+    from persona_dagster.intake.take_in import take_in
 
-    folder = project.settings.imports_dir
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and not path.name.startswith("."))
-    read, problems = 0, list[BadRow]()
-    for path in files:
-        read += archive.append(read_dump(path, source, problems=problems, denied=project.sources.denied_boards))
-        context.log.info("%s: read", path.name)
-    for problem in problems[:50]:
+    done = take_in(project.settings, archive, denied=project.sources.denied_boards)
+    for problem in done.problems[:50]:
         context.log.warning("%s", problem)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
         metadata={
-            "files": len(files),
-            "rows_read": read,
-            "rows_refused": len(problems),
-            "refused": [str(problem) for problem in problems[:20]],
-            "folder": dg.MetadataValue.path(str(folder)),
+            "files": len(done.files),
+            "rows_of_this_source": sum(taken.sources[source] for taken in done.files),
+            "rows_in_all": done.fates.total(),
+            **{f"rows_{fate}": count for fate, count in done.fates.items()},
+            "problems": done.problems[:20],
+            "folder": dg.MetadataValue.path(str(project.settings.imports_dir)),
+            "quarantine": dg.MetadataValue.path(str(project.settings.quarantine_dir)),
         },
     )
+
+
+def _chat_raw(project: ProjectResource) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="raw",
+        description="Chats that were exported from LINE and Discord and imported; their people's consent is recorded "
+        "in `$PERSONA_HOME/config/consents.yaml`.",
+        kinds={"parquet"},
+        owners=["team:data"],
+    )
+    def chat_raw(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
+        return _import(project, project.archive(), "chat", context)
+
+    return chat_raw
 
 
 def _notes_raw(project: ProjectResource) -> dg.AssetsDefinition:
@@ -136,7 +149,7 @@ def _notes_raw(project: ProjectResource) -> dg.AssetsDefinition:
         own = project.settings.notes_dir
         folder = (
             own
-            if (own.is_dir() and any(own.rglob("*.*"))) or project.settings.profile == "live"
+            if (own.is_dir() and any(own.rglob("*.*"))) or project.settings.profile in ("own", "live")
             else PACKAGED / "notes"
         )
         return _read_in(project.archive(), "notes", read_notes(folder), folder)
@@ -156,6 +169,8 @@ def _capybara_raw(project: ProjectResource) -> dg.AssetsDefinition:
     def capybara_raw() -> dg.MaterializeResult:
         from persona_dagster.intake.capybara import PACKAGED, read_dialogues
 
+        if project.settings.profile == "own":  # what was imported is in the archive; nobody else's stands beside it
+            return _read_in(project.archive(), "capybara", (), project.settings.imports_dir)
         own = sorted(project.settings.imports_dir.glob("capybara*.jsonl*"))
         live = project.settings.profile == "live"
         path = own[0] if own else None if live else PACKAGED

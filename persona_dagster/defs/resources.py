@@ -47,7 +47,7 @@ from persona_dagster.settings import Settings
 RecordT = TypeVar("RecordT", bound=Record)
 
 SCHEMAS = {
-    **dict.fromkeys(("ptt_posts", "dcard_posts", "threads_posts", "notes", "posts"), POST_SCHEMA),
+    **dict.fromkeys(("ptt_posts", "dcard_posts", "threads_posts", "chat_posts", "notes", "posts"), POST_SCHEMA),
     **dict.fromkeys(("dialogues", "capybara_dialogues"), DIALOGUE_SCHEMA),
     "split": SPLIT_SCHEMA,
 }

@@ -1,36 +1,51 @@
-"""NLP notes: Markdown, MDX and question/answer JSONL → a post a section, whose title asks and whose text answers.
+"""NLP notes: Markdown, Obsidian, Jupyter, HTML, text, PDF, DOCX and question/answer JSONL → a post a section, whose
+title asks and whose text answers.
 
-A capture holds a whole file. Headings count only outside code fences; what a reader never sees (front matter,
-components, comments, anchors) is left out.
+A capture holds a whole file; whatever it is, it is read as Markdown. Headings count only outside code fences; what a
+reader never sees (front matter, components, comments, anchors, citation marks) is left out.
 """
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import orjson
 import yaml
 
 from persona_dagster.digest import sha256, text_digest
+from persona_dagster.intake.files import SAMPLE, encoding_of, walk
 from persona_dagster.records import Capture, Outcome, Post
 from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, decode, incomplete
 
-MARKDOWN = (".md", ".mdx", ".markdown")
-SUFFIXES = (*MARKDOWN, ".jsonl")
+SUFFIXES = (".md", ".mdx", ".markdown", ".jsonl", ".ipynb", ".txt", ".html", ".htm", ".pdf", ".docx")
 MIN_TEXT = 20  # characters of prose below which a section only holds a link or a picture
 
 FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", re.DOTALL)
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
-HEADING = re.compile(r" {0,3}(#{1,6})[ \t]+(.*?)(?:[ \t]+#+)?[ \t]*$")
+# `##標題` is no heading to CommonMark; to whoever wrote it, it is one. `#tag` of Obsidian has one sign.
+HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+|(?<=##)(?=[\u3400-\u9fff0-9A-Z]))(.*?)(?:[ \t]+#+)?[ \t]*$")
+HEADING_LINE = re.compile(r"^ {0,3}#{1,6}[ \t]", re.MULTILINE)
 UNDERLINE = re.compile(r" {0,3}=+[ \t]*$")
 ANCHOR = re.compile(r"\s*(?:\[\[[^\]]*\]\]|\{#[^}]*\})\s*$")
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
+WIKI_LINK = re.compile(r"!?\[\[(?:[^\]\n|#]*#)?([^\]\n|]*)(?:\|([^\]\n]*))?\]\]")
+CALLOUT = re.compile(r"^> ?\[!\w+\][+-]? ?", re.MULTILINE)
+OBSIDIAN_TAGS = re.compile(r"^[ \t]*(?:#[\w/-]+[ \t]*)+$", re.MULTILINE)
+# `[16, 18]`, `[3-5]`, `[^note]`, `【12†source】`: they point to a list that is not there. `x[1, 2]` is code and stays.
+CITATION = re.compile(
+    r"(?<=[^\sA-Za-z0-9_\])`])[ ]?\[\d{1,3}(?:[ ]?[,，、–-][ ]?\d{1,3})*\](?![(:\[])"
+    r"|\[\^[^\]\s]{1,40}\](?!:)|【\d+†[^】]{0,40}】"
+)
+FOOTNOTE = re.compile(r"^\[\^[^\]\s]{1,40}\]:.*(?:\n[ \t]+\S.*)*$", re.MULTILINE)
+# What ends a section though it belongs to none: rules, and headings of a template that hold nothing.
+TRAILING = re.compile(r"(?:\n+[ \t]*(?:-[ \t]*){3,}|\n+[ \t]*(?:\*[ \t]*){3,}|\n+[ \t]*(?:_[ \t]*){3,})+\s*\Z")
 COMMENT = re.compile(r"<!--.*?-->|\{/\*.*?\*/\}", re.DOTALL)
 COMPONENT = re.compile(r"<[A-Z][A-Za-z.]*\b(?:[^<>]|=>|<[^<>]*>)*?/>", re.DOTALL)
 TAGS_ONLY = re.compile(r"^[ \t]*(?:</?[A-Za-z][^>]*>[ \t]*)+$", re.MULTILINE)
@@ -54,7 +69,8 @@ class Section:
     def text(self) -> str:
         """The section's Markdown as a reader's eye has it; code stays as it is."""
         runs = ((code, "\n".join(line for _, line in run)) for code, run in groupby(self.blocks, key=itemgetter(0)))
-        return "\n".join(text if code else visible(text) for code, text in runs).strip()
+        text = "\n".join(text if code else visible(text) for code, text in runs).strip()
+        return TRAILING.sub("", f"\n{text}").strip()
 
 
 def read_notes(folder: Path) -> Iterator[Capture]:
@@ -62,7 +78,8 @@ def read_notes(folder: Path) -> Iterator[Capture]:
 
     A name that several folders use (`chapter1/5.mdx`) is joined with its folders'.
     """
-    paths = [path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES and path.is_file()]
+    found = sorted(walk(folder, [])) if folder.is_dir() else []
+    paths = [path for path in found if path.suffix.lower() in SUFFIXES]
     stems = [path.stem for path in paths]
     for path in paths:
         name = path.relative_to(folder)
@@ -85,15 +102,81 @@ def read_notes(folder: Path) -> Iterator[Capture]:
 
 def parse_note(capture: Capture, author_key: AuthorKey) -> Parsed:
     """The sections of one file; `author_key` has no use here, notes name no people."""
+    suffix = PurePosixPath(capture.key).suffix.lower()
     try:
-        text = decode(capture.body).replace("\r\n", "\n")
-        if capture.key.lower().endswith(".jsonl"):
-            return Parsed(Outcome.OK, _unique(capture, "", list(_questions(text))))
-        url, sections = split_sections(text)
+        if suffix == ".jsonl":
+            return Parsed(Outcome.OK, _unique(capture, "", list(_questions(decode(capture.body)))))
+        url, sections = split_sections(as_markdown(capture.body, suffix, capture.board).replace("\r\n", "\n"))
     except MalformedError as error:
         return incomplete(f"{capture.key}: {error}")
     found = [(section.title, body) for section in sections if section.title and is_prose(body := section.text())]
     return Parsed(Outcome.OK, _unique(capture, url, [(title or "", body) for title, body in found]))
+
+
+def as_markdown(body: bytes, suffix: str, name: str) -> str:
+    """A note of any kind as Markdown. Raises `MalformedError` for what is not of that kind."""
+    if suffix in (".pdf", ".docx"):
+        return _office(body, suffix)
+    codec = encoding_of(body[:SAMPLE])
+    try:
+        text = body.decode("utf-8-sig" if codec == "utf-8" else codec)
+    except UnicodeDecodeError as error:
+        raise MalformedError(f"no {codec} at byte {error.start}; save it as UTF-8") from error
+    if "\x00" in text:
+        raise MalformedError(f"a NUL character at {text.index(chr(0))}")
+    match suffix:
+        case ".ipynb":
+            return _notebook(text)
+        case ".html" | ".htm":
+            return _html(text)
+        case ".txt":
+            return text if HEADING_LINE.search(text) else f"# {name}\n\n{text}"  # its name asks
+    return text
+
+
+def _notebook(text: str) -> str:
+    """The Markdown cells of a Jupyter notebook, and the code between them; no outputs."""
+    import nbformat
+
+    try:
+        book = nbformat.reads(text, as_version=4)
+    except Exception as error:  # nbformat's readers raise whatever the JSON makes them
+        raise MalformedError(f"no Jupyter notebook: {str(error)[:120]}") from error
+    cells = []
+    for cell in book.cells:
+        if cell.cell_type == "markdown":
+            cells.append(cell.source)
+        elif cell.cell_type == "code" and cell.source.strip():
+            cells.append(f"```python\n{cell.source}\n```")
+    return "\n\n".join(cells)
+
+
+def _html(text: str) -> str:
+    """The main part of a page, without what surrounds it on every page of its site."""
+    from markdownify import markdownify
+    from selectolax.lexbor import LexborHTMLParser
+
+    tree = LexborHTMLParser(text)
+    for node in tree.css("script, style, nav, header, footer, aside, form, noscript, svg"):
+        node.decompose()
+    main = tree.css_first("article") or tree.css_first("main") or tree.body
+    return markdownify(main.html or "", heading_style="ATX", strip=["img"]) if main else ""
+
+
+def _office(body: bytes, suffix: str) -> str:
+    try:
+        from markitdown import MarkItDown, MarkItDownException, StreamInfo
+    except ImportError as error:
+        raise MalformedError(f"{suffix} is read with an extra: pip install 'persona-dagster[docs]'") from error
+    try:
+        return (
+            MarkItDown(enable_plugins=False)
+            .convert_stream(io.BytesIO(body), stream_info=StreamInfo(extension=suffix))
+            .markdown
+        )
+    except MarkItDownException as error:
+        why = str(error).strip().split("\n")[-1][:160]
+        raise MalformedError(f"no {suffix} that can be read ({why}); a password has to be taken off first") from error
 
 
 def _unique(capture: Capture, url: str, found: list[tuple[str, str]]) -> list[Post]:
@@ -189,6 +272,9 @@ def plain_heading(text: str) -> str:
 
 def visible(text: str) -> str:
     """Prose without components, bare tags and imports."""
+    text = FOOTNOTE.sub("", OBSIDIAN_TAGS.sub("", CALLOUT.sub("> ", text)))
+    text = WIKI_LINK.sub(lambda link: "" if link[0].startswith("!") else link[2] or link[1], text)
+    text = CITATION.sub("", text)
     text = TAGS_ONLY.sub("", IMPORT.sub("", COMPONENT.sub("", text)))
     text = INLINE.sub(lambda match: match["code"] or ("\n" if match["br"] else ""), text)
     return re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]+$", "", text, flags=re.MULTILINE))

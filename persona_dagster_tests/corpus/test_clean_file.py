@@ -10,8 +10,9 @@ import pytest
 import zstandard
 
 from persona_dagster.config.personas import load_personas
-from persona_dagster.corpus.clean_file import DumpFormatError, batches, clean_file
+from persona_dagster.corpus.clean_file import clean_file
 from persona_dagster.digest import author_key
+from persona_dagster.intake.files import IntakeError
 
 STATION = "※ 發信站: 批踢踢實業坊(ptt.cc)"
 ROWS = [
@@ -47,7 +48,7 @@ def test_a_dump_is_cleaned_in_order(tmp_path, sources, suffix):
     funnel = clean_file(packed(tmp_path / f"in.jsonl{suffix}", ROWS), out, sources)
     rows = read(out)
     assert [(row["id"], row["text"]) for row in rows] == [("M.1", "好煩"), ("c1", "抱抱你 <PHONE>"), ("t1", "好累")]
-    assert (rows[0]["score"], rows[1]["floor"], rows[1]["parent_id"]) == ("9", "3", "1")
+    assert (rows[0]["score"], rows[1]["floor"], rows[1]["parent_id"]) == (9, 3, "1")
     assert (funnel.rows_in, funnel.rows_out, funnel.removed["denied_board"]) == (4, 3, 1)
     assert funnel.personal_data["PHONE"] == 1
     assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
@@ -74,7 +75,7 @@ def test_what_was_cleaned_comes_out_the_same(tmp_path, sources):
 
 
 def test_sources_in_other_spellings_are_known(tmp_path, sources):
-    rows = [{"source": name, "kind": "comment", "text": "好喔"} for name in ("PTT", "批踢踢", "Ｄcard", "脆")]
+    rows = [{"source": name, "kind": "comment", "text": f"好喔{name}"} for name in ("PTT", "批踢踢", "Ｄcard", "脆")]
     clean_file(packed(tmp_path / "in.jsonl", rows), tmp_path / "out.jsonl", sources)
     assert [row["source"] for row in read(tmp_path / "out.jsonl")] == ["ptt", "ptt", "dcard", "threads"]
 
@@ -87,15 +88,17 @@ def test_persona_labels_of_a_dump_become_tags(tmp_path, sources):
     assert funnel.unknown_labels["人格:x"] == 1
 
 
-def test_batches_cut_between_lines(tmp_path):
-    rows = [{"source": "ptt", "kind": "comment", "text": "字" * n} for n in range(1, 60)]
-    path = packed(tmp_path / "in.jsonl", rows)
-    assert [text for frame in batches(path, size=500) for text in frame["text"]] == [row["text"] for row in rows]
-
-
-def test_a_broken_dump_leaves_the_old_output(tmp_path, sources):
+def test_a_file_without_a_row_leaves_the_old_output(tmp_path, sources):
     out = tmp_path / "out.jsonl"
     out.write_text("old", encoding="utf-8")
-    with pytest.raises(DumpFormatError, match=r"in\.jsonl: block 0"):
+    with pytest.raises(IntakeError, match=r"source is 'plurk'"):
         clean_file(packed(tmp_path / "in.jsonl", [{"source": "plurk", "kind": "post", "text": "x"}]), out, sources)
     assert out.read_text(encoding="utf-8") == "old"
+
+
+def test_a_broken_line_costs_itself_alone(tmp_path, sources):
+    path = packed(tmp_path / "in.jsonl", ROWS)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes() + b'{"source": "ptt", "te\n')
+    funnel = clean_file(path, tmp_path / "out.jsonl", sources)
+    assert (funnel.rows_in, funnel.rows_out, funnel.removed["refused"]) == (5, 3, 1)
+    assert "in.jsonl, row 5: is no JSON" in funnel.problems[0]

@@ -7,7 +7,8 @@ import pytest
 
 from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.clean import clean_posts
-from persona_dagster.corpus.labels import standardise_boards, standardise_label, standardise_source
+from persona_dagster.corpus.labels import standardise_boards, standardise_label
+from persona_dagster.intake.schema import standardise_source
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
         spec.key.to_user_string(): {dep.asset_key.to_user_string() for dep in spec.deps} for spec in specs(defs)
     }
     assert upstream["ptt_posts"] == {"ptt_raw"}
-    assert upstream["posts"] == {"ptt_posts", "dcard_posts", "threads_posts"}
+    assert upstream["posts"] == {"ptt_posts", "dcard_posts", "threads_posts", "chat_posts"}
     assert upstream["dialogues"] == {"posts", "notes", "personas_config"}
     assert upstream["split"] == {"dialogues", "capybara_dialogues"}
     assert upstream["mix"] >= {"split", "recipe_config"}

@@ -73,5 +73,5 @@ def test_a_corrupt_row_of_a_dump_is_told_and_the_rest_comes_in(tmp_path: Path) -
     walk = walk_of(settings)
     walk.step("ptt_raw", IMPORT_BOARD)
     numbers = walk.numbers("ptt_raw", IMPORT_BOARD)
-    assert numbers["rows_read"] == 19 and numbers["rows_refused"] == 1
-    assert "dump.jsonl.gz" in str(numbers["refused"]) and "8" in str(numbers["refused"])
+    assert numbers["rows_stored"] == 19 and numbers["rows_refused"] == 1
+    assert "dump.jsonl.gz, row 8" in str(numbers["problems"])

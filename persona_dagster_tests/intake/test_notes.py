@@ -7,7 +7,7 @@ import pytest
 
 from persona_dagster.digest import sha256
 from persona_dagster.intake.capybara import PACKAGED, read_dialogues
-from persona_dagster.intake.dumps import DumpError
+from persona_dagster.intake.files import IntakeError
 from persona_dagster.intake.notes import parse_note, plain_heading, read_notes
 from persona_dagster.records import Capture, Outcome
 from persona_dagster.sample.content import NOTES
@@ -104,9 +104,10 @@ def test_questions_as_json_lines() -> None:
     assert broken.outcome == "parse_incomplete" and "qa.jsonl: line 4" in broken.why
 
 
-def test_a_file_in_another_encoding_is_named() -> None:
-    parsed = parse("## 標題".encode("big5"))
-    assert parsed.outcome == "parse_incomplete" and "note.md: no UTF-8" in parsed.why
+@pytest.mark.parametrize("codec", ["big5", "gb18030", "utf-16", "utf-8-sig"])
+def test_a_file_in_another_encoding_is_read(codec: str) -> None:
+    parsed = parse(f"## 什麼是梯度下降？\n{LONG}".encode(codec))
+    assert [(post.title, post.text_raw) for post in parsed.posts] == [("什麼是梯度下降？", LONG)]
 
 
 def test_boards_are_files_and_names_that_repeat_carry_their_folders(tmp_path: Path) -> None:
@@ -114,7 +115,7 @@ def test_boards_are_files_and_names_that_repeat_carry_their_folders(tmp_path: Pa
         (tmp_path / name).parent.mkdir(exist_ok=True)
         (tmp_path / name).write_text(f"## 題\n{LONG}", encoding="utf-8")
     found = {capture.key: capture.board for capture in read_notes(tmp_path)}
-    assert found == {"a.md": "a", "one/5.mdx": "one-5", "two/5.mdx": "two-5", "qa.jsonl": "qa"}
+    assert found == {"a.md": "a", "one/5.mdx": "one-5", "two/5.mdx": "two-5", "qa.jsonl": "qa", "skip.txt": "skip"}
 
 
 def test_the_packaged_primer() -> None:
@@ -162,7 +163,7 @@ def test_the_original_datasets_columns_are_understood(tmp_path: Path) -> None:
 def test_a_bad_dialogue_is_named_by_line(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "c.jsonl"
     path.write_bytes(orjson.dumps(chat("user", "assistant")) + b"\n" + line)
-    with pytest.raises(DumpError, match=r"c\.jsonl:2"):
+    with pytest.raises(IntakeError, match=r"c\.jsonl, row 2: "):
         list(read_dialogues(path))
 
 
@@ -170,7 +171,7 @@ def test_packaged_and_missing_dialogues(tmp_path: Path) -> None:
     captures = list(read_dialogues())
     assert len(captures) >= 60 and {capture.board for capture in captures} == {"train", "test"}
     assert PACKAGED.is_file()
-    with pytest.raises(DumpError, match="no such file"):
+    with pytest.raises(IntakeError, match="no such file"):
         list(read_dialogues(tmp_path / "none.jsonl"))
 
 

@@ -25,7 +25,8 @@ SELECT list_filter([
     CASE WHEN repeated.squeezed IS NOT NULL THEN 'flood' END,
     CASE WHEN pasted.squeezed IS NOT NULL THEN 'copypasta' END,
     CASE WHEN lang IN ('ja', 'ko', 'other') OR (lang = 'latin' AND latin_words >= $latin_words) THEN 'foreign' END,
-    CASE WHEN bot THEN 'bot' END
+    CASE WHEN bot THEN 'bot' END,
+    CASE WHEN NOT comment AND advert_words >= $advert_words THEN 'advert' END
 ], lambda flag: flag IS NOT NULL) AS found
 FROM features
 LEFT JOIN repeated USING (author_key, squeezed)

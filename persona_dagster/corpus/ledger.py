@@ -1,0 +1,195 @@
+"""The fate of every row: each input row, and each post made of one, ends in exactly one bucket.
+
+The ledgers of intake say what became of a row on its way to the archive; the tables say how far its post came. Nothing
+is counted that cannot be named: every row stands with its file and its place in it.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from persona_dagster.artifacts import LATEST
+from persona_dagster.corpus.quality import BLOCKING
+from persona_dagster.corpus.rules import rules_for
+from persona_dagster.intake.take_in import LOST, STORED, read_ledger
+from persona_dagster.settings import Settings
+
+# In the order in which a row passes them.
+STAGES = ("intake", "parsing", "cleaning", "conversation", "mix")
+LEDGER = pl.Schema(
+    {
+        "file": pl.String,  # of what was crawled: source/board
+        "row": pl.Int64,
+        "part": pl.Int32,  # 0: the record itself; else a comment that lay within it
+        "source": pl.String,
+        "board": pl.String,
+        "doc_id": pl.String,
+        "stage": pl.String,  # where it ended
+        "bucket": pl.String,
+        "why": pl.String,
+        "of": pl.String,  # what it repeats, or was replaced by
+    }
+)
+
+
+def row_ledger(settings: Settings, recipe: str | None = None) -> pl.DataFrame:
+    """Every row that was brought or crawled, in exactly one bucket (`LEDGER`). What was not built yet ends before."""
+    intake = read_ledger(settings.intake_dir)
+    posts = _table(settings, "posts")
+    if posts is None:
+        boards = [_table(settings, f"{source}_posts") for source in ("ptt", "dcard", "threads", "chat")]
+        found = [frame for frame in boards if frame is not None]
+        posts = pl.concat(found) if found else None
+    outcome = _outcomes(posts, settings, recipe) if posts is not None else None
+    ended = intake.filter(pl.col("fate") != STORED).select(
+        "file", "row", "part", "source", "board",
+        doc_id=pl.lit(None, pl.String),
+        stage=pl.lit("intake"),
+        bucket="fate",
+        why=pl.coalesce("code", pl.lit("")),
+        of=pl.when(pl.col("of_file").is_not_null()).then(pl.format("{}:{}", "of_file", "of_row")),
+    )  # fmt: skip
+    stored = intake.filter(pl.col("fate") == STORED)
+    rows = [ended, *(_stored(stored, outcome, settings))]
+    return pl.concat([pl.DataFrame(schema=LEDGER), *(frame.select(list(LEDGER)).cast(LEDGER) for frame in rows)])
+
+
+def _table(settings: Settings, name: str) -> pl.DataFrame | None:
+    paths = sorted((settings.tables_dir / name).glob("*.parquet"))
+    return pl.concat([pl.read_parquet(path) for path in paths]) if paths else None
+
+
+def _stored(stored: pl.DataFrame, outcome: pl.DataFrame | None, settings: Settings) -> list[pl.DataFrame]:
+    """Rows in the archive by what became of their posts; and posts that no file brought."""
+    place = ("file", "row", "part", "source", "board")
+    if outcome is None:
+        waiting = {"doc_id": None, "stage": "parsing", "bucket": "not_built_yet", "why": "", "of": None}
+        return [stored.select(*place, *(pl.lit(value, pl.String).alias(name) for name, value in waiting.items()))]
+    # The row's own post comes first; pushes of a flat page and posts of a saved one are further parts of the row.
+    made = outcome.sort("snapshot", "own", "doc_id", descending=[False, True, False])
+    made = made.with_columns(nth=pl.int_range(pl.len(), dtype=pl.Int32).over("snapshot"))
+    brought = stored.join(made.drop("source", "board", "own"), on="snapshot", how="inner")
+    further = brought.with_columns(
+        part=pl.col("part") + pl.col("nth") * 1000
+    )  # a record holds fewer comments than that
+    alone = stored.join(made.select("snapshot"), on="snapshot", how="anti").join(
+        _lost(settings), on="snapshot", how="left"
+    )
+    unparsed = alone.select(
+        *place,
+        doc_id=pl.lit(None, pl.String),
+        stage=pl.lit("parsing"),
+        bucket=pl.coalesce("lost", pl.lit("superseded")),
+        why=pl.lit(""),
+        of="kept",
+    )
+    crawled = made.join(stored.select("snapshot").unique(), on="snapshot", how="anti").select(
+        file=pl.format("{}/{}", "source", "board"),
+        row=pl.lit(None, pl.Int64),
+        part=pl.lit(0, pl.Int32),
+        source="source", board="board", doc_id="doc_id", stage="stage", bucket="bucket", why="why", of="of",
+    )  # fmt: skip
+    return [further, unparsed, crawled]
+
+
+def _lost(settings: Settings) -> pl.DataFrame:
+    paths = sorted((settings.intake_dir / "lost").glob("*.parquet"))
+    found = pl.concat([pl.DataFrame(schema=LOST), *(pl.read_parquet(path) for path in paths)])
+    return found.unique("snapshot", keep="last").rename({"fate": "lost"})
+
+
+def _outcomes(posts: pl.DataFrame, settings: Settings, recipe: str | None) -> pl.DataFrame:
+    """Of each post: doc_id, snapshot, where it ended and why. The first reason in the order of the stages counts."""
+    doc = pl.concat_str("source", "board", "post_id", separator=":")
+    frame = posts.select(
+        "source", "board", "snapshot", "dup_of", "flags", doc_id=doc,
+        own=~pl.col("flags").list.contains("flat") | pl.col("parent_id").is_null(),
+        emptied=pl.col("flags").list.contains("empty") & (pl.col("text_raw").str.strip_chars() != ""),
+        text_raw="text_raw", kind="kind",
+    )  # fmt: skip
+    flag = pl.coalesce(*(pl.when(pl.col("flags").list.contains(name)).then(pl.lit(name)) for name in BLOCKING))
+    frame = frame.with_columns(flag=flag, rule=_emptied_by(frame)).drop("text_raw", "kind")
+    used = _used(settings, recipe)
+    frame = frame.join(used, on="doc_id", how="left").join(_paired(settings), on="doc_id", how="left")
+    cleaned = pl.col("emptied")
+    cases: list[tuple[pl.Expr, str, str | pl.Expr, pl.Expr | None]] = [
+        (cleaned, "cleaning", "cleaned_away", pl.col("rule")),
+        (pl.col("flag").is_not_null(), "cleaning", "flagged", pl.col("flag")),
+        (pl.col("dup_of").is_not_null(), "cleaning", "duplicate", None),
+        (pl.col("split").is_not_null(), "mix", pl.col("split"), None),
+        (pl.col("paired").is_null(), "conversation", "no_partner", None),
+        (pl.lit(value=True), "conversation", "no_voice", None),
+    ]
+    stage, bucket, why = pl.lit(None, pl.String), pl.lit(None, pl.String), pl.lit("")
+    for condition, at, name, reason in reversed(cases):
+        stage = pl.when(condition).then(pl.lit(at)).otherwise(stage)
+        bucket = pl.when(condition).then(name if isinstance(name, pl.Expr) else pl.lit(name)).otherwise(bucket)
+        why = pl.when(condition).then(pl.lit("") if reason is None else reason).otherwise(why)
+    of = pl.when(~cleaned & pl.col("flag").is_null()).then(pl.col("dup_of"))
+    return frame.select("source", "board", "doc_id", "snapshot", "own", stage=stage, bucket=bucket, why=why, of=of)
+
+
+def _emptied_by(frame: pl.DataFrame) -> pl.Series:
+    """The first rule after which nothing was left of a text, for the rows that were cleaned away."""
+    rules: list[str | None] = []
+    for emptied, source, kind, text in frame.select("emptied", "source", "kind", "text_raw").iter_rows():
+        rules.append(_rule_of(source, kind, text) if emptied else None)
+    return pl.Series("rule", rules, dtype=pl.String)
+
+
+def _rule_of(source: str, kind: str, text: str) -> str:
+    for rule in rules_for(source, kind):
+        text = rule.apply(text)
+        if not text.strip():
+            return rule.name
+    return "structure"
+
+
+def _used(settings: Settings, recipe: str | None) -> pl.DataFrame:
+    """By doc_id where its dialogue stands: train, validation or test of the mix, quarantined, or not drawn."""
+    empty = pl.DataFrame(schema={"doc_id": pl.String, "split": pl.String})
+    dialogues, split = _table(settings, "dialogues"), _table(settings, "split")
+    if dialogues is None:
+        return empty
+    placed = dialogues.select("pair_id", "doc_ids")
+    if split is not None:
+        placed = placed.join(split.select("pair_id", "split"), on="pair_id", how="left")
+        placed = placed.with_columns(
+            split=pl.when(pl.col("split") == "quarantine").then(pl.lit("quarantined")).otherwise(pl.lit("not_drawn"))
+        )
+    else:
+        placed = placed.with_columns(split=pl.lit("not_drawn"))
+    if (mix := _provenance(settings, recipe)) is not None:
+        drawn = mix.select("pair_id", drawn="split").unique("pair_id")
+        placed = placed.join(drawn, on="pair_id", how="left").with_columns(split=pl.coalesce("drawn", "split"))
+    order = {"train": 0, "validation": 1, "test": 2, "quarantined": 3, "not_drawn": 4}
+    by_doc = placed.explode("doc_ids").rename({"doc_ids": "doc_id"}).drop_nulls("doc_id")
+    rank = pl.col("split").replace_strict(order, default=5)
+    return by_doc.sort(rank).unique("doc_id", keep="first", maintain_order=True).select("doc_id", "split")
+
+
+def _provenance(settings: Settings, recipe: str | None) -> pl.DataFrame | None:
+    pointers = [settings.mix_dir / recipe / LATEST] if recipe else sorted(settings.mix_dir.glob(f"*/{LATEST}"))
+    pointers = sorted((path for path in pointers if path.is_file()), key=lambda path: path.stat().st_mtime)
+    if not pointers:
+        return None
+    path: Path = pointers[-1].parent / pointers[-1].read_text(encoding="utf-8").strip() / "provenance.parquet"
+    return pl.read_parquet(path) if path.is_file() else None
+
+
+def _paired(settings: Settings) -> pl.DataFrame:
+    """Posts that answer one that is here, or are answered: by the reply graph."""
+    schema: dict[str, Any] = {"doc_id": pl.String, "paired": pl.Boolean}
+    edges = _table(settings, "reply_graph")
+    if edges is None:
+        return pl.DataFrame(schema=schema)
+    ends = [edges[name] for name in edges.columns if name in ("doc_id", "parent_doc", "child", "parent", "child_doc")]
+    found = (
+        pl.concat([end.alias("doc_id").cast(pl.String) for end in ends]).unique().drop_nulls()
+        if ends
+        else pl.Series("doc_id", [], pl.String)
+    )
+    return found.to_frame().with_columns(paired=pl.lit(value=True))

@@ -1,0 +1,214 @@
+"""Pages and payloads that somebody saved or recorded: browsers' files, HAR, Zeeschuimer → captures, and their posts.
+
+They are archived as the site sent them, and read by the parsers of `sites/`, as what is crawled.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import orjson
+
+from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.digest import sha256
+from persona_dagster.intake.capybara import OF_THE_FILE
+from persona_dagster.intake.files import Unit
+from persona_dagster.intake.inspect_file import Recognised, recognise
+from persona_dagster.intake.items import Item
+from persona_dagster.intake.saved_pages import MIME, unwrap
+from persona_dagster.intake.schema import RowError
+from persona_dagster.records import Capture, Outcome, Source
+from persona_dagster.sites.dcard import payloads as dcard
+from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, incomplete
+from persona_dagster.sites.ptt import article as ptt
+from persona_dagster.sites.threads import payloads as threads
+
+SAVED, ITEM = "saved", "item"  # kinds of captures
+HOSTS: dict[str, Source] = {
+    "www.ptt.cc": "ptt",
+    "www.dcard.tw": "dcard",
+    "www.threads.com": "threads",
+    "www.threads.net": "threads",
+    "graph.threads.net": "threads",
+}
+SAVED_AS = (
+    re.compile(rb'<link rel="canonical" href="(https?://[^"]+)"'),
+    re.compile(rb'<meta property="(?:og|al:android):url" content="(https?://[^"]+)"'),
+    re.compile(rb"^Snapshot-Content-Location: (https?://\S+)", re.MULTILINE),
+    re.compile(rb"<!-- saved from url=\(\d+\)(https?://\S+) -->"),
+)
+NO_POSTS = frozenset(["listing", "boards", "refusal", "error", "empty", "forums", "feed", "list", "poll"])
+PTT_ARTICLE = re.compile(r"/bbs/([^/]+)/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
+THREADS_POST = re.compile(r"/post/([A-Za-z0-9_-]+)")
+
+
+@dataclass(frozen=True)
+class Found:
+    """A page or payload of a site, and how it is read."""
+
+    format: str
+    items: Callable[[], Iterator[Item]]
+
+
+def is_mhtml(head: bytes) -> bool:
+    return MIME.match(head[:4096]) is not None
+
+
+def page(unit: Unit, body: bytes) -> Found | None:
+    """A saved page of one of the sites; None for HTML of anywhere else, which may be a note."""
+    found = recognise(unwrap(body), Path(unit.name.rpartition("!")[2]))
+    if found.source is None and found.kind in ("unknown", "empty"):
+        return None
+    return Found(
+        f"saved page ({found.source or 'unknown site'}, {found.kind})", lambda: iter([_saved(unit, body, found)])
+    )
+
+
+def payload(unit: Unit, value: Any) -> Found | None:
+    """What a site's own interface answered, saved as JSON; None for JSON of anything else."""
+    body = orjson.dumps(value)
+    found = recognise(body, Path(unit.name.rpartition("!")[2]))
+    if found.source is None or found.kind == "har" or (found.kind == "payload" and not found.parsed.posts):
+        return None
+    return Found(f"saved payload ({found.source}, {found.kind})", lambda: iter([_saved(unit, body, found)]))
+
+
+def _saved(unit: Unit, saved: bytes, found: Recognised) -> Item:
+    """The one item of a saved page. PTT's has to say which article it is."""
+    body, url = unwrap(saved), saved_url(saved)
+    if found.kind in NO_POSTS or found.source is None:
+        return Item(
+            1,
+            code="no_posts",
+            why=f"{found.kind}: {found.parsed.why or 'no posts in it'}",
+            cure="Save the page of the post itself",
+        )
+    if found.source == "ptt":
+        url = next((post.url for post in found.parsed.posts), url)
+        if not PTT_ARTICLE.search(url):
+            return Item(
+                1,
+                code="which_article",
+                why="nothing in it says which article it is",
+                cure="Name the file <Board>__<article id>.html",
+            )
+    if not found.parsed.posts:
+        return Item(
+            1,
+            code="no_posts",
+            why=found.parsed.why or "no posts in it",
+            cure="Save the page again when it has loaded whole",
+        )
+    stem = unit.name.rpartition("/")[2].rpartition("!")[2].split(".")[0]
+    return Item(1, captures=(_capture(found.source, SAVED, f"{stem}-{sha256(body)[:12]}", url, body),))
+
+
+def saved_url(body: bytes) -> str:
+    """The address that a saved page gives for itself, or nothing."""
+    head = body[: 1 << 18].replace(b"&#064;", b"@")
+    found = next((match for pattern in SAVED_AS if (match := pattern.search(head))), None)
+    return found[1].decode("utf-8", "replace") if found else ""
+
+
+def _capture(  # noqa: PLR0917 - a capture's own fields, in their order
+    source: Source, kind: str, key: str, url: str, body: bytes, at: datetime = OF_THE_FILE
+) -> Capture:
+    return Capture(
+        source=source,
+        board=IMPORT_BOARD,
+        kind=kind,
+        key=key,
+        url=url,
+        fetched_at=at,
+        status=200,
+        outcome=Outcome.OK,
+        headers={},
+        body=body,
+        sha256=sha256(body),
+    )
+
+
+def har_items(unit: Unit, entries: list[Any]) -> Iterator[Item]:
+    """The answers of the three sites in a browser's recording; nothing but address, time and body is taken."""
+    for number, entry in enumerate(entries, 1):
+        try:
+            found = _har_answer(entry)
+        except (KeyError, TypeError, AttributeError, ValueError) as error:
+            yield Item(
+                number,
+                code="no_entry",
+                why=f"an entry without {error}",
+                cure="Export the recording again, with content",
+            )
+            continue
+        if found:
+            yield Item(number, captures=(found,))
+        else:
+            yield Item(
+                number,
+                code="not_a_post",
+                why="no page or payload with posts of the three sites",
+                cure="Nothing to mend",
+            )
+
+
+def _har_answer(entry: dict[str, Any]) -> Capture | None:
+    """The answer of one entry, if it is a page or payload of a site with posts in it."""
+    url, content = entry["request"]["url"], entry["response"].get("content", {})
+    text = content.get("text") or ""
+    source = HOSTS.get(urlsplit(url).hostname or "")
+    wanted = source and entry["response"].get("status") == 200
+    if not (source and wanted and text and re.search("html|json", content.get("mimeType", ""))):
+        return None
+    body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode("utf-8", "replace")
+    at = entry.get("startedDateTime")
+    when = datetime.fromisoformat(at).astimezone(UTC) if at else OF_THE_FILE
+    # The query may carry a session; the body says by itself what it is.
+    plain = url.split("?", 1)[0]
+    found = recognise(body, Path(urlsplit(plain).path.replace("/", "__").lstrip("_") or "page"))
+    if not found.parsed.posts:
+        return None
+    return _capture(source, SAVED, f"har-{sha256(body)[:12]}", plain, body, when)
+
+
+def zeeschuimer_item(row: Any) -> Capture:
+    """One item of Zeeschuimer's export: the site's own post under `data`. Raises `RowError`."""
+    data = row.get("data") if isinstance(row, dict) else None
+    if not isinstance(data, dict):
+        raise RowError("no_data", "a Zeeschuimer row without data", "Export it again from Zeeschuimer as NDJSON")
+    platform = str(row.get("source_platform")).removeprefix("www.").split(".")[0]
+    if platform != "threads":
+        raise RowError("other_site", f"a Zeeschuimer row of {platform}", "Posts of Threads are read")
+    key = str(row.get("item_id") or data.get("pk"))
+    return _capture("threads", ITEM, key, str(row.get("source_platform_url") or ""), orjson.dumps(data))
+
+
+def parse_saved(capture: Capture, author_key: AuthorKey) -> Parsed:
+    """The posts of a saved page or payload, of a recorded answer, or of one item."""
+    try:
+        if capture.kind == ITEM:
+            payload = {"thread_items": [{"post": orjson.loads(capture.body)}]}
+            return Parsed(Outcome.OK, threads.posts_from_payload(payload, IMPORT_BOARD, author_key))
+    except (orjson.JSONDecodeError, MalformedError, KeyError, TypeError) as error:
+        return incomplete(f"{type(error).__name__}: {error}")
+    path = urlsplit(capture.url).path
+    if capture.source == "ptt":
+        article = PTT_ARTICLE.search(path)
+        if not article:
+            return incomplete("a saved PTT page that does not say which article it is")
+        return ptt.parse_article(
+            capture.body, board=article[1], article_id=article[2], author_key=author_key, fetched_at=capture.fetched_at
+        )
+    if capture.source == "dcard":
+        return dcard.parse_dcard(capture.body, board=IMPORT_BOARD, author_key=author_key)
+    code = THREADS_POST.search(path)
+    parse: Callable[..., Parsed] = partial(threads.parse_threads, code=code[1] if code else None)
+    return parse(capture.body, board=IMPORT_BOARD, author_key=author_key)

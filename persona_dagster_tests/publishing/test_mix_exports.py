@@ -1,0 +1,60 @@
+"""A mix in the forms of others, read back by what reads them where that is here (datasets)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import orjson
+import pytest
+
+from persona_dagster.publishing.mix_exports import FORMATS, MixExportError, export_mix
+
+MESSAGES = [
+    {"role": "system", "content": "你是助教"},
+    {"role": "user", "content": "什麼是梯度？"},
+    {"role": "assistant", "content": "是斜率。"},
+    {"role": "user", "content": "再說一次"},
+    {"role": "assistant", "content": "是方向導數最大的方向。"},
+]
+
+
+@pytest.fixture
+def mix(tmp_path: Path) -> Path:
+    folder = tmp_path / "persona_v2" / "abc123"
+    folder.mkdir(parents=True)
+    for split, count in (("train", 3), ("validation", 1), ("test", 2)):
+        rows = [{"row_id": f"{split}-{n}", "persona": "assistant", "messages": MESSAGES} for n in range(count)]
+        (folder / f"{split}.jsonl").write_bytes(b"".join(orjson.dumps(row) + b"\n" for row in rows))
+    return folder
+
+
+def test_every_form_keeps_rows_and_splits(mix: Path, tmp_path: Path) -> None:
+    out = {form: export_mix(mix, tmp_path / "out", form) for form in FORMATS}
+    assert [json.loads(line) for line in (out["openai"] / "train.jsonl").open()] == [{"messages": MESSAGES}] * 3
+    (first, *_) = json.loads((out["sharegpt"] / "train.json").read_text(encoding="utf-8"))
+    assert [turn["from"] for turn in first["conversations"]] == ["system", "human", "gpt", "human", "gpt"]
+    assert json.loads((out["alpaca"] / "test.json").read_text(encoding="utf-8"))[0] == {
+        "instruction": "再說一次",
+        "input": "",
+        "output": "是方向導數最大的方向。",
+        "system": "你是助教",
+        "history": [["什麼是梯度？", "是斜率。"]],
+    }
+    info = json.loads((out["llamafactory"] / "dataset_info.json").read_text(encoding="utf-8"))
+    assert all((out["llamafactory"] / entry["file_name"]).is_file() for entry in info.values()) and len(info) == 3
+
+
+def test_datasets_loads_the_folder_as_it_is(mix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from datasets import load_dataset
+
+    loaded = load_dataset(str(export_mix(mix, tmp_path / "out", "datasets")), cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 3, "validation": 1, "test": 2}
+    assert loaded["train"][0]["messages"] == MESSAGES
+
+
+def test_what_cannot_be_exported_is_named(mix: Path, tmp_path: Path) -> None:
+    with pytest.raises(MixExportError, match="no format 'xml'"):
+        export_mix(mix, tmp_path, "xml")
+    with pytest.raises(MixExportError, match="holds no mix"):
+        export_mix(tmp_path / "nothing", tmp_path, "openai")
