@@ -71,6 +71,7 @@ def _stored(stored: pl.DataFrame, outcome: pl.DataFrame | None, settings: Settin
     # The row's own post comes first; pushes of a flat page and posts of a saved one are further parts of the row.
     made = outcome.sort("snapshot", "own", "doc_id", descending=[False, True, False])
     made = made.with_columns(nth=pl.int_range(pl.len(), dtype=pl.Int32).over("snapshot"))
+    stored = stored.select(*place, "snapshot")
     brought = stored.join(made.drop("source", "board", "own"), on="snapshot", how="inner")
     further = brought.with_columns(
         part=pl.col("part") + pl.col("nth") * 1000
