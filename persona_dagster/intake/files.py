@@ -296,7 +296,7 @@ def encoding_of(sample: bytes) -> str:
         if sample.startswith(mark):
             return codec
     nuls = sample.count(b"\0")  # every digit, comma and line end of UTF-16 has one; other text has none
-    if nuls > len(sample) // 100 and max(odd := sample[1::2].count(b"\0"), nuls - odd) > 0.7 * nuls:
+    if nuls > len(sample) // 50 and max(odd := sample[1::2].count(b"\0"), nuls - odd) > 0.7 * nuls:
         return "utf-16-le" if odd > nuls // 2 else "utf-16-be"
     if _decodes(sample, "utf-8"):
         return "utf-8"

@@ -16,7 +16,7 @@ import orjson
 
 from persona_dagster.intake import chats, pages, tables
 from persona_dagster.intake.capybara import dialogue_of
-from persona_dagster.intake.files import IntakeError, Unit, encoding_of, head_of, whole
+from persona_dagster.intake.files import WIDE, IntakeError, Unit, encoding_of, head_of, whole
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import SEEN, ColumnMapping, Mappings, columns_of, guess
 from persona_dagster.intake.schema import Row, RowError
@@ -120,6 +120,9 @@ def _text_streams(unit: Unit, head: bytes, options: Options, mappings: Mappings 
         raise IntakeError(
             unit.name, f"there is no encoding {encoding!r}", "Try utf-8, big5, gb18030 or utf-16"
         ) from error
+    if _binary(head, encoding):
+        known = "Export it as JSONL, CSV or Parquet"
+        raise IntakeError(unit.name, f"is of no known kind ({unit.suffix or 'no suffix'})", known)
     start = text.lstrip("\ufeff \t\r\n")
     if not start:
         raise IntakeError(unit.name, "holds nothing but spaces", "Put the file there again, or delete it")
@@ -149,17 +152,16 @@ def _text_streams(unit: Unit, head: bytes, options: Options, mappings: Mappings 
         yield from _table_stream(table, options, mappings)
     elif unit.suffix in NOTES:
         yield _note(unit)
-    elif _binary(head):
-        raise IntakeError(
-            unit.name, f"is of no known kind ({unit.suffix or 'no suffix'})", "Export it as JSONL, CSV or Parquet"
-        )
     else:
         table = tables.Table(unit.name, "JSON lines", lambda: tables.json_lines(unit, encoding), encoding)
         yield from _table_stream(table, options, mappings)
 
 
-def _binary(head: bytes) -> bool:
-    return b"\0" in head[:4096] and not head.startswith((b"\xff\xfe", b"\xfe\xff"))
+def _binary(head: bytes, encoding: str) -> bool:
+    """Whether it is no text: NULs, where the encoding has none, or controls that no text has."""
+    if encoding in WIDE:
+        return False
+    return b"\0" in head and sum(bytes([code]) in head for code in (*range(1, 9), *range(14, 27))) >= 3
 
 
 def _looks_delimited(text: str) -> bool:
