@@ -41,7 +41,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory(dir=os.environ.get("PERSONA_BENCH_DIR")) as folder:
         home = Path(folder) / "home"
         prepare(home, shared)
-        settings = Settings(home=home, hardware="cpu")
+        settings = Settings(home=home, hardware="cpu", profile="own")
         started = time.monotonic()
         with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
             walk = Pass(build_defs(settings), instance, Console(soft_wrap=True))

@@ -509,7 +509,7 @@ def of_profile(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     brought = read_ledger(settings.intake_dir).filter(pl.col("fate") == STORED)["snapshot"].to_list()
     if settings.notes_dir.is_dir():
         brought += [sha256(path.read_bytes()) for path in walk(settings.notes_dir, [])]
-    mine = pl.col("snapshot").is_in(brought)
+    mine = pl.col("snapshot").is_in(brought).fill_null(value=False)
     own_notes = settings.profile != "own" and frame["source"].eq("notes").any()
     return frame if own_notes else frame.filter(mine if settings.profile == "own" else ~mine)
 

@@ -13,7 +13,7 @@ from persona_dagster.artifacts import Metrics, MixManifest, RunCard, families
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.settings import Settings
 
-POST_TABLES = ("posts", "notes", "ptt_posts", "dcard_posts", "threads_posts")
+POST_TABLES = ("posts", "notes", "ptt_posts", "dcard_posts", "threads_posts", "chat_posts")
 DIALOGUE_TABLES = ("dialogues", "capybara_dialogues")
 
 
