@@ -78,7 +78,7 @@ def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInsta
         "profile own: only what you imported; hardware overlays apply, nothing of the sample does", highlight=False
     )
     walk = Pass(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH), again=True)
-    steps = list(flow(walk.defs, recipe, until, set(ledger["source"].unique())))
+    steps = [*flow(walk.defs, recipe, until, set(ledger["source"].unique())), ("row_ledger", None)]
     started = time.monotonic()
     for number, (asset, partition) in enumerate(steps, 1):
         walk.console.print(f"[dim]{number} of {len(steps)}, {time.monotonic() - started:.0f} s so far[/dim]")

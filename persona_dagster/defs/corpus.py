@@ -1,5 +1,6 @@
 """Corpus assets: typed, cleaned, pseudonymised rows, a partition a board; then one corpus without twins."""
 
+from base64 import b64encode
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -9,16 +10,18 @@ import polars as pl
 
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.clean import clean_posts
-from persona_dagster.corpus.data_card import card_name, funnel_of, write_data_card
+from persona_dagster.corpus.data_card import card_name, funnel_of, plot, write_data_card
 from persona_dagster.corpus.dedup import dedup_version, mark_duplicates
 from persona_dagster.corpus.labels import labels_version
+from persona_dagster.corpus.ledger import row_ledger as read_rows
+from persona_dagster.corpus.ledger_page import stages, write_page
 from persona_dagster.corpus.parsing import PARSER_VERSION, parse_board
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.digest import POST_MEANING, author_key, frame_digest, text_digest
+from persona_dagster.digest import POST_MEANING, author_key, frame_digest, json_digest, text_digest
 from persona_dagster.intake.take_in import of_profile, places_of, write_lost
 from persona_dagster.lineage.tombstones import without_forgotten
 from persona_dagster.records import FORUMS, Source, posts_frame
@@ -33,7 +36,7 @@ def cleaning_version(project: ProjectResource) -> str:
 
 def build_corpus_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
     forums = [_forum_posts(project, source) for source in FORUMS]
-    return [*forums, _chat_posts(project), _notes(project), _posts(project)]
+    return [*forums, _chat_posts(project), _notes(project), _posts(project), _row_ledger(project)]
 
 
 def versioned(frame: pl.DataFrame, columns: tuple[str, ...], metadata: dict[str, Any] | None = None) -> Frame:
@@ -161,3 +164,34 @@ def _posts(project: ProjectResource) -> dg.AssetsDefinition:
         )
 
     return posts
+
+
+def _row_ledger(project: ProjectResource) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="corpus",
+        description="Where every row went: each in exactly one bucket, with file and row, as far as the graph has "
+        "come. `persona build` makes it last; `persona funnel` opens its buckets.",
+        deps=["posts"],
+        kinds={"polars"},
+        owners=["team:data"],
+    )
+    def row_ledger() -> dg.MaterializeResult:
+        settings = project.settings
+        ledger = read_rows(settings)
+        counts = stages(ledger)
+        page = write_page(ledger, settings.reports_dir / "funnel" / "funnel.html")
+        bars = [(one["bucket"], float(one["rows"])) for one in counts]
+        image = b64encode(plot(bars[:16], "rows by bucket")).decode() if bars else ""
+        lines = (f"| {one['stage']} | {one['bucket']} | {one['why']} | {one['rows']:,} |" for one in counts)
+        table = "\n".join(lines)
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(json_digest(counts)),
+            metadata={
+                "rows": ledger.height,
+                "buckets": dg.MetadataValue.md(f"| stage | bucket | why | rows |\n|---|---|---|--:|\n{table}"),
+                "plot": dg.MetadataValue.md(f"![rows by bucket](data:image/png;base64,{image})"),
+                "page": dg.MetadataValue.path(str(page)),
+            },
+        )
+
+    return row_ledger
