@@ -18,7 +18,6 @@ from persona_dagster.artifacts import write_text
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.definitions import build_defs
 from persona_dagster.defs.demo import WIDTH, Pass, StepFailedError
-from persona_dagster.defs.partitions import RECIPE_PARTITIONS
 from persona_dagster.intake.take_in import STORED, read_ledger
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
@@ -55,7 +54,7 @@ def flow(defs: dg.Definitions, recipe: str, until: Until, sources: set[str]) -> 
             if site in sources:
                 yield name, IMPORT_BOARD
         else:
-            yield name, recipe if graph.get(key).partitions_def == RECIPE_PARTITIONS else None
+            yield name, recipe if graph.get(key).partitions_def is not None else None
 
 
 def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInstance, console: Console) -> Pass:
