@@ -16,7 +16,7 @@ from rich.console import Console
 
 from persona_dagster.artifacts import write_text
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.definitions import build_defs
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import WIDTH, Pass, StepFailedError
 from persona_dagster.intake.take_in import STORED, read_ledger
 from persona_dagster.records import FORUMS
