@@ -23,16 +23,28 @@ INSTANCE = Path(__file__).resolve().parent / "defs" / "dagster.yaml"  # of one m
 WORKSPACE = INSTANCE.with_name("workspace.yaml")
 
 
+def own_project() -> Path | None:
+    """The project of `persona init` in which the caller stands: the nearest folder above that says it is one."""
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        project = folder / "pyproject.toml"
+        if project.is_file() and "[tool.persona_dagster]" in project.read_text(encoding="utf-8"):
+            return folder
+    return None
+
+
 def default_home() -> Path:
-    """`.persona` in a source checkout, else `~/.persona`: never where the caller happens to stand."""
+    """A project of one's own, else `.persona` in a source checkout, else `~/.persona`."""
     in_checkout = (PROJECT_ROOT / "pyproject.toml").is_file()
-    return PROJECT_ROOT / ".persona" if in_checkout else Path.home() / ".persona"
+    return own_project() or (PROJECT_ROOT / ".persona" if in_checkout else Path.home() / ".persona")
 
 
 class Settings(BaseSettings):
     """PERSONA_* variables. Secrets are named here, and read from the environment only when used."""
 
-    model_config = SettingsConfigDict(env_prefix="PERSONA_", env_file=PROJECT_ROOT / ".env", extra="ignore")
+    model_config = SettingsConfigDict(
+        env_prefix="PERSONA_", env_file=(own_project() or PROJECT_ROOT) / ".env", extra="ignore"
+    )
 
     home: Path = Field(default_factory=default_home)
     config_dir: Path = Field(default_factory=lambda known: known["home"] / "config")  # the operator's recipes, personas

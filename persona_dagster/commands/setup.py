@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -60,6 +61,16 @@ def config_problems(settings: Settings) -> list[str]:
         find_recipes(folder, accepted),
     )
     return [str(error) for found in items for error in found.problems.values()] + ([str(split)] if split else [])
+
+
+@app.command()
+def init(folder: Path) -> None:
+    """Writes a project of your own into a new FOLDER: its configuration, and a `dg` project around it."""
+    from persona_dagster.scaffold.project import write_project
+
+    written = write_project(folder)
+    Settings(home=folder.resolve()).prepare_instance()
+    console.print(f"{len(written)} files in {folder}. Next: cd {folder} && persona demo")
 
 
 @app.command()
