@@ -28,7 +28,8 @@ def test_the_folder_is_a_dg_project_of_the_whole_graph_and_its_own_test_passes(t
     Settings(home=folder).prepare_instance()
     assert folder.stat().st_mode & 0o077 == 0
     listed = orjson.loads(run(folder, str(DG), "list", "defs", "--json").stdout)
-    assert {"ptt_raw", "posts", "mix", "lora_adapter", "eval_report"} <= {asset["asset_key"] for asset in listed["assets"]}
+    keys = {asset["asset_key"] for asset in listed["assets"]}
+    assert {"ptt_raw", "posts", "mix", "lora_adapter", "eval_report"} <= keys
     run(folder, sys.executable, "-m", "persona_dagster.cli", "new", "recipe", "my_bot")
     assert (folder / "config" / "recipes" / "my_bot.yaml").is_file()
     assert "1 passed" in run(folder, sys.executable, "-m", "pytest", "tests").stdout
