@@ -286,6 +286,9 @@ class Metrics(Record):
     recipe: str = ""
     title: str = ""
     generations: str = ""
+    reason: str = ""  # of the verdict, in one sentence
+    reason_zh: str = ""
+    curve: dict[str, list[tuple[int, float]]] = {}  # train, validation: step and loss in nats a token
     gates: list[dict[str, Any]] = []
     key: dict[str, float | int | None] = {}
     intervals: dict[str, dict[str, Any]] = {}

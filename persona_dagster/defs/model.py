@@ -111,12 +111,27 @@ def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
             generations_dir=project.generations(recipe.name).newest(),
             models_dir=settings.models_dir,
             out_dir=settings.reports_dir / recipe.name,
-            judge_rows=write_judge_rows(dialogues, split, settings.home / "judge" / "rows.jsonl"),
+            judge_rows=_judge_rows(project, dialogues, split),
+            votes=_votes(project, recipe.name),
         )
         path = save_job(project, f"evaluate-{recipe.name}", job)
         return engine.run(context, "persona_dagster.evaluation.evaluate", path)
 
     return eval_report
+
+
+def _judge_rows(project: ProjectResource, dialogues: pl.DataFrame, split: pl.DataFrame) -> Path | None:
+    """What was written for a voice: in the sample by its authors. Without any (live, and tiny, where time counts) the
+    recipe's train rows teach the judge, and its gate stays amber."""
+    from persona_dagster.sample.written import written_answers
+
+    written = written_answers() if project.settings.profile == "sample" else []
+    return write_judge_rows(written, dialogues, split, project.settings.home / "judge" / "rows.jsonl")
+
+
+def _votes(project: ProjectResource, recipe: str) -> Path | None:
+    path = project.settings.home / "votes" / f"{recipe}.jsonl"
+    return path if path.is_file() else None
 
 
 def _iteration_report(project: ProjectResource) -> dg.AssetsDefinition:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     import torch
 
 BATCH_TOKENS = 1024  # padded tokens a batch: what a small CPU's cache holds (4096 take a fifth longer)
+SENTENCE_CHARS = 200  # of a text that its sentence vector is of: a long post says early what it is about
 BASELINE_PAIRS = 400
 BASELINE_TEXTS = 100
 CHECKED = 8  # pairs that `evaluate` scores too: enough to see another layer, tokenizer or weighting
@@ -69,6 +70,18 @@ class Scorer:
                 total = precision + recall
                 scores[place] = precision, recall, 2 * precision * recall / total if total else 0.0
         return scores
+
+    def sentences(self, texts: Sequence[str]) -> np.ndarray:
+        """(n, width) unit vectors: the mean of a text's token vectors, specials left out; zeros for an empty text."""
+        kept = [text.strip()[:SENTENCE_CHARS] for text in texts]
+        self._encode({text for text in kept if text})
+        found = np.zeros((len(kept), self.encoder.model.config.hidden_size), dtype=np.float32)
+        for place, text in enumerate(kept):
+            if text:
+                vectors, weights = self._known[text]
+                mean = (vectors * weights.unsqueeze(-1)).sum(dim=0)
+                found[place] = (mean / mean.norm().clamp(min=1e-9)).numpy()
+        return found
 
     def baseline(self, texts: Sequence[str], seed: int = 0) -> Baseline:
         """The published baseline of a known encoder; else that of `texts` against each other's.

@@ -1,8 +1,9 @@
 """How sure a number is: percentile bootstrap intervals of means and of paired differences.
 
-Rows are resampled in groups (answers to one prompt hang together), base and adapter in pairs. What is no mean (a
-count of different n-grams, which any resample lowers) has a jackknife. Source: Efron & Tibshirani 1993, chapters 13
-and 11; for paired system comparison, Koehn 2004.
+Rows are resampled in groups (answers to one prompt hang together), base and adapter in pairs. Where all values are 0,
+or all 1, no resample differs, and Wilson's interval stands in. What is no mean (a count of different n-grams, which
+any resample lowers) has a jackknife. Source: Efron & Tibshirani 1993, chapters 13 and 11; for paired system
+comparison, Koehn 2004; Wilson 1927.
 """
 
 from __future__ import annotations
@@ -40,8 +41,10 @@ def mean_interval(
     weights: Sequence[float] | None = None,
     groups: Sequence[str] | None = None,
     seed: int = 0,
+    *,
+    share: bool = True,
 ) -> Interval:
-    """The (weighted) mean of `values`, resampled by group; one group a value by default."""
+    """The (weighted) mean of `values`, resampled by group; one group a value by default. `share`: values lie in 0-1."""
     array = np.asarray(values, dtype=float)
     if array.size == 0:
         return NOTHING
@@ -52,8 +55,11 @@ def mean_interval(
     sizes = np.bincount(member, weights=weight, minlength=count)
     drawn = np.random.default_rng(seed).integers(0, count, size=(ROUNDS, count))
     means = sums[drawn].sum(axis=1) / sizes[drawn].sum(axis=1)
-    low, high = np.quantile(means, [0.025, 0.975])
-    return Interval(float(sums.sum() / sizes.sum()), float(low), float(high), count, count >= LEAST)
+    value = float(sums.sum() / sizes.sum())
+    low, high = (float(end) for end in np.quantile(means, [0.025, 0.975]))
+    if share and value in (0.0, 1.0):
+        low, high = wilson(value, count)
+    return Interval(value, low, high, count, count >= LEAST)
 
 
 def paired_interval(
@@ -65,7 +71,30 @@ def paired_interval(
 ) -> Interval:
     """The mean of `ours - theirs` over pairs: above zero through its interval, ours is larger."""
     differences = np.asarray(ours, dtype=float) - np.asarray(theirs, dtype=float)
-    return mean_interval(differences.tolist(), weights, groups, seed)
+    return mean_interval(differences.tolist(), weights, groups, seed, share=False)
+
+
+def wilson(value: float, n: int) -> tuple[float, float]:
+    """Wilson's 95 % interval of a share."""
+    z2 = 1.96**2
+    middle = (value + z2 / (2 * n)) / (1 + z2 / n)
+    half = 1.96 * math.sqrt(value * (1 - value) / n + z2 / (4 * n * n)) / (1 + z2 / n)
+    return max(0.0, middle - half), min(1.0, middle + half)
+
+
+def share_interval(value: float, n: int) -> Interval:
+    """A share of `n` things that is no mean of theirs (that of the commonest opening)."""
+    return Interval(value, *wilson(value, n), n, n >= LEAST) if n else NOTHING
+
+
+def difference(left: Interval, right: Interval) -> Interval:
+    """`left` minus `right`, of two samples that have nothing to do with each other."""
+    if None in (left.value, left.low, left.high, right.value, right.low, right.high):
+        return NOTHING
+    value = left.value - right.value  # type: ignore[operator]
+    below = math.hypot(left.value - left.low, right.high - right.value)  # type: ignore[operator]
+    above = math.hypot(left.high - left.value, right.value - right.low)  # type: ignore[operator]
+    return Interval(value, value - below, value + above, min(left.n, right.n), left.enough and right.enough)
 
 
 def jackknife_interval(value: float, without: Sequence[float]) -> Interval:

@@ -16,14 +16,18 @@ from typing import Any
 import polars as pl
 
 from persona_dagster.artifacts import Metrics, RunCard, Versions
+from persona_dagster.config.recipes import Base
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.fidelity import train_judge
 from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
+from persona_dagster.evaluation.preference import read_votes
 from persona_dagster.evaluation.prompts import Row, read_rows
-from persona_dagster.evaluation.report import write_report
+from persona_dagster.evaluation.reading import Reader
+from persona_dagster.evaluation.report import losses, write_report
+from persona_dagster.evaluation.words import reason
 from persona_dagster.models.encoder import load_encoder
 from persona_dagster.models.output_filter import filter_text
 from persona_dagster.reporting import Reporter, open_reporter
@@ -44,6 +48,7 @@ def report_digest(job: EvaluateJob) -> str:
             "healthy_loss": job.recipe.healthy_loss,
             "personas": job.personas.model_dump(mode="json"),
             "judge": file_digest(job.judge_rows) if job.judge_rows else None,
+            "votes": file_digest(job.votes) if job.votes else None,
             "run_card": file_digest(card) if (card := _run_card(job)) else None,
         }
     )
@@ -77,13 +82,16 @@ def evaluate(job: EvaluateJob, reporter: Reporter) -> Path:
         return found
     started = time.perf_counter()
     generations = _generations(job)
-    material = read_material(job, generations)
     scorer = Scorer(load_encoder(job.recipe.evaluation.encoder, job.models_dir))
+    material = read_material(job, generations, scorer)
     reporter.line(f"encoder and voice judge ready in {time.perf_counter() - started:.1f} s")
     measured = measure(material, scorer)
     gates = judge_gates(measured.gated, job.recipe.evaluation.gates)
     reporter.line(f"{measured.rows.height} answers measured in {time.perf_counter() - started:.1f} s")
     metrics = make_metrics(job, digest, material, measured, gates=gates, generations=generations)
+    why = reason(metrics.model_dump())
+    curve = dict(zip(("train", "validation"), losses(job), strict=True))
+    metrics = metrics.model_copy(update={"reason": why.en, "reason_zh": why.zh, "curve": curve})
     with reports.publishing(digest) as staging:
         metrics.write(staging)
         measured.rows.write_parquet(staging / "answers.parquet")
@@ -94,9 +102,12 @@ def evaluate(job: EvaluateJob, reporter: Reporter) -> Path:
     return reports.newest()
 
 
-def read_material(job: EvaluateJob, generations: Path) -> Material:
-    """All inputs as frames and rows, and the judge."""
+def read_material(job: EvaluateJob, generations: Path, scorer: Scorer) -> Material:
+    """All inputs as frames and rows, the judge and the reader."""
     train, test = read_rows(job.mix_dir / "train.jsonl"), read_rows(job.mix_dir / "test.jsonl")
+    held = job.mix_dir / "validation.jsonl"
+    spec = job.recipe.evaluation
+    base = job.recipe.base if spec.reader is None else Base(model=spec.reader)
     return Material(
         generations=pl.read_parquet(generations / "generations.parquet"),
         likelihoods=pl.read_parquet(generations / "likelihoods.parquet"),
@@ -106,9 +117,16 @@ def read_material(job: EvaluateJob, generations: Path) -> Material:
         judge=train_judge(
             judge_rows(job.judge_rows, train),
             list(job.personas.personas),
+            scorer.sentences,
             # A Han character takes up to two tokens.
-            hears=job.recipe.evaluation.max_new_tokens // 2,
+            hears=spec.max_new_tokens // 2 if spec.max_new_tokens < 128 else 1000,
+            independent=job.judge_rows is not None,
         ),
+        validation=read_rows(held) if held.is_file() else [],
+        human=read_rows(job.judge_rows) if job.judge_rows else [],
+        reader=Reader(base, job.models_dir) if spec.read_rows else None,
+        read_rows=spec.read_rows,
+        votes=read_votes([job.votes]) if job.votes else None,
         max_new_tokens=job.recipe.evaluation.max_new_tokens,
         clean=lambda text: filter_text(text, job.personas).text,
     )

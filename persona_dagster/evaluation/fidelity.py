@@ -16,19 +16,22 @@ count 0 in both, so a model gains on an English one by its language alone: `voic
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from persona_dagster.digest import json_digest
+from persona_dagster.digest import json_digest, text_digest
 from persona_dagster.evaluation.collapse import units
 
 UNCLEAR = "unclear"
-LEAST_ANSWERS = 5  # a voice, to learn from
+LEAST_ANSWERS, MOST_ANSWERS = 5, 45  # a voice, to learn from
 LEAST_HAN = 0.3  # of an answer's letters: these voices speak Chinese, so English prose is none of them
 
+Embed = Callable[[Sequence[str]], np.ndarray]  # texts to sentence vectors (n, width)
+
+_MARK = re.compile(r"[，。！？：；\n、,.!?:;]")
 _HAN = re.compile(r"[\u3400-\u9fff]")
 _LATIN = re.compile(r"[A-Za-z]+")
 
@@ -50,20 +53,25 @@ def mask_topic(answer: str, question: str) -> str:
 class Judge:
     """A trained voice classifier. `digest` names what it learnt from: two reports compare only under one judge.
 
-    Of an answer it hears the first `hears` characters.
+    It reads the first `hears` characters of an answer, in two ways whose probabilities are averaged: the sentence
+    vector of `embed`, and character n-grams without the topic.
     """
 
     voices: tuple[str, ...]
     hears: int
     digest: str
     learnt_from: int
-    model: Any
+    embed: Embed
+    models: tuple[Any, Any]  # over vectors, over masked text
+    independent: bool = True  # learnt from rows that were written or labelled for a voice, not from selected ones
 
     def probabilities(self, answers: Sequence[str], questions: Sequence[str]) -> np.ndarray:
         """(n, voices), each row summing to 1."""
-        pairs = zip(answers, questions, strict=True)
-        texts = [mask_topic(answer[: self.hears], question) for answer, question in pairs]
-        return np.asarray(self.model.predict_proba(texts)) if texts else np.zeros((0, len(self.voices)))
+        if not len(answers):
+            return np.zeros((0, len(self.voices)))
+        vectors, texts = _features(answers, questions, self.embed, self.hears)
+        by_vector, by_text = self.models
+        return np.asarray((by_vector.predict_proba(vectors) + by_text.predict_proba(texts)) / 2)
 
     def weigh(self, answers: Sequence[str], questions: Sequence[str]) -> np.ndarray:
         """`probabilities`, and a row of zeros for each answer that is `unclear`."""
@@ -85,25 +93,73 @@ def speaks(text: str) -> bool:
     return han >= 4 and han / (han + len(_LATIN.findall(text))) >= LEAST_HAN
 
 
-def train_judge(rows: Sequence[tuple[str, str, str]], voices: Sequence[str], hears: int = 1000) -> Judge | None:
-    """A judge from (voice, question, answer) rows, of whose answers it reads the first `hears` characters; None when
-    fewer than two voices have LEAST_ANSWERS answers."""
+def train_judge(
+    rows: Sequence[tuple[str, str, str]],
+    voices: Sequence[str],
+    embed: Embed,
+    hears: int = 1000,
+    *,
+    independent: bool = True,
+) -> Judge | None:
+    """A judge from (voice, question, answer) rows; None when fewer than two voices have LEAST_ANSWERS answers.
+
+    Each answer is learnt twice, the second time behind the opening words of another voice: a marker is no voice.
+    """
     from sklearn.feature_extraction.text import TfidfVectorizer
     from sklearn.linear_model import LogisticRegression
     from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
 
     kept = sorted({(voice, asked, said[:hears]) for voice, asked, said in rows if voice in voices and said.strip()})
     counts = {voice: sum(row[0] == voice for row in kept) for voice in voices}
     learnt = [voice for voice in voices if counts[voice] >= LEAST_ANSWERS]
     if len(learnt) < 2:
         return None
-    kept = [row for row in kept if row[0] in learnt]
-    model = make_pipeline(
+    kept = [row for voice in learnt for row in _some([row for row in kept if row[0] == voice])]
+    whole = kept + disguised(kept)
+    vectors, texts = _features([row[2] for row in whole], [row[1] for row in whole], embed, hears)
+    by_vector = make_pipeline(StandardScaler(), LogisticRegression(C=0.02, class_weight="balanced", max_iter=1000))
+    by_text = make_pipeline(
         TfidfVectorizer(analyzer="char", ngram_range=(1, 3), sublinear_tf=True, min_df=2 if len(kept) > 60 else 1),
         LogisticRegression(C=10, class_weight="balanced", max_iter=1000),
     )
-    model.fit([mask_topic(answer, question) for _, question, answer in kept], [voice for voice, _, _ in kept])
-    return Judge(tuple(str(voice) for voice in model.classes_), hears, json_digest(["1", kept]), len(kept), model)
+    names = [row[0] for row in whole]
+    by_vector.fit(vectors, names)
+    by_text.fit(texts, names)
+    known = tuple(str(voice) for voice in by_text.classes_)
+    return Judge(known, hears, json_digest(["2", kept]), len(kept), embed, (by_vector, by_text), independent)
+
+
+def _some(rows: list[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """At most MOST_ANSWERS of one voice, by hash: more teach little, and cost the encoder a second for fifteen."""
+    return sorted(rows, key=lambda row: text_digest(*row))[:MOST_ANSWERS]
+
+
+def _features(
+    answers: Sequence[str], questions: Sequence[str], embed: Embed, hears: int
+) -> tuple[np.ndarray, list[str]]:
+    begun = [answer[:hears] for answer in answers]
+    return embed(begun), [mask_topic(answer, question) for answer, question in zip(begun, questions, strict=True)]
+
+
+def openings(rows: Sequence[tuple[str, str, str]]) -> dict[str, list[str]]:
+    """The first words of each voice's answers, up to a mark."""
+    found: dict[str, list[str]] = {}
+    for voice, _, answer in rows:
+        if first := _MARK.split(answer.strip())[0][:12].strip():
+            found.setdefault(voice, []).append(first)
+    return found
+
+
+def disguised(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]]:
+    """Every row once more, its answer behind the opening of an answer in another voice."""
+    begun = openings(rows)
+    made = []
+    for voice, question, answer in rows:
+        others = [opening for other in sorted(begun) if other != voice for opening in begun[other]]
+        if others:
+            made.append((voice, question, f"{others[int(text_digest(answer)[:8], 16) % len(others)]}，{answer}"))
+    return made
 
 
 def confusion(asked: Sequence[str], heard: Sequence[str], voices: Sequence[str]) -> dict[str, dict[str, int]]:

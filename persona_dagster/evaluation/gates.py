@@ -1,7 +1,7 @@
-"""The verdict: each gate of a recipe against what was measured. Green, amber, red.
+"""The verdict: each gate of a recipe against what was measured, by one rule.
 
-Green passes. Red fails. Amber is a number that proves nothing: too few samples, or an interval that holds the
-threshold. A report is as good as its worst gate; only `hub_release` acts on it.
+Green: the whole 95 % interval lies on the good side of the threshold. Red: it lies on the bad side. Amber: it holds
+the threshold, or rests on too few samples. A report is as good as its worst gate; only `hub_release` acts on it.
 """
 
 from __future__ import annotations
@@ -22,9 +22,13 @@ ORDER: tuple[Verdict, ...] = ("green", "amber", "red")
 # Field of the recipe's gates: title in the report, and on which side of the threshold green lies. Measured numbers
 # carry the same names.
 GATES: dict[str, tuple[str, Bound]] = {
+    "min_coherent": ("Its answers are language", "at least"),
+    "min_relevance": ("Its answers are about their questions", "at least"),
+    "min_preference": ("Its answers are preferred to those of its base with examples", "above"),
+    "min_judge_accuracy": ("The judge of voices can be believed", "at least"),
     "min_fidelity_gain": ("Carries the asked voice more clearly than the base", "above"),
     "min_voice_over_chance": ("Its voice follows what is asked, beyond chance", "above"),
-    "min_tag_obedience": ("Obeys its tag even against the topic", "at least"),
+    "min_tag_obedience": ("Obeys its tag even against the topic", "above"),
     "min_loss_gain": ("Finds human answers likelier than the base does", "above"),
     "max_train_test_gap": ("Test loss stays near train loss", "at most"),
     "min_train_loss": ("Train loss is not suspiciously low", "at least"),
@@ -57,27 +61,21 @@ class Gate:
 
 
 def judge(measured: Interval, threshold: float, bound: Bound) -> tuple[Verdict, str]:
-    """The verdict on one number.
-
-    `above` wants the whole interval over the threshold: a gain that may be nothing is amber. The others judge
-    the value, since their thresholds leave room.
-    """
+    """The verdict on one number, and why."""
     if measured.value is None:
         return "amber", "not measured"
     if not isfinite(measured.value):
         return "red", "not a number: the adapter computes nonsense"
-    missed = {
-        "at most": measured.value > threshold,
-        "at least": measured.value < threshold,
-        "above": measured.value <= threshold,
+    if measured.low is None or measured.high is None or not measured.enough:
+        return "amber", "too few samples to judge"
+    good, bad = {
+        "at most": (measured.high <= threshold, measured.low > threshold),
+        "at least": (measured.low >= threshold, measured.high < threshold),
+        "above": (measured.low > threshold, measured.high <= threshold),
     }[bound]
-    if not measured.enough:
-        return "amber", f"{'missed' if missed else 'held'}, but on too few samples"
-    if missed:
-        return "red", {"at most": "over the limit", "at least": "under the limit", "above": "no gain"}[bound]
-    if bound == "above" and (measured.low is None or measured.low <= threshold):
-        return "amber", "the interval holds the threshold"
-    return "green", "the whole interval lies above" if bound == "above" else "within the limit"
+    if good:
+        return "green", "the whole interval lies on the good side"
+    return ("red", "the whole interval lies on the bad side") if bad else ("amber", "the interval holds the threshold")
 
 
 def judge_gates(measured: Mapping[str, Interval], gates: Gates) -> list[Gate]:

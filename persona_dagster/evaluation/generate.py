@@ -43,7 +43,7 @@ def generation_digest(job: GenerateJob) -> str:
         {
             "version": EVALUATION_VERSION,
             "base": recipe.base.meaning(),
-            "sampling": recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
+            "sampling": recipe.evaluation.model_dump(exclude={"gates", "encoder", "reader", "read_rows"}),
             "max_length": recipe.training.max_length,
             "adapter": _folder_digest(job.adapter_dir, ("adapter_config.json", "adapter_model.safetensors")),
             "mix": [file_digest(job.mix_dir / name) for name in ("train.jsonl", "test.jsonl")],
@@ -93,7 +93,7 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
         "adapter": job.adapter_dir.name,
         "base": job.recipe.base.model_dump(mode="json"),
         "dtype": dtype,
-        "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder"}),
+        "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder", "reader", "read_rows"}),
         "seconds": round(time.perf_counter() - started, 1),
     }
     with generations(job).publishing(digest) as staging:

@@ -16,7 +16,8 @@ from markupsafe import Markup
 
 from persona_dagster.artifacts import Metrics, Versions
 from persona_dagster.digest import file_digest, json_digest
-from persona_dagster.evaluation.report import TEMPLATES, WORDS, environment, figure
+from persona_dagster.evaluation.report import TEMPLATES, WORDS, environment, figure, loss_svg
+from persona_dagster.evaluation.words import FLAWS, Words
 
 SAMPLES = 6
 
@@ -243,10 +244,30 @@ def samples(runs: list[Run]) -> list[dict[str, Any]]:
     ]
 
 
+def curves(runs: list[Run]) -> list[dict[str, Any]]:
+    """The loss curves of all runs, each in the scale of its own steps."""
+    found = []
+    for run in runs:
+        points = run.metrics.get("curve") or {}
+        train, held = (list(map(tuple, points.get(name, []))) for name in ("train", "validation"))
+        if len(train) > 1:
+            found.append({"title": run.metrics["title"], "svg": loss_svg(train, held, None)})
+    return found
+
+
 def render(runs: list[Run], table: list[tuple[str, list[tuple[str, list[str]]]]]) -> str:
     page = environment().get_template("iteration.html.j2")
     return page.render(
-        runs=[{"title": run.metrics["title"], "verdict": run.metrics["verdict"], "gates": _gates(run)} for run in runs],
+        runs=[
+            {
+                "title": run.metrics["title"],
+                "verdict": run.metrics["verdict"],
+                "reason": Words(run.metrics["reason_zh"] or _gates(run), run.metrics["reason"] or _gates(run)),
+            }
+            for run in runs
+        ],
+        curves=curves(runs),
+        flaw_words=FLAWS,
         table=table,
         warnings=warnings(runs),
         samples=samples(runs),

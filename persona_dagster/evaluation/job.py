@@ -9,7 +9,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 
 # Raise when the same inputs would give other answers or other numbers: generations and reports are then stale.
-EVALUATION_VERSION = "6"
+EVALUATION_VERSION = "7"
 
 
 class _Job(Job):
@@ -38,3 +38,4 @@ class EvaluateJob(_Job):
     out_dir: Path
     adapter_dir: Path | None = None  # for its run facts: training curve, peak VRAM, watts
     judge_rows: Path | None = None
+    votes: Path | None = None  # JSONL of `preference.VOTE_SCHEMA`: what people preferred

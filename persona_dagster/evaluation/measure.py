@@ -1,27 +1,35 @@
 """All metrics over one set of generations: from frames to the numbers, tables and cases of the report.
 
-No file is written here and no model of ours is run: `generate` held it. Only the encoder of BERTScore and the
-voice judge work, both on the CPU.
+No file is written here and no model of ours is run: `generate` held it. The encoder of BERTScore, the voice judge and
+the reader (a language model that was not trained here) work, all on the CPU where there is no card.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 import polars as pl
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation import collapse, forgetting, loss, residue
+from persona_dagster.evaluation import coherence, collapse, forgetting, loss, preference, residue
 from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
-from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval, paired_interval
+from persona_dagster.evaluation.bootstrap import (
+    NOTHING,
+    Interval,
+    difference,
+    mean_interval,
+    paired_interval,
+    share_interval,
+)
 from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
 from persona_dagster.evaluation.prompts import Row, knowledge, question_of
-from persona_dagster.evaluation.voices import measure_voices
+from persona_dagster.evaluation.reading import Read
+from persona_dagster.evaluation.voices import measure_voices, with_clarity
 from persona_dagster.models.encoder import BUNDLED
 
 
@@ -37,6 +45,11 @@ class Material:
     judge: Judge | None
     max_new_tokens: int
     clean: Callable[[str], str] | None = None  # the inference filter, where there is one
+    validation: list[Row] = field(default_factory=list)  # human answers that no bound was set on
+    human: list[Row] = field(default_factory=list)  # clean human train answers, which set the bounds; none: `train`
+    reader: Read | None = None
+    read_rows: int = 120
+    votes: pl.DataFrame | None = None  # preference.VOTE_SCHEMA
 
 
 @dataclass(frozen=True)
@@ -52,17 +65,21 @@ class Measured:
 
 def measure(material: Material, scorer: Scorer) -> Measured:
     """Every metric family over `material`."""
-    rows = _annotate(material, scorer)
     intervals: dict[str, Interval] = {}
     detail: dict[str, Any] = {}
+    rows = _annotate(material, scorer)
+    rows, sense = _coherence(material, rows, scorer, intervals, detail)
     gated = {
+        **sense,
         **_likelihood(material, intervals, detail),
-        **measure_voices(material.judge, material.test, rows, intervals, detail),
+        **measure_voices(material.judge, rows, intervals, detail, test=material.test, validation=material.validation),
         **_collapse(rows, intervals, detail),
         **_residue(material, rows, intervals, detail),
         **_memorisation(material, rows, intervals, detail),
         **_forgetting(material, intervals, detail),
     }
+    rows = with_clarity(rows, material.judge)
+    gated |= _preference(material, rows, intervals, detail)
     _similarity(material, rows, scorer, intervals, detail)
     return Measured(gated, intervals, detail, rows)
 
@@ -131,11 +148,7 @@ def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict
         _asked(both, material),
     )
     intervals["loss_gain"] = gain
-    test, train = losses["adapter"].value, losses["train"].value
-    gap = NOTHING
-    if test is not None and train is not None:
-        enough = losses["adapter"].enough and losses["train"].enough
-        gap = Interval(test - train, None, None, min(losses["adapter"].n, losses["train"].n), enough)
+    gap = difference(losses["adapter"], losses["train"])
     intervals["train_test_gap"] = gap
     detail["perplexity"] = {name: loss.perplexity(one.value) for name, one in losses.items()}
     by_persona = (
@@ -193,12 +206,115 @@ def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[s
     detail["collapse"] = table
     openings = table["adapter"]["identical_openings"]
     count = table["adapter"]["answers"]
-    intervals["identical_openings"] = Interval(openings, None, None, count, count >= 8) if count else NOTHING
+    intervals["identical_openings"] = share_interval(openings, count) if count else NOTHING
     return {
         "max_repetition": intervals["repetition_adapter"],
         "max_broken": intervals["broken_adapter"],
         "max_identical_openings": intervals["identical_openings"],
     }
+
+
+def _coherence(
+    material: Material, rows: pl.DataFrame, scorer: Scorer, intervals: dict[str, Interval], detail: dict[str, Any]
+) -> tuple[pl.DataFrame, dict[str, Interval]]:
+    """The rows with `flaw`, `relevance` and, for those that the reader saw, `nats` and `order`."""
+    human = [row.answer for row in material.human or material.train]
+    bounds = coherence.calibrate(human, material.reader)
+    flaws: list[str | None] = [None] * rows.height
+    near: list[float | None] = [None] * rows.height
+    for model in MODELS:
+        places = [place for place, name in enumerate(rows["model"].to_list()) if name == model]
+        spoken = [place for place in places if rows["suite"][place] in SPOKEN]
+        part = rows[spoken]
+        said, asked = part["answer"].to_list(), part["question"].to_list()
+        for place, flaw in zip(spoken, coherence.flaws(said, asked, part["broken"].to_list(), bounds), strict=True):
+            flaws[place] = flaw
+        if spoken:
+            vectors = scorer.sentences(said), scorer.sentences(asked)
+            for place, value in zip(spoken, coherence.relevance(*vectors, asked, part["asked"].to_list()), strict=True):
+                near[place] = value
+    seen = _to_read(rows, material.read_rows)
+    nats: list[float | None] = [None] * rows.height
+    order: list[float | None] = [None] * rows.height
+    whole = [place for place in seen if flaws[place] is None]
+    if material.reader and whole:
+        reading = coherence.read([rows["answer"][place] for place in whole], material.reader)
+        for place, likely, lost in zip(whole, reading.nats, reading.order, strict=True):
+            nats[place], order[place] = likely, lost
+            flaws[place] = coherence.read_flaw(likely, lost, bounds)
+    marked = rows.with_columns(
+        pl.Series("flaw", flaws, dtype=pl.String),
+        pl.Series("relevance", near, dtype=pl.Float64),
+        pl.Series("nats", nats, dtype=pl.Float64),
+        pl.Series("order", order, dtype=pl.Float64),
+        pl.Series("read", [place in set(seen) for place in range(rows.height)], dtype=pl.Boolean),
+    )
+    spoken_rows = marked.filter(pl.col("suite").is_in(SPOKEN)).with_columns(
+        whole=pl.col("flaw").is_null().cast(pl.Float64)
+    )
+    compare(spoken_rows, "whole", "coherent", intervals)
+    compare(spoken_rows, "relevance", "relevance", intervals)
+    # The gate judges the answers that the reader saw too, where there is one.
+    judged = spoken_rows.filter(
+        (pl.col("model") == "adapter") & (pl.col("read") if material.reader else pl.lit(value=True))
+    )
+    intervals["coherent_adapter"] = mean_over(judged, "whole")
+    held = [(row.question, row.answer) for row in material.validation]
+    errors = coherence.error_rates(held, material.reader, bounds)
+    if held:
+        questions = [question for question, _ in held]
+        values = coherence.relevance(
+            scorer.sentences([answer for _, answer in held]),
+            scorer.sentences(questions),
+            questions,
+            [row.persona for row in material.validation],
+        )
+        intervals["relevance_human"] = mean_interval([value for value in values if value is not None])
+    if errors["rows"]:
+        intervals["coherent_human"] = share_interval(1 - errors["false_alarms"], errors["rows"])
+    found = of_model(spoken_rows, "adapter")["flaw"].drop_nulls().value_counts().sort("count", descending=True)
+    detail["coherence"] = {
+        "bounds": bounds.as_dict(),
+        "errors": errors,
+        "flaws": {
+            model: dict(of_model(spoken_rows, model).drop_nulls("flaw")["flaw"].value_counts().sort("flaw").rows())
+            for model in MODELS
+        },
+        "commonest": found["flaw"][0] if found.height else None,
+        "read": len(whole),
+    }
+    gated = {"min_coherent": intervals["coherent_adapter"], "min_relevance": intervals["relevance_adapter"]}
+    return marked, gated
+
+
+def _to_read(rows: pl.DataFrame, count: int) -> list[int]:
+    """Places of the adapter's answers that the reader sees: voices in turn, by a hash that knows no answer."""
+    places: dict[str, list[tuple[str, int]]] = {}
+    for place, row in enumerate(rows.select("model", "suite", "asked", "prompt_id").rows()):
+        model, suite, asked, prompt = row
+        if model == "adapter" and suite in SPOKEN:
+            places.setdefault(asked, []).append((text_digest(suite, prompt), place))
+    queues = [sorted(queue) for _, queue in sorted(places.items())]
+    turns = [
+        queue[depth][1] for depth in range(max(map(len, queues), default=0)) for queue in queues if len(queue) > depth
+    ]
+    return turns[:count]
+
+
+def _preference(
+    material: Material, rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]
+) -> dict[str, Interval]:
+    """The adapter against the few-shot base by the local judge; it decides only where people's votes confirm it."""
+    spoken = rows.filter(pl.col("suite").is_in(SPOKEN))
+    local = preference.preferred(spoken)
+    groups = [text_digest(question) for question in local["question"].to_list()]
+    found = mean_interval(local["preferred"].to_list(), groups=groups)
+    intervals["preference"] = found
+    agreed = preference.agreement(material.votes, local) if material.votes is not None else NOTHING
+    intervals["judge_kappa"] = agreed
+    detail["preference"] = {"pairs": local.height, "trusted": preference.trusted(agreed)}
+    trusted = detail["preference"]["trusted"]
+    return {"min_preference": found if trusted or found.value is None else replace(found, enough=False)}
 
 
 def _residue(

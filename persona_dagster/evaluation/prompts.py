@@ -21,7 +21,7 @@ from persona_dagster.models.chat_format import Message, with_persona
 
 PROBES = Path(__file__).parent / "probes"
 SHOTS = 2  # examples in the few-shot baseline
-FEWEST_SHOWN = 9  # test prompts of the few-shot baseline: under 8 nothing is judged
+FEWEST_SHOWN = 21  # test prompts of the few-shot baseline, which the adapter has to beat: under 8 nothing is judged
 SHOT_CHARS = 80  # of an example: prefill is what a few-shot prompt costs on a CPU
 TRAIN_PROMPTS = 3  # a persona: train questions asked again, to see whether the model recites their answers
 
@@ -84,6 +84,7 @@ class Choice:
     wrong: tuple[str, ...]
     say: str
     accept: str
+    level: int = 1  # 1 what any model knows, 2 what a small one may, 3 where small ones guess
 
 
 def read_rows(path: Path) -> list[Row]:
@@ -135,8 +136,9 @@ def load_probes(name: str) -> Any:
 
 
 def knowledge(limit: int | None) -> list[Choice]:
-    """The knowledge probes, both languages in turn."""
-    return [Choice(**{**value, "wrong": tuple(value["wrong"])}) for value in load_probes("knowledge")][:limit]
+    """The knowledge probes in an order that mixes levels and languages, so that the first few are a fair part."""
+    probes = [Choice(**{**value, "wrong": tuple(value["wrong"])}) for value in load_probes("knowledge")]
+    return sorted(probes, key=lambda probe: keyed_hash("knowledge", probe.id))[:limit]
 
 
 def routing(personas: Personas, limit: int | None) -> list[tuple[str, str, str]]:

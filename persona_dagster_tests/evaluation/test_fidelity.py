@@ -7,8 +7,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from persona_dagster.config.personas import Personas
 from persona_dagster.evaluation import fidelity
+from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.judge import write_judge_rows
 from persona_dagster.evaluation.prompts import read_rows
 from persona_dagster.models.chat_format import with_persona
@@ -19,9 +19,9 @@ NAMES = ["assistant", "mentor", "mouthpiece"]
 
 
 @pytest.fixture(scope="module")
-def judge(mix: Path) -> fidelity.Judge:
+def judge(mix: Path, scorer: Scorer) -> fidelity.Judge:
     rows = [(row.persona, row.question, row.answer) for row in read_rows(mix / "train.jsonl")]
-    made = fidelity.train_judge(rows, NAMES)
+    made = fidelity.train_judge(rows, NAMES, scorer.sentences)
     assert made is not None
     return made
 
@@ -56,13 +56,13 @@ def test_no_voice_weighs_nothing(judge: fidelity.Judge) -> None:
     assert told[2].tolist() == [0, 0, 0]
 
 
-def test_it_hears_no_more_of_people_than_models_may_say(mix: Path) -> None:
+def test_it_hears_no_more_of_people_than_models_may_say(mix: Path, scorer: Scorer) -> None:
     rows = [(row.persona, row.question, row.answer) for row in read_rows(mix / "train.jsonl")]
-    short = fidelity.train_judge(rows, NAMES, hears=8)
+    short = fidelity.train_judge(rows, NAMES, scorer.sentences, hears=8)
     assert short is not None and short.hears == 8
     told = short.probabilities(["抱抱你，慢慢來，笑死傻眼！", "抱抱你，慢慢來，1. 定義"], ["問", "問"])
     assert told[0] == pytest.approx(told[1])
-    assert short.digest != fidelity.train_judge(rows, NAMES).digest  # type: ignore[union-attr]
+    assert short.digest != fidelity.train_judge(rows, NAMES, scorer.sentences).digest  # type: ignore[union-attr]
 
 
 def test_the_question_repeated_is_no_voice() -> None:
@@ -98,30 +98,39 @@ def test_markers_tell_the_voices_apart() -> None:
     assert max(marks, key=lambda name: marks[name]["terms"]) == "assistant"
 
 
-def test_too_little_to_learn_from_makes_no_judge() -> None:
-    assert fidelity.train_judge([("mentor", "問", "抱抱你")] * 20, NAMES) is None
-    assert fidelity.train_judge([], NAMES) is None
+def test_too_little_to_learn_from_makes_no_judge(scorer: Scorer) -> None:
+    assert fidelity.train_judge([("mentor", "問", "抱抱你")] * 20, NAMES, scorer.sentences) is None
+    assert fidelity.train_judge([], NAMES, scorer.sentences) is None
 
 
-def test_the_shared_judge_hears_clean_train_text_alone(tmp_path: Path, personas: Personas) -> None:
+def test_a_marker_of_another_voice_before_an_answer_changes_little(judge: fidelity.Judge, mix: Path) -> None:
+    rows = [(row.persona, row.question, row.answer) for row in read_rows(mix / "test.jsonl")]
+    disguised = fidelity.disguised(rows)
+    assert all(
+        after[2].endswith(before[2]) and after[2] != before[2] for before, after in zip(rows, disguised, strict=True)
+    )
+    heard = judge.hear([row[2] for row in disguised], [row[1] for row in disguised])
+    assert sum(row[0] == voice for row, voice in zip(disguised, heard, strict=True)) >= 15  # of 18
+
+
+def test_the_judge_learns_what_was_written_for_a_voice_and_nothing_it_is_examined_on(tmp_path: Path) -> None:
     dialogues, split = [], []
     for persona, pairs in VOICES.items():
         for place, (question, answer) in enumerate(pairs):
             turns = with_persona(
                 [{"role": "user", "content": question}, {"role": "assistant", "content": answer}], None, False
             )
-            raw = [{**turn, "content": f"推 abc: {turn['content']}"} for turn in turns]
             pair = f"{persona}-{place}"
-            dialogues.append({"pair_id": pair, "persona": persona, "messages": turns, "messages_raw": raw})
-            split.append({"pair_id": pair, "component": pair, "split": "train" if place % 3 else "test"})
+            dialogues.append({"pair_id": pair, "messages": turns})
+            split.append({"pair_id": pair, "component": pair, "split": ["test", "train", "validation"][place % 3]})
+    written = [(persona, question, answer) for persona, pairs in VOICES.items() for question, answer in pairs]
     made = write_judge_rows(
-        pl.DataFrame(
-            dialogues, schema_overrides=DIALOGUE_SCHEMA, schema=["pair_id", "persona", "messages", "messages_raw"]
-        ),
+        written,
+        pl.DataFrame(dialogues, schema_overrides=DIALOGUE_SCHEMA, schema=["pair_id", "messages"]),
         pl.DataFrame(split, schema=SPLIT_SCHEMA),
         tmp_path / "judge.jsonl",
     )
+    assert made is not None
     rows = read_rows(made)
-    assert len(rows) == 36
-    assert not any("推 abc" in row.answer for row in rows)
-    assert {row.row_id for row in rows} == {one["pair_id"] for one in split if one["split"] == "train"}
+    assert {row.answer for row in rows} == {pairs[place][1] for pairs in VOICES.values() for place in range(1, 18, 3)}
+    assert write_judge_rows([], pl.DataFrame(schema=DIALOGUE_SCHEMA), pl.DataFrame(schema=SPLIT_SCHEMA), made) is None

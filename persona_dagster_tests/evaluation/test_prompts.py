@@ -59,8 +59,10 @@ def _alike(left: str, right: str) -> float:
 
 def test_knowledge_probes_accept_their_answers_and_no_wrong_one() -> None:
     probes = knowledge(None)
-    assert len(probes) == len({probe.id for probe in probes}) == 30
-    assert set(Counter(probe.lang for probe in probes).values()) == {15}
+    assert len(probes) == len({probe.id for probe in probes}) >= 150
+    # The first few hold every level and both languages, as the whole does.
+    for part in (probes, probes[:30]):
+        assert min(Counter((probe.lang, probe.level) for probe in part).values()) >= len(part) / 15
     for probe in probes:
         assert written_right(probe, probe.answer), probe.id
         assert not any(written_right(probe, wrong) for wrong in probe.wrong), probe.id

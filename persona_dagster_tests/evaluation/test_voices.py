@@ -20,7 +20,7 @@ def measured(
     answers: dict[str, list[list[float]]], suite: str = "routing", also: list[dict[str, Any]] | None = None
 ) -> tuple[dict[str, Any], dict[str, Any], dict[str, Any]]:
     """Each model's answers to one prompt of each voice in turn, and `also` other rows."""
-    judge = Judge(VOICES, 1000, "digest", 9, model=None)
+    judge = Judge(VOICES, 1000, "digest", 9, embed=lambda texts: np.zeros((len(texts), 1)), models=(None, None))
     rows = [
         {
             "model": model,
@@ -31,14 +31,36 @@ def measured(
             "heard": VOICES[int(np.argmax(told))] if any(told) else "unclear",
             "told": told,
             "answer": "好",
+            "flaw": None,
         }
         for model, said in answers.items()
         for place, told in enumerate(said)
     ]
     intervals: dict[str, Any] = {}
     detail: dict[str, Any] = {}
-    gated = measure_voices(judge, [], pl.DataFrame(rows + (also or [])), intervals, detail)
+    gated = measure_voices(judge, _frame(rows + (also or [])), intervals, detail, test=[], validation=[])
     return intervals, detail, cast("dict[str, Any]", gated)
+
+
+def _frame(rows: list[dict[str, Any]]) -> pl.DataFrame:
+    return pl.DataFrame(rows, schema_overrides={"flaw": pl.String})
+
+
+def test_a_voice_counts_only_in_an_answer_without_a_flaw() -> None:
+    right = [ASSISTANT, MENTOR, MOUTHPIECE] * 3
+    judge = Judge(VOICES, 1000, "digest", 9, embed=lambda texts: np.zeros((len(texts), 1)), models=(None, None))
+    rows = [
+        {
+            "model": "adapter", "suite": "routing", "prompt_id": str(place), "question": f"question {place}",
+            "asked": VOICES[place % 3], "heard": VOICES[place % 3], "told": told, "answer": "好",
+            "flaw": "salad" if place % 3 else None,
+        }
+        for place, told in enumerate(right)
+    ]  # fmt: skip
+    intervals: dict[str, Any] = {}
+    measure_voices(judge, _frame(rows), intervals, {}, test=[], validation=[])
+    assert intervals["fidelity_adapter"].value == pytest.approx(1 / 3)
+    assert intervals["clarity_adapter"].value == pytest.approx(0.8 / 3)
 
 
 def test_clarity_is_the_asked_voices_probability_and_chance_is_taken_off() -> None:
@@ -63,7 +85,7 @@ def test_one_voice_for_all_has_nothing_over_chance_however_often_it_is_asked_for
 
 def test_questions_asked_again_from_train_count_for_nothing() -> None:
     again = {"suite": "reference_train", "prompt_id": "t", "question": "t", "asked": "mentor", "heard": "mentor"}
-    rows = [{"model": "adapter", **again, "told": MENTOR, "answer": "好"}] * 50
+    rows = [{"model": "adapter", **again, "told": MENTOR, "answer": "好", "flaw": None}] * 50
     plain = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3})[0]
     more = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3}, also=rows)[0]
     assert more["over_chance_adapter"] == plain["over_chance_adapter"]

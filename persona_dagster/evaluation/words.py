@@ -1,0 +1,106 @@
+"""What the pages say in Traditional Chinese and in English: verdicts, gates, flaws, and the one sentence of reason."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+
+class Words(NamedTuple):
+    """The same in both languages."""
+
+    zh: str
+    en: str
+
+
+VERDICTS = {
+    "green": Words("可以發布", "Ready"),
+    "amber": Words("還不能下結論", "Undecided"),
+    "red": Words("不能發布", "Not ready"),
+}
+MODELS = {
+    "human": Words("真人", "People"),
+    "base": Words("原模型", "Base"),
+    "fewshot": Words("附範例", "Few-shot"),
+    "adapter": Words("微調後", "Adapter"),
+}
+FAMILIES = {
+    "clarity": "指定語氣聽起來有多清楚",
+    "over_chance": "……比隨機一種語氣多多少",
+    "voiced": "聽得出語氣的回答",
+    "fidelity": "用指定的語氣回答",
+    "shown": "……與附範例的原模型同題比較",
+    "on_topic": "……標籤與主題一致",
+    "routing": "……沒有指定，自己選對",
+    "contradiction": "……標籤與主題衝突",
+    "bertscore_f1": "BERTScore F1（原始值）",
+    "loss": "真人測試回答的損失",
+    "repetition": "回答內的重複",
+}
+PILLS = {"green": Words("通過", "pass"), "amber": Words("未定", "unsure"), "red": Words("未過", "fail")}
+WHY = {
+    "the whole interval lies on the good side": Words("整個信賴區間都達標", "the whole interval lies on the good side"),
+    "the whole interval lies on the bad side": Words("整個信賴區間都不達標", "the whole interval lies on the bad side"),
+    "the interval holds the threshold": Words("信賴區間跨過門檻", "the interval holds the threshold"),
+    "too few samples to judge": Words("樣本太少，或裁判尚未驗證", "too few samples, or a judge that is not confirmed"),
+    "not measured": Words("沒有量測", "not measured"),
+    "not a number: the adapter computes nonsense": Words("不是數字：模型算壞了", "not a number: the model is broken"),
+}
+GATES = {
+    "min_coherent": Words("回答是通順的中文", "Its answers are language"),
+    "min_relevance": Words("回答有對到問題", "Its answers are about their questions"),
+    "min_preference": Words("比附範例的原模型更受青睞", "Its answers are preferred to its base's with examples"),
+    "min_judge_accuracy": Words("語氣裁判可信", "The judge of voices can be believed"),
+    "min_fidelity_gain": Words("比原模型更有指定的語氣", "Carries the asked voice more clearly than its base"),
+    "min_voice_over_chance": Words("語氣跟著指定走，不是碰巧", "Its voice follows what is asked, beyond chance"),
+    "min_tag_obedience": Words("標籤與主題衝突時仍聽標籤", "Obeys its tag even against the topic"),
+    "min_loss_gain": Words("比原模型更能預測真人回答", "Finds human answers likelier than its base does"),
+    "max_train_test_gap": Words("測試損失貼近訓練損失", "Test loss stays near train loss"),
+    "min_train_loss": Words("訓練損失沒有低得可疑", "Train loss is not suspiciously low"),
+    "max_verbatim": Words("不背誦訓練文字", "Does not recite the training text"),
+    "max_residue": Words("沒有論壇殘留、標籤或個資", "No forum residue, tags or personal data"),
+    "max_repetition": Words("不自我重複", "Does not repeat itself"),
+    "max_broken": Words("回答完整", "Answers are whole"),
+    "max_identical_openings": Words("開頭不會千篇一律", "Answers do not all begin alike"),
+    "max_forgetting": Words("原模型知道的沒忘", "Still knows what the base knew"),
+}
+FLAWS = {
+    "empty": Words("空白", "empty"),
+    "looping": Words("鬼打牆", "looping"),
+    "cut": Words("中途截斷", "cut off"),
+    "not Chinese": Words("不是中文", "not Chinese"),
+    "Simplified": Words("簡體字", "Simplified characters"),
+    "broken characters": Words("亂碼或模板符號", "broken characters"),
+    "no words": Words("字不成詞", "characters that make no words"),
+    "echo": Words("照抄問題", "the question given back"),
+    "said before": Words("同一句回答好幾題", "the same answer to several questions"),
+    "salad": Words("語言模型認為不成句", "word salad"),
+    "too likely": Words("套話或迴圈", "a formula or a loop"),
+    "out of order": Words("詞序打亂也沒差", "words in no order"),
+}
+
+
+def reason(metrics: Mapping[str, Any]) -> Words:
+    """Why the verdict is what it is, in one sentence: the first failed gate in the order of GATES, what was measured
+    and wanted; else the first that is unsure."""
+    gates = {gate["name"]: gate for gate in metrics["gates"]}
+    for colour, zh, en in (("red", "未過", "fail"), ("amber", "未定", "are unsure")):
+        found = [gates[name] for name in GATES if name in gates and gates[name]["verdict"] == colour]
+        if not found:
+            continue
+        first, title = found[0], GATES[found[0]["name"]]
+        flaw = FLAWS.get((metrics["detail"].get("coherence") or {}).get("commonest") or "")
+        more = flaw if first["name"] == "min_coherent" and flaw else None
+        value = "–" if first["value"] is None else f"{first['value']:.2f}"
+        wanted = f"{first['threshold']:.2f}"
+        bound = {"at least": ("至少", "at least"), "at most": ("至多", "at most"), "above": ("高於", "above")}[
+            first["bound"]
+        ]
+        chinese = f"「{title.zh}」{zh}：量到 {value}，需要{bound[0]} {wanted}"
+        english = f"“{title.en}” {'fails' if colour == 'red' else 'is unsure'}: {value}, wanted {bound[1]} {wanted}"
+        if more:
+            chinese, english = f"{chinese}（最常見：{more.zh}）", f"{english} (mostly {more.en})"
+        if others := len(found) - 1:
+            chinese, english = f"{chinese}；另有 {others} 項{zh}", f"{english}; {others} more {en}"
+        return Words(f"{chinese}。", f"{english}.")
+    return Words(f"{len(gates)} 項門檻全部通過。", f"All {len(gates)} gates hold.")
