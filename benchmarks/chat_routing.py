@@ -1,4 +1,4 @@
-"""How many of the report's untagged prompts are routed right: by keyword rules, by the classifier, by both; by voice.
+"""How many of the report's untagged prompts are routed right, by voice.
 
 The classifier learns from what lies under $PERSONA_HOME, and never from these prompts. Its settings were chosen by
 cross-validation over the forums' own questions, not by this score.
@@ -23,13 +23,9 @@ router = Router(personas, learn_routing(settings, personas, choose(find_adapters
 probes = yaml.safe_load((PACKAGED.parent / "evaluation" / "probes" / "routing.yaml").read_text(encoding="utf-8"))
 rows = router.classifier.rows if router.classifier else 0
 print(f"{sum(map(len, probes.values()))} prompts; the classifier learnt from {rows} examples")
-for means in ("rules", "classifier", "both") if router.classifier else ("rules",):
-    right = {
-        name: sum(router.route(text, means).persona == name for text in texts)  # type: ignore[arg-type]
-        for name, texts in probes.items()
-    }
-    shares = ", ".join(f"{name} {right[name]}/{len(probes[name])}" for name in probes)
-    print(f"  {means:10} {sum(right.values())}/{sum(map(len, probes.values()))}: {shares}")
+right = {name: sum(router.route(text).persona == name for text in texts) for name, texts in probes.items()}
+shares = ", ".join(f"{name} {right[name]}/{len(probes[name])}" for name in probes)
+print(f"  {sum(right.values())}/{sum(map(len, probes.values()))}: {shares}")
 if "--wrong" in sys.argv:
     for name, texts in probes.items():
         for text in texts:

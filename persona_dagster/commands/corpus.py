@@ -45,19 +45,17 @@ def clean(source: Path, target: Path) -> None:
 
 @app.command()
 def personas() -> None:
-    """What each persona would get from the present corpus."""
+    """What each persona has of the present dialogues."""
     import polars as pl
 
     from persona_dagster.config.personas import load_personas
     from persona_dagster.conversation.builders import persona_yield
-    from persona_dagster.corpus.quality import usable
 
     settings = Settings()
-    exports = [settings.tables_dir / name / "all.parquet" for name in ("posts", "notes")]
-    present = [pl.read_parquet(path) for path in exports if path.is_file()]
-    if not present:
-        raise typer.BadParameter(f"no corpus under {settings.tables_dir}: materialise `posts` (make demo) first")
-    found = persona_yield(pl.concat(present), load_personas(settings.config_dir, settings.accepted_dir), usable())
+    path = settings.tables_dir / "dialogues" / "all.parquet"
+    if not path.is_file():
+        raise typer.BadParameter(f"no dialogues under {settings.tables_dir}: materialise `dialogues` (make demo) first")
+    found = persona_yield(pl.read_parquet(path), load_personas(settings.config_dir, settings.accepted_dir))
     table = Table(*found.columns)
     for row in found.iter_rows():
         table.add_row(*(str(value) for value in row))

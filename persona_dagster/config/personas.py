@@ -14,39 +14,33 @@ Builder = Literal["re_article", "top_comments", "thread_replies", "qa_notes"]
 
 
 class Feed(Config):
-    """One stream of dialogues into a persona: a builder over some boards, with its least quality."""
+    """One stream of dialogues into a persona: a builder over some boards."""
 
     builder: Builder
     sources: tuple[Source, ...] = Field(min_length=1)
     boards: tuple[str, ...] = ()  # empty: all boards of the sources
+    hint: float = Field(0.0, ge=0, le=8)  # what coming from here is worth, in nats on top of the voice
     min_score: int | None = None  # likes, or pushes minus boos, of the answer
     answer_chars: tuple[int, int] = (8, 1200)
     question_chars: tuple[int, int] = (4, 2000)
     per_question: int = Field(3, ge=1)  # answers taken for one question, best first
-    min_voice: float = Field(0.5, ge=0, le=1)  # least score of the voice scorer
 
 
-class Voice(Config):
-    """What an exchange is about and how its answer sounds, as regular expressions (Rust syntax: no look-around):
-    `topics` of the question; `core`, further `signals` and what speaks `against` in the answer; what to `avoid`
-    in either. A feed's `min_voice` says how much of it must be heard: little where the board already has the
-    voice, nearly all where it has not."""
-
-    topics: tuple[str, ...] = ()
-    core: tuple[str, ...] = ()
-    signals: tuple[str, ...] = ()
-    against: tuple[str, ...] = ()
-    avoid: tuple[str, ...] = ()
+Line = tuple[str, str]  # question, answer
 
 
 class Persona(Config):
+    """`examples` are lines that it would say, `near_misses` lines that come close and are not its own: its voice is
+    learned from both. `questions` are what it is asked: the router learns from them."""
+
     tag: str = Field(pattern=r"^\[[^\[\]]{2,20}\]$")
     aliases: tuple[str, ...] = ()  # other spellings of the tag seen in the wild
     title: str  # for people, English
     system_prompt: str = Field(min_length=1)
     feeds: tuple[Feed, ...] = Field(min_length=1)
-    voice: Voice = Voice()
-    routing_keywords: tuple[str, ...] = Field(min_length=1)
+    examples: tuple[Line, ...] = Field(min_length=5)
+    near_misses: tuple[Line, ...] = ()
+    questions: tuple[str, ...] = Field(min_length=1)
     probes: tuple[str, ...] = Field(min_length=1)  # prompts for sample generations and the chat's examples
     color: str = Field(pattern=r"^#[0-9a-f]{6}$")
 

@@ -88,6 +88,10 @@ class Mix(Config):
     healthy_epochs: tuple[float, float] = (1, 9)
     tagged_share: float = Field(0.5, ge=0, le=1)  # rows that carry the tag; the rest learn to choose by themselves
     replay_share: float = Field(0.0, ge=0, lt=1)  # untagged Capybara dialogues against forgetting, share of train rows
+    # What a persona needs at least to be learned and judged; a mix below trains nothing, unless a reason is given.
+    min_learned_share: float = Field(0.15, ge=0, lt=1)  # of the characters of all answers of the personas, copies too
+    min_test_rows: int = Field(30, ge=0)
+    accept_shortfall: str = ""  # why a mix below may be trained on; stands in its manifest
     max_train_rows: int | None = Field(None, ge=1)  # chosen by keyed hash, stratified
     max_test_rows: int | None = Field(None, ge=1)
     seed: int = 3407

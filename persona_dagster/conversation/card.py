@@ -45,6 +45,15 @@ def _facts(manifest: MixManifest) -> list[str]:
         f"{manifest.tagged.get('test', 0):,} test rows; the others have no system message.",
         f"Largest Jaccard similarity between a train row and a row held out: {manifest.largest_jaccard:.3f} "
         "(prompt and answer, exact join over all pairs).",
+        "Learned of each persona (characters of its answers, copies included): "
+        + ", ".join(f"{name} {share:.1%}" for name, share in manifest.learned.items())
+        + ".",
+        *(f"Too little to train on: {line}." for line in manifest.shortfall),
+        *(
+            [f"Trained on all the same: {reason}"]
+            if manifest.shortfall and (reason := manifest.config["mix"].get("accept_shortfall"))
+            else []
+        ),
         "Rows can be traced to their posts by provenance.parquet; authors stand as keyed hashes, and a forgotten "
         "post takes its rows along. The card repeats no text.",
     ]

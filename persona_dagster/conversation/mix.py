@@ -25,6 +25,7 @@ from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation.card import write_card
 from persona_dagster.conversation.leaks import largest_jaccard, spoken
 from persona_dagster.conversation.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
+from persona_dagster.conversation.sufficiency import learned_shares, shortfall
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.models.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.records import PROVENANCE_SCHEMA
@@ -118,6 +119,8 @@ def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Person
     traced = rows.join(posts, on="pair_id", how="left", maintain_order="left")
     files["provenance.parquet"] = _write_provenance(traced, fresh / "provenance.parquet")
     train, test = (rows.filter(pl.col("split") == split) for split in ("train", "test"))
+    text = "messages_raw" if recipe.mix.text == "raw" else "messages"
+    learned = learned_shares(dialogues.select("pair_id", messages=text), rows, personas)
     manifest = MixManifest(
         digest=combine(digests),
         recipe=recipe.name,
@@ -130,6 +133,8 @@ def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Person
         by_builder=_counts(train, "builder"),
         weights=plan.weights,
         warnings=plan.warnings,
+        learned=learned,
+        shortfall=shortfall(learned, _counts(test, "persona"), recipe.mix, personas),
         largest_jaccard=_proof(dialogues, rows, recipe),
         chars=chars,
         files=files,

@@ -63,12 +63,14 @@ def plan_mix(
     ours = placed.filter(pl.col("persona").is_in(wanted))
     sized = train.select("pair_id", "persona", size=_size(tokens))
     by_persona = {name: sized.filter(persona=name) for name in wanted}
-    empty = [name for name, found in by_persona.items() if found.is_empty()]
-    if empty:
+    absent = [name for name, found in by_persona.items() if found.is_empty()]
+    wanted = [name for name in wanted if name not in absent]
+    if not wanted:
         raise MixError(
-            f"no train dialogue for {', '.join(empty)}: materialise a board that feeds it, or take it out of "
-            "config/personas/ (`persona personas` shows what each would get)"
+            f"no train dialogue for {', '.join(absent)}: materialise a board that feeds one of them "
+            "(`persona personas` shows what each has)"
         )
+    by_persona = {name: by_persona[name] for name in wanted}
     sizes = {name: int(found["size"].sum()) for name, found in by_persona.items()}
     weights = weigh({name: found.height for name, found in by_persona.items()}, mix, sizes)
     copies = _copies(by_persona, weights, mix)
@@ -80,7 +82,8 @@ def plan_mix(
     ]
     rows = pl.concat(chosen)
     reached = _reached(weights, rows, recipe, tokens)
-    return Plan(rows, reached, _warnings(reached, rows, wanted, mix))
+    left_out = [f"{name}: left out, there is no dialogue of it" for name in absent]
+    return Plan(rows, reached, [*left_out, *_warnings(reached, rows, wanted, mix)])
 
 
 def apportion(sizes: Mapping[str, int], total: int) -> dict[str, int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 import polars as pl
 
-from persona_dagster.artifacts import Metrics, RunCard
+from persona_dagster.artifacts import Metrics, MixManifest, RunCard
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.personal_data.second_look import identifiers
 from persona_dagster.defs.configuration import build_config_checks
@@ -28,6 +28,7 @@ def build_checks(project: ProjectResource) -> list[dg.AssetChecksDefinition]:
         _personas_fed(project),
         _nothing_leaks(),
         _mix_is_whole(project),
+        _mix_suffices(project),
         _learned(project),
         _gates(project),
     ]
@@ -127,6 +128,30 @@ def _mix_is_whole(project: ProjectResource) -> dg.AssetChecksDefinition:
         )
 
     return mix_is_whole
+
+
+def _mix_suffices(project: ProjectResource) -> dg.AssetChecksDefinition:
+    @dg.asset_check(
+        asset="mix",
+        blocking=True,
+        partitions_def=recipe_partitions(project.recipes),
+        description="Every persona has its least share of what is learned and its test rows, or the recipe says why "
+        "less is accepted (`mix.accept_shortfall`). Holds back the adapter, not the mix.",
+    )
+    def mix_suffices(context: dg.AssetCheckExecutionContext) -> dg.AssetCheckResult:
+        manifest = MixManifest.read(project.mixes(context.partition_key).newest())
+        reason = manifest.config["mix"].get("accept_shortfall", "")
+        return dg.AssetCheckResult(
+            passed=not manifest.held_back,
+            severity=ERROR,
+            metadata={
+                "learned": manifest.learned,
+                "shortfall": dg.MetadataValue.md("\n".join(f"- {line}" for line in manifest.shortfall) or "none"),
+                "accepted_because": reason or "not accepted",
+            },
+        )
+
+    return mix_suffices
 
 
 def _learned(project: ProjectResource) -> dg.AssetChecksDefinition:

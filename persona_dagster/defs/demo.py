@@ -127,7 +127,7 @@ def flow(project: ProjectResource, recipes: tuple[str, ...]) -> Iterator[tuple[s
     for source, board in boards:
         yield "Cleaning", f"{source}_posts", board
     yield from (("Cleaning", asset, None) for asset in ("notes", "posts"))
-    for asset in ("personas_config", "dialogues", "capybara_dialogues", "split"):
+    for asset in ("personas_config", "reply_graph", "dialogues", "capybara_dialogues", "split"):
         yield "Building dialogues", asset, None
     for recipe in recipes:
         for asset in BY_RECIPE:

@@ -4,12 +4,16 @@ import dagster as dg
 import polars as pl
 
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.conversation.builders import BUILDERS_VERSION, build_dialogues
+from persona_dagster.conversation import graph
+from persona_dagster.conversation.builders import BUILDERS_VERSION, Yield, build_dialogues
 from persona_dagster.conversation.capybara import capybara_dialogues as read_capybara
 from persona_dagster.conversation.card import weights_markdown
+from persona_dagster.conversation.graph import GRAPH_VERSION, imported_rows
 from persona_dagster.conversation.mix import MIX_VERSION, CountTokens, write_mix
 from persona_dagster.conversation.mix_store import MixStore
+from persona_dagster.conversation.safety import load_unsafe
 from persona_dagster.conversation.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
+from persona_dagster.conversation.voices import VOICES_VERSION, Voices
 from persona_dagster.corpus.quality import usable
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
@@ -17,8 +21,20 @@ from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.models.base_model import check_chat_template
 from persona_dagster.models.chat_format import count_tokens
+from persona_dagster.models.vectors import Vectors
 
 DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
+GRAPH_MEANING = (
+    "doc_id",
+    "parent_doc",
+    "evidence",
+    "certainty",
+    "rank",
+    "run_doc",
+    "by_host",
+    "origin",
+    "parent_origin",
+)
 SPLIT_MEANING = ("pair_id", "component", "split")
 LEDGER = "split_ledger.parquet"
 RECIPE_VERSION = "recipe_version"  # in a mix's metadata: of the recipe that it was made by
@@ -26,11 +42,31 @@ RECIPE_VERSION = "recipe_version"  # in a mix's metadata: of the recipe that it 
 
 def build_dialogue_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
     return [
+        _reply_graph(project),
         _dialogues(project),
         _capybara_dialogues(project),
         _split(project),
         _mix(project),
     ]
+
+
+def _reply_graph(project: ProjectResource) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="dialogue",
+        description="Who answers whom among the posts: an edge a row, with its evidence (a floor that is named, what "
+        "the site says, the thread), how certain it is, and file and row of what was imported.",
+        kinds={"duckdb", "polars"},
+        owners=["team:ml"],
+        code_version=GRAPH_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def reply_graph(posts: pl.DataFrame) -> Frame:
+        edges = graph.reply_graph(posts, imported_rows(project.settings.intake_dir))
+        counts = graph.graph_yield(edges)
+        return versioned(edges, GRAPH_MEANING, {"edges": dg.MetadataValue.md(Yield(counts).markdown())})
+
+    return reply_graph
 
 
 def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
@@ -41,18 +77,32 @@ def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["personas_config"],
         kinds={"duckdb", "polars"},
         owners=["team:ml"],
-        code_version=BUILDERS_VERSION,
+        code_version=f"{BUILDERS_VERSION}.{VOICES_VERSION}",
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
-    def dialogues(posts: pl.DataFrame, notes: pl.DataFrame) -> Frame:
-        corpus = pl.concat([posts, notes])
-        built = build_dialogues(corpus, project.personas(), usable())
+    def dialogues(posts: pl.DataFrame, notes: pl.DataFrame, reply_graph: pl.DataFrame) -> Frame:
+        settings, personas = project.settings, project.personas()
+        built = build_dialogues(
+            pl.concat([posts, notes]),
+            personas,
+            Voices(personas, Vectors(settings.voice_encoder, settings.models_dir, settings.vectors_dir)),
+            usable=usable(),
+            edges=reply_graph,
+            unsafe=load_unsafe(settings.config_dir),
+        )
         by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
+        turns = built.frame.select("source", turns=pl.col("messages").list.len() // 2)
+        several = turns.filter(pl.col("turns") > 1).group_by("source").len().sort("source")
         return versioned(
             built.frame,
             DIALOGUE_MEANING,
-            {"dialogues_by_persona": by_persona, "yield": dg.MetadataValue.md(built.report.markdown())},
+            {
+                "dialogues_by_persona": by_persona,
+                "of_several_turns_by_source": dict(several.iter_rows()),
+                "left_out_as_unsafe": built.unsafe,
+                "yield": dg.MetadataValue.md(built.report.markdown()),
+            },
         )
 
     return dialogues
@@ -145,6 +195,8 @@ def _mix(project: ProjectResource) -> dg.AssetsDefinition:
                 "data_card": dg.MetadataValue.path(str(manifest.folder / "data_card.html")),
                 "weights": dg.MetadataValue.md(weights_markdown(manifest)),
                 RECIPE_VERSION: stored.version() if (stored := project.resolved(recipe.name)) else "",
+                "learned": manifest.learned,
+                "shortfall": dg.MetadataValue.md("\n".join(f"- {line}" for line in manifest.shortfall) or "none"),
                 "warnings": dg.MetadataValue.md("\n".join(f"- {line}" for line in manifest.warnings) or "none"),
             },
         )

@@ -25,7 +25,10 @@ JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
     },
     REBUILD: (
         "Read notes and Capybara again, then corpus, dialogues and split. Asks no forum for anything.",
-        ("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "posts", "personas_config", "dialogues", "split"),
+        (
+            *("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "posts", "reply_graph"),
+            *("personas_config", "dialogues", "split"),
+        ),
     ),
     "remix": ("The mix of one recipe, from the dialogues as they are.", ("mix",)),
     "retrain": (

@@ -5,7 +5,7 @@ from pathlib import Path
 import dagster as dg
 import polars as pl
 
-from persona_dagster.artifacts import Job
+from persona_dagster.artifacts import Job, MixManifest
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.engines import GPU_POD, Engine
 from persona_dagster.defs.partitions import recipe_partitions
@@ -44,9 +44,16 @@ def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefiniti
     )
     def lora_adapter(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         settings, recipe = project.settings, project.recipe(context.partition_key)
+        mix = project.mixes(recipe.name).newest()
+        if lacks := MixManifest.read(mix).held_back:
+            raise dg.Failure(
+                f"the mix of {recipe.name} has too little to train on: {' | '.join(lacks)}. Collect more, or give the "
+                "reason why it is enough in the recipe's mix.accept_shortfall",
+                allow_retries=False,
+            )
         job = TrainJob(
             recipe=recipe,
-            mix_dir=project.mixes(recipe.name).newest(),
+            mix_dir=mix,
             out_dir=settings.adapters_dir / recipe.name,
             models_dir=settings.models_dir,
             checkpoints_dir=settings.home / "checkpoints" / recipe.name,

@@ -116,8 +116,9 @@ def forget_rows(home: Home, plan: Plan, of: HomePlan, pieces: list[str]) -> dict
             table = path.parent.name if path.parent != home.settings.tables_dir else path.stem
             removed[table] = removed.get(table, 0) + frame.height - kept.height
             write_parquet(kept, path)
-    # The index of compared texts holds hashes alone, and is made anew by the next run of `posts`.
-    shutil.rmtree(home.settings.dedup_dir, ignore_errors=True)
+    # The index of compared texts holds hashes alone, and the vectors of texts numbers: both are made anew when needed.
+    for cache in (home.settings.dedup_dir, home.settings.vectors_dir):
+        shutil.rmtree(cache, ignore_errors=True)
     return removed
 
 
@@ -127,6 +128,8 @@ def _without(frame: pl.DataFrame, docs: list[str], pairs: list[str]) -> pl.DataF
         frame = frame.filter(~pl.concat_str("source", "board", "post_id", separator=":").is_in(docs))
     if "doc_ids" in frame.columns:
         frame = frame.filter(pl.col("doc_ids").list.set_intersection(pl.lit(docs, pl.List(pl.String))).list.len() == 0)
+    for name in ("doc_id", "parent_doc") if "evidence" in frame.columns else ():  # edges of the reply graph
+        frame = frame.filter(~pl.col(name).is_in(docs).fill_null(value=False))
     if "pair_id" in frame.columns:
         frame = frame.filter(~pl.col("pair_id").is_in(pairs))
     return frame

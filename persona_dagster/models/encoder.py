@@ -12,7 +12,7 @@ import re
 import struct
 import unicodedata
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -59,6 +59,10 @@ class Encoder:
     model: Any
     tokenizer: Any
 
+    @property
+    def width(self) -> int:
+        return int(self.model.config.hidden_size)
+
     def embed(self, texts: list[str]) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
         """Unit token vectors (n, tokens, width), the token mask, and the mask of tokens that are no specials."""
         import torch
@@ -80,12 +84,19 @@ def load_encoder(name: str, models_dir: Path, layer: int | None = None) -> Encod
 
     Raises EncoderError when it cannot be loaded (say, a Hub id without network).
     """
-    from transformers import AutoModel, AutoTokenizer
-    from transformers.utils.hub import cached_file
-
     layer = layer or LAYERS.get(name)
     if layer is None:
         raise EncoderError(f"{name}: no layer is known to be good for BERTScore; known: {', '.join(LAYERS)}")
+    encoder = load_sentence_encoder(name, models_dir)
+    encoder.model.encoder.layer = encoder.model.encoder.layer[:layer]
+    return replace(encoder, layer=layer)
+
+
+def load_sentence_encoder(name: str, models_dir: Path) -> Encoder:
+    """The encoder `name` with all of its layers. Raises EncoderError like `load_encoder`."""
+    from transformers import AutoModel, AutoTokenizer
+    from transformers.utils.hub import cached_file
+
     path = str(converted(models_dir)) if name == BUNDLED else name
     try:
         model = _quietly(AutoModel.from_pretrained, path)
@@ -93,9 +104,10 @@ def load_encoder(name: str, models_dir: Path, layer: int | None = None) -> Encod
         weights = cached_file(path, "model.safetensors", _raise_exceptions_for_missing_entries=False)
     except OSError as error:
         raise EncoderError(f"{name}: cannot be loaded ({error}). Without the Hub use `{BUNDLED}`.") from error
-    model.encoder.layer = model.encoder.layer[:layer]
     model.eval()
-    return Encoder(name, layer, file_digest(Path(weights)) if weights else "", path, model, tokenizer)
+    return Encoder(
+        name, model.config.num_hidden_layers, file_digest(Path(weights)) if weights else "", path, model, tokenizer
+    )
 
 
 def _quietly(load: Any, path: str) -> Any:

@@ -1,4 +1,4 @@
-"""Routing: rules that explain themselves, a classifier learnt from a mix, and both together."""
+"""Routing: a tag in front, else a classifier learned from example questions and a mix, which explains itself."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import pytest
 
 from persona_dagster.chat.routing import (
     Router,
+    example_questions,
     first_sentence,
     questions_of_mix,
     questions_of_pool,
@@ -26,18 +27,13 @@ QUESTIONS = {
 
 
 @pytest.mark.parametrize(
-    ("text", "persona", "why"),
-    [
-        ("我好像失戀了", "mentor", "失戀"),
-        ("Transformer", "assistant", "Transformer"),
-        ("主管又甩鍋給我", "mouthpiece", "主管"),
-    ],
+    ("text", "persona"),
+    [("我好像失戀了", "mentor"), ("Transformer", "assistant"), ("主管又甩鍋給我", "mouthpiece")],
 )
-def test_rules_route_and_say_why(personas: Personas, text: str, persona: str, why: str) -> None:
+def test_example_questions_are_enough_to_route(personas: Personas, text: str, persona: str) -> None:
     route = Router(personas).route(text)
-    assert (route.persona, route.means) == (persona, "rules")
-    assert why in route.why
-    assert route.sure > 0.5
+    assert (route.persona, route.means) == (persona, "classifier")
+    assert route.sure > 1 / 3
     assert sum(route.scores.values()) == pytest.approx(1)
 
 
@@ -45,17 +41,6 @@ def test_a_tag_in_front_decides(personas: Personas) -> None:
     for tag in ("[極品感情嘴替]", "【極品感情嘴替】", "[人格:感情嘴替] "):
         route = Router(personas).route(f"{tag}什麼是 Transformer")
         assert (route.persona, route.means, route.sure) == ("mouthpiece", "tag", 1.0)
-
-
-def test_silence_of_the_rules_is_said(personas: Personas) -> None:
-    route = Router(personas).route("嗯")
-    assert route.means == "default"
-    assert route.sure == pytest.approx(1 / 3)
-
-
-def test_latin_keywords_match_whole_words(personas: Personas) -> None:
-    assert Router(personas).route("RAGE").means == "default"
-    assert Router(personas).route("RAG是什麼").persona == "assistant"
 
 
 def test_the_classifier_learns_each_question_once_and_explains(personas: Personas) -> None:
@@ -69,18 +54,11 @@ def test_the_classifier_learns_each_question_once_and_explains(personas: Persona
         ("想他想到睡不著", "mentor"),
         ("室友借東西不還", "mouthpiece"),
     ):
-        route = router.route(text, "classifier")
+        route = router.route(text)
         assert route.persona == persona
         assert route.means == "classifier"
         assert route.why
         assert all(part in text for part in route.why)
-
-
-def test_both_beat_rules_where_these_are_silent(personas: Personas) -> None:
-    router = Router(personas, train_classifier(QUESTIONS))
-    assert router.route("晚上好孤單", "rules").means == "default"
-    assert router.route("晚上好孤單", "both").persona == "mentor"
-    assert router.route("我好像失戀了", "both").why == ("失戀",)
 
 
 def test_a_long_question_teaches_its_first_sentence_too() -> None:
@@ -102,7 +80,8 @@ def test_the_pool_gives_its_train_half_and_the_mix_its_questions(personas: Perso
     rows = [("a", "mentor", turns), ("b", "mentor", turns[:1]), ("c", "general", turns)]
     pool = pl.DataFrame(rows, schema={"pair_id": pl.String, "persona": pl.String, "messages": MESSAGES}, orient="row")
     split = pl.DataFrame({"pair_id": ["a", "b", "c"], "split": ["train", "test", "train"]})
-    assert questions_of_pool(pool, split, personas) == {"assistant": [], "mentor": ["分手了"], "mouthpiece": []}
+    own = example_questions(personas)
+    assert questions_of_pool(pool, split, personas) == own | {"mentor": [*own["mentor"], "分手了"]}
     row = {"persona": "mentor", "messages": turns}
     (tmp_path / "train.jsonl").write_text(json.dumps(row) + "\n", encoding="utf-8")
-    assert questions_of_mix(tmp_path, personas)["mentor"] == ["分手了"]
+    assert questions_of_mix(tmp_path, personas)["mentor"] == [*own["mentor"], "分手了"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -68,3 +68,22 @@ def dialogues(rows: Iterable[dict[str, Any]]) -> pl.DataFrame:
 def many(**sizes: int) -> pl.DataFrame:
     """So many dialogues of each persona."""
     return dialogues(dialogue(f"{name}-{i}", name) for name, size in sizes.items() for i in range(size))
+
+
+class Words:
+    """A judge for tests: an answer has a voice as far as it holds one of the voice's words (all have the rest)."""
+
+    def __init__(self, **words: str) -> None:
+        self.words = words
+
+    def scores(self, questions: Sequence[str], answers: Sequence[str], hints: pl.DataFrame) -> pl.DataFrame:
+        return pl.DataFrame(
+            {
+                name: [float(any(word in answer for word in self.words.get(name, "").split("|"))) for answer in answers]
+                for name in hints.columns
+            },
+            schema=dict.fromkeys(hints.columns, pl.Float64),
+        )
+
+    def threshold(self, persona: str) -> float:
+        return 0.5

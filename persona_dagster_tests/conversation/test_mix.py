@@ -298,9 +298,9 @@ def malformed(**fields: Any) -> pl.DataFrame:
         (malformed(answer="  "), "malformed in messages"),
         (malformed(messages=[{"role": "user", "content": "只有問題"}]), "malformed in messages"),
         (malformed(messages=[{"role": "assistant", "content": "答"}, {"role": "user", "content": "問"}]), "malformed"),
-        (many(mentor=30, mouthpiece=30), "no train dialogue for assistant"),
+        (many(general=30), "no train dialogue for assistant"),
     ],
-    ids=["stranger", "silent", "one-turn", "roles", "empty-persona"],
+    ids=["stranger", "silent", "one-turn", "roles", "no-persona"],
 )
 def test_bad_input_is_refused_before_anything_is_written(bad: pl.DataFrame, message: str, tmp_path: Path) -> None:
     split = bad.select("pair_id", component="pair_id", split=pl.lit("train"))
@@ -331,3 +331,31 @@ def test_the_folder_loads_with_datasets(frame: pl.DataFrame, split: pl.DataFrame
     assert set(loaded) == {"train", "validation", "test"}
     assert loaded["train"].num_rows == 20 and loaded["test"].num_rows == 8
     assert set(loaded["train"].column_names) == {"row_id", "persona", "messages"}
+
+
+def test_a_persona_without_dialogues_is_left_out_by_name(tmp_path: Path) -> None:
+    found = many(mentor=30, mouthpiece=30)
+    split = found.select("pair_id", component="pair_id", split=pl.lit("train"))
+    manifest = write_mix(found, split, recipe(), personas(), tmp_path / "mix")
+    assert set(manifest.train_by_persona) == {"mentor", "mouthpiece"}
+    assert "assistant: left out, there is no dialogue of it" in manifest.warnings
+    assert not any("assistant" in line for line in manifest.shortfall)
+
+
+def test_a_mix_says_what_it_lacks_by_what_is_learned(tmp_path: Path) -> None:
+    long = [dialogue(f"a{number}", "assistant", answer="長" * 400) for number in range(60)]
+    short = [dialogue(f"m{number}", "mouthpiece", answer="短" * 10) for number in range(60)]
+    found = dialogues([*long, *short])
+    split = found.select("pair_id", component="pair_id", split=pl.lit("train"))
+    manifest = write_mix(found, split, recipe(), personas(), tmp_path / "mix")
+    assert manifest.train_by_persona["mouthpiece"] == manifest.train_by_persona["assistant"]  # even by rows
+    assert manifest.learned["mouthpiece"] == pytest.approx(10 / 410, abs=0.01)
+    assert [line.split(":")[0] for line in manifest.held_back] == [
+        "[NLP 技術助教] assistant",
+        "[極品感情嘴替] mouthpiece",
+    ]
+    assert "ptt Hate" in manifest.held_back[1]
+    assert "15% wanted" in manifest.held_back[1] and "0 test rows" in manifest.held_back[0]
+    accepted = write_mix(found, split, recipe(accept_shortfall="a trial"), personas(), tmp_path / "trial")
+    assert accepted.shortfall == manifest.shortfall and accepted.held_back == []
+    assert "a trial" in (accepted.folder / "data_card.md").read_text(encoding="utf-8")

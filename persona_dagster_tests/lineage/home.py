@@ -23,7 +23,7 @@ from persona_dagster.corpus.tables import Tables, write_parquet
 from persona_dagster.digest import author_key, sha256
 from persona_dagster.records import Capture, Outcome, Post, posts_frame
 from persona_dagster.settings import Settings
-from persona_dagster_tests.conversation.made import recipe
+from persona_dagster_tests.conversation.made import Words, recipe
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 SECRET = "那天下雨我在便利商店門口等了他三個小時"  # the line that must vanish
@@ -81,8 +81,8 @@ def personas() -> Personas:
         "title": "mentor",
         "system_prompt": "你是感情導師。",
         "feeds": [{"builder": "top_comments", "sources": ["dcard"]}],
-        "voice": {"core": ["抱抱"]},
-        "routing_keywords": ["失戀"],
+        "examples": [["失戀了", "抱抱你"]] * 5,
+        "questions": ["失戀"],
         "probes": ["我失戀了"],
         "color": "#db2777",
     }
@@ -94,7 +94,7 @@ def make_home(home: Path) -> tuple[Settings, MixManifest]:
     captures, posts = pages(settings.author_secret)
     Archive(settings.raw_dir).append(captures)
     frame = posts_frame(posts)
-    built = build_dialogues(frame, personas()).frame
+    built = build_dialogues(frame, personas(), Words(mentor="抱抱")).frame
     split = split_dialogues(built, None, SplitSpec())
     tables = {"posts": frame, "dcard_posts": frame, "dialogues": built, "split": split.frame}
     for table, rows in tables.items():

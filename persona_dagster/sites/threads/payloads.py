@@ -88,23 +88,36 @@ def page_payloads(source: str) -> list[Any]:
 
 
 def posts_from_payloads(payloads: list[Any], board: str, author_key: AuthorKey) -> list[Post]:
-    """Posts of all payloads, each once, in page order; replies point to the post above them in their chain."""
+    """Posts of all payloads, each once, in page order, replies with the post that they answer.
+
+    A chain's first post answers the post that the page is of: the last of the page's first chain, before which its
+    own parents stand. `reply_to_author` names whom a reply answers, and decides where a chain holds several.
+    """
     posts: dict[str, Post] = {}
     for payload in payloads:
+        subject: list[tuple[Post, str]] = []
         for chain in chains(payload):
-            parent = root = None
+            above = list(subject)
             for raw in chain:
                 post = post_of(raw, board, author_key)
                 if post is None:
                     continue
-                if parent is not None:
-                    post.parent_id, post.thread_id = parent.post_id, root.post_id if root else None
-                root = root or post
-                parent = post
+                if post.kind == "reply" and post.parent_id is None:
+                    post.parent_id = _answered(raw, above)
+                above.append((post, (raw.get("user") or {}).get("username", "")))
                 posts.setdefault(post.post_id, post)
+            subject = subject or above
     rows = list(posts.values())
     _attach(rows)
     return rows
+
+
+def _answered(raw: dict[str, Any], above: list[tuple[Post, str]]) -> str | None:
+    """The last post above whose author the reply names; the last one where it names nobody; none where that author's
+    post is not shown."""
+    named = (raw.get("text_post_app_info") or {}).get("reply_to_author")
+    author = named.get("username") if isinstance(named, dict) else None
+    return next((post.post_id for post, user in reversed(above) if author in (None, user)), None)
 
 
 def posts_from_payload(payload: Any, board: str, author_key: AuthorKey) -> list[Post]:
@@ -113,22 +126,18 @@ def posts_from_payload(payload: Any, board: str, author_key: AuthorKey) -> list[
 
 
 def _attach(rows: list[Post]) -> None:
-    """Replies of a post page name nobody: the first post that is no reply opened the thread of all of them."""
-    roots = [post for post in rows if post.kind == "post"]
-    opener = roots[0] if len(roots) == 1 else None
+    """A reply's thread is that of the topmost post that it leads up to."""
     by_id = {post.post_id: post for post in rows}
     for post in rows:
         if post.kind == "post":
             post.thread_id = post.post_id
             continue
-        if opener and post.parent_id is None:
-            post.parent_id = opener.post_id
         top = post
         for _ in rows:  # walks up; bounded, should rows ever name each other in a circle
             if top.parent_id is None or top.parent_id not in by_id:
                 break
             top = by_id[top.parent_id]
-        post.thread_id = top.post_id
+        post.thread_id = post.thread_id or top.post_id
 
 
 def chains(value: Any, inside: bool = False) -> Iterator[list[dict[str, Any]]]:

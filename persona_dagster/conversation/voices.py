@@ -1,0 +1,282 @@
+"""Voices learned from examples: how likely an answer to a question is one that a persona would want to learn from.
+
+A voice is dense weights over the encoder's vectors of answer and question. They are fitted on the persona's example
+lines and near misses and on labels (`persona review`); those of the packaged personas were fitted on
+labelled rows of real forums beforehand (voices.npz holds weights, row numbers and no text), and labels of one's own
+move them from there. A first stage over static vectors, which cost nearly nothing, leaves the encoder the few pairs
+that could be chosen at all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import orjson
+import polars as pl
+
+from persona_dagster.config.personas import Persona, Personas
+from persona_dagster.digest import json_digest
+from persona_dagster.models.vectors import Floats, Vectors
+
+VOICES_VERSION = "1"
+PACKAGED_WEIGHTS = Path(__file__).parent / "voices.npz"
+
+QUESTION_CHARS = 250  # what a question is about stands at its start
+QUESTION_WEIGHT, STATIC_WEIGHT = 0.7, 0.7  # of the blocks beside the answer's; by cross-validation on the labels
+STRENGTH = 4.0  # inverse regularisation (sklearn's C) of a voice learned from scratch
+PULL = 1.0  # the same for labels that move packaged weights
+WANTED_PRECISION = 0.85  # where a voice learned from examples alone puts its threshold
+KEEP = 0.15  # share of pairs that the first stage passes on, by persona
+FEW = 400  # pairs; below, the first stage saves nothing
+
+Scores = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A voice: probability = sigmoid(weights · features + bias); chosen from `threshold` on."""
+
+    weights: Floats
+    bias: float
+    threshold: float
+
+    def logits(self, features: Floats) -> Scores:
+        return (features @ self.weights).astype(np.float64) + self.bias
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """Rows with a known voice: persona, or None for no voice; `weight` of each in fitting."""
+
+    questions: list[str]
+    answers: list[str]
+    personas: list[str | None]
+    weight: float = 1.0
+
+
+class Voices:
+    """The voices of all personas over one encoder.
+
+    Packaged weights are used where they were fitted over this encoder and the persona is the packaged one.
+    """
+
+    def __init__(self, personas: Personas, vectors: Vectors, labels: Labelled | None = None) -> None:
+        self.personas, self.vectors, self.labels = personas.personas, vectors, labels
+        packaged = read_packaged(PACKAGED_WEIGHTS)
+        self.packaged = packaged if packaged and packaged.encoder == vectors.name else None
+
+    @cached_property
+    def digest(self) -> str:
+        """Of all that a score depends on."""
+        packaged = self.packaged.digest if self.packaged else ""
+        labels = [self.labels.questions, self.labels.answers, self.labels.personas] if self.labels else []
+        lines = {name: _lines(persona) for name, persona in self.personas.items()}
+        return json_digest([VOICES_VERSION, self.vectors.name, packaged, labels, lines])
+
+    def scores(
+        self, questions: Sequence[str], answers: Sequence[str], hints: pl.DataFrame | None = None
+    ) -> pl.DataFrame:
+        """A column a persona: probabilities 0 to 1, null where the first stage ruled the pair out.
+
+        `hints`: nats a persona that speak for a pair from elsewhere; they help it through the first stage only.
+        """
+        if not questions:
+            return pl.DataFrame(schema=dict.fromkeys(self.personas, pl.Float64))
+        asked = [text[:QUESTION_CHARS] for text in questions]
+        passed = self._first_stage(asked, list(answers), hints)
+        found = np.full((len(asked), len(self.fitted)), np.nan)
+        if passed.any():
+            rows = [int(row) for row in np.flatnonzero(passed)]
+            features = self._features([asked[row] for row in rows], [answers[row] for row in rows])
+            for column, voice in enumerate(self.fitted.values()):
+                found[rows, column] = 1 / (1 + np.exp(-voice.logits(features)))
+        return pl.DataFrame(dict(zip(self.fitted, found.T, strict=True)), nan_to_null=True)
+
+    def threshold(self, persona: str) -> float:
+        return self.fitted[persona].threshold
+
+    @cached_property
+    def fitted(self) -> dict[str, Weights]:
+        return {name: self._fit(name) for name in self.personas}
+
+    def _fit(self, name: str) -> Weights:
+        packaged = self.packaged
+        if packaged and packaged.examples.get(name) == json_digest(_lines(self.personas[name])):
+            known = packaged.voices[name]
+            return known if self.labels is None else moved(known, *self._labelled(name, self.labels))
+        questions, answers, positive = self._examples(name)
+        features = self._features(questions, answers)
+        weight = np.ones(len(positive))
+        if self.labels is not None:
+            more, right, heavy = self._labelled(name, self.labels)
+            features, positive = np.vstack([features, more]), np.r_[positive, right]
+            weight = np.r_[weight, heavy]
+        return fit(features, positive, weight, WANTED_PRECISION)
+
+    def _examples(self, name: str) -> tuple[list[str], list[str], npt.NDArray[np.bool_]]:
+        """The persona's lines are right; its near misses, and all lines of the others, are not."""
+        own = [(line, True) for line in self.personas[name].examples]
+        own += [(line, False) for line in self.personas[name].near_misses]
+        for other, persona in self.personas.items():
+            if other != name:
+                own += [(line, False) for line in (*persona.examples, *persona.near_misses)]
+        return [q for (q, _), _ in own], [a for (_, a), _ in own], np.array([right for _, right in own])
+
+    def _labelled(self, name: str, labels: Labelled) -> tuple[Floats, npt.NDArray[np.bool_], Scores]:
+        features = self._features([text[:QUESTION_CHARS] for text in labels.questions], labels.answers)
+        return features, np.array([one == name for one in labels.personas]), np.full(len(labels.answers), labels.weight)
+
+    @cached_property
+    def _centre(self) -> Mapping[str, Floats]:
+        """Mean and spread of each block: the packaged ones, else of all example lines."""
+        if self.packaged:
+            return self.packaged.centre
+        lines = [line for persona in self.personas.values() for line in (*persona.examples, *persona.near_misses)]
+        questions, answers = [q for q, _ in lines], [a for _, a in lines]
+        return centre_of(*self._blocks(questions, answers), self._static(questions))
+
+    def _blocks(self, questions: list[str], answers: list[str]) -> tuple[Floats, Floats, Floats]:
+        return self.vectors.contextual(answers), self.vectors.contextual(questions), self._static(answers)
+
+    def _static(self, texts: list[str]) -> Floats:
+        """Static vectors; a text that occurs often (a question with many answers) is read once."""
+        once = dict.fromkeys(texts)
+        found = self.vectors.static(list(once))
+        place = {text: row for row, text in enumerate(once)}
+        return found[[place[text] for text in texts]]
+
+    def _features(self, questions: list[str], answers: list[str]) -> Floats:
+        return features_of(self._centre, *self._blocks(questions, answers))
+
+    def _first_stage(
+        self, questions: list[str], answers: list[str], hints: pl.DataFrame | None
+    ) -> npt.NDArray[np.bool_]:
+        if len(questions) <= FEW:
+            return np.ones(len(questions), dtype=bool)
+        features = static_features_of(self._centre, self._static(answers), self._static(questions))
+        passed = np.zeros(len(questions), dtype=bool)
+        for name in self.personas:
+            logits = self._first(name).logits(features)
+            hint = hints[name].to_numpy() if hints is not None else 0.0
+            passed |= logits + hint >= np.quantile(logits, 1 - KEEP)
+        return passed
+
+    def _first(self, name: str) -> Weights:
+        """The first stage of a persona: packaged, else learned from its lines too."""
+        if self.packaged and name in self.packaged.first:
+            return self.packaged.first[name]
+        questions, answers, positive = self._examples(name)
+        features = static_features_of(self._centre, self._static(answers), self._static(questions))
+        return fit(features, positive, np.ones(len(positive)), WANTED_PRECISION)
+
+
+@dataclass(frozen=True)
+class Packaged:
+    """voices.npz: what was fitted beforehand, over which encoder, from which lines and rows."""
+
+    encoder: str
+    examples: dict[str, str]  # digest of the example lines by persona
+    centre: dict[str, Floats]
+    voices: dict[str, Weights]
+    first: dict[str, Weights]
+    digest: str
+
+
+def read_packaged(path: Path) -> Packaged | None:
+    if not path.is_file():
+        return None
+    with np.load(path, allow_pickle=False) as stored:
+        meta: dict[str, Any] = orjson.loads(stored["meta"].tobytes())
+        centre = {name[7:]: stored[name].astype(np.float32) for name in stored.files if name.startswith("centre_")}
+
+        def weights(stage: str, name: str) -> Weights:
+            told = meta[stage][name]
+            return Weights(stored[f"{stage}_{name}"].astype(np.float32), told["bias"], told["threshold"])
+
+        voices, first = ({name: weights(stage, name) for name in meta[stage]} for stage in ("voices", "first"))
+        return Packaged(meta["encoder"], meta["examples"], centre, voices, first, json_digest(meta))
+
+
+def unit(values: Floats) -> Floats:
+    return values / (np.linalg.norm(values, axis=-1, keepdims=True) + 1e-9)
+
+
+def centre_of(answer: Floats, question: Floats, static: Floats, static_question: Floats) -> dict[str, Floats]:
+    blocks = {"answer": answer, "question": question, "static": static, "static_question": static_question}
+    return {
+        name: np.stack([unit(block).mean(0), unit(block).std(0) + 1e-6]).astype(np.float32)
+        for name, block in blocks.items()
+    }
+
+
+def _block(centre: Mapping[str, Floats], name: str, values: Floats) -> Floats:
+    mean, spread = centre[name]
+    return unit((unit(values) - mean) / spread)
+
+
+def features_of(centre: Mapping[str, Floats], answer: Floats, question: Floats, static: Floats) -> Floats:
+    """(n, 3 widths): blocks of unit length, centred, so that no block drowns the others."""
+    return np.hstack(
+        [
+            _block(centre, "answer", answer),
+            QUESTION_WEIGHT * _block(centre, "question", question),
+            STATIC_WEIGHT * _block(centre, "static", static),
+        ]
+    )
+
+
+def static_features_of(centre: Mapping[str, Floats], answer: Floats, question: Floats) -> Floats:
+    return np.hstack([_block(centre, "static", answer), QUESTION_WEIGHT * _block(centre, "static_question", question)])
+
+
+def fit(features: Floats, positive: npt.NDArray[np.bool_], weight: Scores, precision: float) -> Weights:
+    """A voice from scratch; its threshold is the lowest with the wanted precision, by five-fold cross-validation."""
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.model_selection import StratifiedKFold
+
+    def learn(rows: npt.NDArray[np.int64]) -> LogisticRegression:
+        model = LogisticRegression(C=STRENGTH, max_iter=2000, class_weight="balanced")
+        return model.fit(features[rows], positive[rows], sample_weight=weight[rows])
+
+    folds = StratifiedKFold(min(5, int(positive.sum())), shuffle=True, random_state=0)
+    unseen = np.zeros(len(positive))
+    for known, held in folds.split(features, positive):
+        unseen[held] = learn(known).predict_proba(features[held])[:, 1]
+    model = learn(np.arange(len(positive)))
+    threshold = threshold_for(unseen, positive, precision)
+    return Weights(model.coef_[0].astype(np.float32), float(model.intercept_[0]), threshold)
+
+
+def threshold_for(probability: Scores, positive: npt.NDArray[np.bool_], precision: float) -> float:
+    """The lowest probability from which on `precision` of the rows are right; where none has it, the highest."""
+    order = np.argsort(-probability)
+    right = np.cumsum(positive[order]) / np.arange(1, len(order) + 1)
+    reached = np.flatnonzero(right >= precision)
+    return float(probability[order[reached[-1] if len(reached) else 0]])
+
+
+def moved(known: Weights, features: Floats, positive: npt.NDArray[np.bool_], weight: Scores) -> Weights:
+    """Packaged weights as the starting point and the prior: labels move them, few labels a little."""
+    from scipy.optimize import minimize
+
+    sign = np.where(positive, 1.0, -1.0)
+    start = known.logits(features)
+    inputs = np.hstack([features, np.ones((len(features), 1), np.float32)]).astype(np.float64)
+
+    def loss(delta: Scores) -> tuple[float, Scores]:
+        margin = sign * (start + inputs @ delta)
+        gradient = inputs.T @ (-sign * weight / (1 + np.exp(margin))) + delta / PULL
+        return float((weight * np.logaddexp(0, -margin)).sum() + (delta @ delta) / (2 * PULL)), gradient
+
+    delta = minimize(loss, np.zeros(inputs.shape[1]), jac=True, method="L-BFGS-B").x
+    return Weights((known.weights + delta[:-1]).astype(np.float32), known.bias + float(delta[-1]), known.threshold)
+
+
+def _lines(persona: Persona) -> list[list[list[str]]]:
+    return [[list(line) for line in persona.examples], [list(line) for line in persona.near_misses]]
