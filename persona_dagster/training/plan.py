@@ -84,7 +84,7 @@ class RecipePlan:
     rows_are: str  # where the rows' number and lengths come from
     shape: ModelShape | None
     vram: Vram | None
-    card_gib: float | None  # None: no card here
+    card_gib: float | None  # free on the freest visible card; None: no card here
 
     def markdown(self) -> str:
         """The plan as Markdown tables, with a cure where it does not fit."""
@@ -118,7 +118,7 @@ class RecipePlan:
         low, high = self.vram.band
         lines += [f"| **total** | **{self.vram.total:.2f}** ({low:.1f} to {high:.1f}, ±{ERROR:.0%}) |", ""]
         budget = min(size for size in (self.card_gib, self.recipe.vram_gib, 1e6) if size)
-        found = f"The card here has {self.card_gib:.1f} GiB." if self.card_gib else "There is no card here."
+        found = f"The freest card here has {self.card_gib:.1f} GiB free." if self.card_gib else "There is no card here."
         if budget == 1e6:
             return [*lines, found]
         fits = (
@@ -137,7 +137,7 @@ class RecipePlan:
 def plan_recipe(recipe: Recipe, mix_folder: Path, models_dir: Path) -> RecipePlan:
     """The plan over the recipe's latest mix (`mix_folder/latest` names it); by the recipe's sizes without one."""
     shape = known_shape(recipe.base)
-    here = max((card.total_gib for card in cards()), default=None)
+    here = max((card.free_gib for card in cards()), default=None)
     plan, rows_are = _plan_rows(recipe, mix_folder, models_dir)
     return RecipePlan(recipe, plan, rows_are, shape, estimate_vram(recipe, shape) if shape else None, here)
 
