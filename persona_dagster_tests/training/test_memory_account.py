@@ -25,7 +25,7 @@ SETTINGS = {
     "all kept": (1, 512, 8, ALL, False, True, "nf4"),
     "bfloat16": (2, 512, 64, ALL, False, False, "none"),
 }
-QUICK = [("Gemma-3-270M", "chunked"), ("Gemma-3-270M", "bfloat16")]
+QUICK = [("Gemma-3-270M", "chunked")]
 OTHERS = [
     (model, setting)
     for model in ("Gemma-3-270M", "Qwen3-4B", "Llama-3-8B")

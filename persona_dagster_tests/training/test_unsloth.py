@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from persona_dagster.config.recipes import Recipe, load_recipe
+from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.settings import PROJECT_ROOT
 from persona_dagster.training.job import TrainJob, find_adapter
 
@@ -71,6 +71,7 @@ needs_unsloth = pytest.mark.skipif(
 def make(mix_dir: Path, tmp_path: Path) -> TrainJob:
     recipe = load_recipe("persona_v2", tmp_path, "sample", "cpu")
     values = recipe.model_dump()
+    values["base"] = Base(model="smollm2-135m-instruct").model_dump()  # 135 M parameters: 1.5 GB of memory
     values |= {"backend": "unsloth", "quantisation": {"scheme": "nf4", "compute_dtype": "bfloat16"}}
     values["training"] |= {
         "max_steps": 4,
@@ -79,6 +80,7 @@ def make(mix_dir: Path, tmp_path: Path) -> TrainJob:
         "warmup_steps": 0,
         "max_length": 192,
         "chunked_loss": False,
+        "padding_free": False,
         "eval_rows": 2,
         "eval_every": 4,
         "sample_every": 2,
