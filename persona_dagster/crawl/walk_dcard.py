@@ -87,7 +87,7 @@ class DcardWalk:
                     return
                 idle += 1
                 if idle >= IDLE:
-                    self.work.report.stopped = "the list went no further, and what is known was not reached"
+                    self.went_no_further()
                     return
             elif isinstance(kind, str):
                 self.work.report.stopped = kind
@@ -103,6 +103,15 @@ class DcardWalk:
                     return
             self.work.pacer.wait()
             self.work.browser.scroll()
+
+    def went_no_further(self) -> None:
+        """Nothing says that a rendered list ends: one that stops at the same posts in two passes is taken to."""
+        bottom = self.descent.span.bottom if self.descent.span else []
+        if bottom and self.work.frontier.note("list_ends") == bottom:
+            self.descent.end()
+            return
+        self.work.frontier.set_note("list_ends", bottom)
+        self.work.report.stopped = "the list went no further, and what is known was not reached"
 
     def more(self, seen: set[str]) -> tuple[list[Listed], bool] | str | None:
         """What scrolling brought: rows and whether the list ends with them; why it failed; None when nothing came."""

@@ -11,6 +11,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.boards import crawl_board, summary
 from persona_dagster.crawl.fetcher import CrawlReport
+from persona_dagster.crawl.nights import shared
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import combine
@@ -62,9 +63,12 @@ def _forum_raw(project: ProjectResource, source: Source) -> dg.AssetsDefinition:
         if board == IMPORT_BOARD:
             return _import(project, archive, source, context)
         since = datetime.now(UTC) - timedelta(days=config.since_days) if config.since_days else None
+        sources = project.sources
+        if project.settings.profile == "live":
+            sources = shared(sources, source, board, archive, datetime.now(UTC).timestamp())
         with project.transport() as transport:
             report = crawl_board(
-                source, board, project.sources, archive, transport=transport, since=since, log=context.log.info
+                source, board, sources, archive, transport=transport, since=since, log=context.log.info
             )
         return _crawled(report)
 
@@ -89,6 +93,7 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
             "megabytes": round(report.bytes / 1e6, 3),
             "seconds": round(report.seconds, 1),
             "left_for_the_next_pass": report.due,
+            "in_quarantine": report.quarantined[:20],
             "outcomes": dict(report.outcomes),
             "problems": report.problems,
             "stopped": report.stopped or "walked to the end",

@@ -1,8 +1,12 @@
-"""Dcard's pages: nearly empty HTML, and the script that fetches lists, posts and comments and draws them."""
+"""Dcard's pages: nearly empty HTML, and the script that fetches lists, posts and comments and draws them; or, as
+reported for 2026, the first posts and a post's text rendered by the server, and the script for what comes later.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 import orjson
 
@@ -41,7 +45,7 @@ const whenNear = (more) => {
 """
 
 FORUM = """
-let pageKey = state.pageKey, offset = 0;
+let pageKey = state.pageKey, offset = state.offset;
 const list = document.getElementById('list');
 const more = async () => {
   if (!pageKey) return;
@@ -67,7 +71,7 @@ const more = async () => {
     busy = false;
   }
 };
-more().then(whenNear(more));
+if (state.offset) whenNear(more); else more().then(whenNear(more));
 """
 
 POST = """
@@ -91,7 +95,7 @@ const more = async () => {
     busy = false;
   }
 };
-api('/service/api/v2/posts/' + state.id + '?withPreview=true').then((post) => {
+if (!state.rendered) api('/service/api/v2/posts/' + state.id + '?withPreview=true').then((post) => {
   const article = draw(root, 'article', 'sc-1f3b', '');
   draw(article, 'h1', 'sc-4d1e', post.title);
   draw(article, 'div', 'sc-77aa', post.content);
@@ -99,21 +103,38 @@ api('/service/api/v2/posts/' + state.id + '?withPreview=true').then((post) => {
 """
 
 
-def shell(title: str, state: dict[str, object], script: str) -> str:
+def shell(title: str, state: dict[str, object], script: str, body: str = "") -> str:
     data = orjson.dumps(state).decode().replace("<", "\\u003c")
     return f"""<!DOCTYPE html><html lang="zh-Hant-TW"><head><meta charset="utf-8"><title>{escape(title)} | Dcard</title>
 <meta name="viewport" content="width=device-width, initial-scale=1"><style>{STYLE}</style></head>
-<body><header>Dcard · {escape(title)}</header><main id="list"></main><div class="sc-c0de"></div>
+<body><header>Dcard · {escape(title)}</header><main id="list">{body}</main><div class="sc-c0de"></div>
 <script id="__STATE__" type="application/json">{data}</script>
 <script>{COMMON}{script}</script></body></html>"""
 
 
-def forum_page(forum: str, name: str, list_key: str, page_key: str) -> str:
-    """/f/<alias>: the newest posts, more as one scrolls."""
+def forum_page(
+    forum: str, name: str, list_key: str, page_key: str | None, rendered: Sequence[Mapping[str, Any]] = ()
+) -> str:
+    """/f/<alias>: the newest posts, more as one scrolls; the first stand in the page where they are `rendered`."""
     state: dict[str, object] = {"forum": forum, "forumName": name, "listKey": list_key, "pageKey": page_key}
-    return shell(name, state, FORUM)
+    state["offset"] = len(rendered)
+    body = "".join(
+        f'<article class="sc-1f3b"><time class="sc-9a07" datetime="{row["createdAt"]}">{row["createdAt"]}</time>'
+        f'<h2 class="sc-4d1e"><a class="sc-4d1f" href="/f/{forum}/p/{row["id"]}">{escape(row["title"])}</a></h2>'
+        f'<div class="sc-77ab">{escape(row["excerpt"])}</div></article>'
+        for row in rendered
+    )
+    return shell(name, state, FORUM, body)
 
 
-def post_page(forum: str, name: str, id_: int, title: str) -> str:
+def post_page(forum: str, name: str, id_: int, title: str, rendered: Mapping[str, Any] | None = None) -> str:
     """/f/<alias>/p/<id>: one post and its comments, more as one scrolls."""
-    return shell(title, {"forum": forum, "forumName": name, "id": id_}, POST)
+    state: dict[str, object] = {"forum": forum, "forumName": name, "id": id_, "rendered": rendered is not None}
+    body = ""
+    if rendered is not None:
+        body = (
+            f'<article class="sc-1f3b"><h1 class="sc-4d1e">{escape(title)}</h1>'
+            f'<time datetime="{rendered["createdAt"]}"></time>'
+            f'<div class="sc-77aa">{escape(rendered["content"])}</div></article>'
+        )
+    return shell(title, state, POST, body)

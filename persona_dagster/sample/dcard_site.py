@@ -46,23 +46,27 @@ class DcardSite:
             case ["robots.txt"]:
                 return Response(body=b"User-agent: *\nDisallow: /emails/activate\n", content_type="text/plain")
             case ["f", forum, *rest] if forum in self.content.dcard and request.from_browser:
-                return self.html(forum, rest)
+                return self.html(forum, rest, rendered=fault == "rendered")
             case ["service", "api", *rest] if request.cookies.get(SESSION) == self.session:
                 return self.api(rest, request, fault)
         return challenge()
 
-    def html(self, forum: str, rest: list[str]) -> Response:
+    def html(self, forum: str, rest: list[str], rendered: bool = False) -> Response:
         name = NAMES.get(forum, forum)
         cookie = {"Set-Cookie": f"{SESSION}={self.session}; Path=/; HttpOnly; SameSite=Lax"}
         match rest:
             case []:
                 key = list_key(forum)
-                html = forum_page(forum, name, key, page_key(key, 0))
+                items = self.newest(forum)
+                first = [self.post(forum, item) for item in items[:LIST_PAGE]] if rendered else []
+                more = page_key(key, len(first)) if len(items) > len(first) else None
+                html = forum_page(forum, name, key, more, first)
             case ["p", id_] if id_.isdecimal():
                 found = self.find(int(id_))
                 if found is None:
                     return page(f"<!DOCTYPE html><title>404</title><h1>{escape(name)}：文章不存在</h1>", 404)
-                html = post_page(forum, name, int(id_), found[1].title)
+                whole = self.post(*found, whole=True) if rendered else None
+                html = post_page(forum, name, int(id_), found[1].title, whole)
             case _:
                 return page("<!DOCTYPE html><title>404</title>", 404)
         return Response(body=html.encode(), headers=cookie)
