@@ -16,6 +16,7 @@ from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content import Content
 from persona_dagster.sample.faults import FAULTS, Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve
+from persona_dagster.sites.dcard.pages import listed, post_of
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item
 
@@ -181,6 +182,18 @@ def test_a_content_length_that_is_too_long() -> None:
 def test_an_unknown_fault_is_refused() -> None:
     with pytest.raises(ValueError, match="no fault named 'lightning'; known: over18"):
         Rule("lightning")
+
+
+def test_dcard_renders_its_first_page_as_reported_for_2026(packaged: Content) -> None:
+    """Not observed by us: SITES.md names the reports."""
+    headers = {"sec-fetch-mode": "navigate"}
+    with serve(packaged, scenario=Scenario([Rule("rendered", "dcard/f/", times=None)])) as running:
+        forum = httpx.get(running.url("https://www.dcard.tw/f/mood"), headers=headers).text
+        found = listed(forum, "mood")
+        post = httpx.get(running.url(f"https://www.dcard.tw/f/mood/p/{found[0][0]}"), headers=headers).text
+    assert len(found) == 15
+    assert all(at is not None for _, at in found)
+    assert post_of(post, found[0][0], "mood").text_raw
 
 
 def test_every_fault_is_tried_here() -> None:
