@@ -39,7 +39,7 @@ CHINA = re.compile(
     re.IGNORECASE,
 )
 PHONE_WORD = re.compile(
-    r"(?:電 ?話|手機|市話|專線|聯[絡繫]|連絡|洽詢?|來電|傳真|撥打?|客服|打給?|號碼"
+    r"(?:電 {0,3}話|手機|市話|專線|聯[絡繫]|連絡|洽詢?|來電|傳真|撥打?|客服|打給?|號碼"
     r"|tel|phone|fax|mobile|call)[^0-9\n]{0,8}$",
     re.I,
 )
