@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -12,9 +11,10 @@ from typing import Annotated
 import polars as pl
 import typer
 
-from persona_dagster.artifacts import Versions
+from persona_dagster.artifacts import Metrics, RunCard, Versions, write_json
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
+from persona_dagster.digest import file_digest
 from persona_dagster.settings import Settings
 
 app = typer.Typer()
@@ -38,7 +38,7 @@ def evaluate(
     with tempfile.TemporaryDirectory() as made, open_reporter() as reporter:
         folder = handed_in(recipe, generations, settings, Path(made))
         # Figures of a training stand in the report of answers that this training gave, and in no other.
-        adapter = None if generations else Versions(settings.adapters_dir / recipe, "run_card.json").latest()
+        adapter = None if generations else Versions(settings.adapters_dir / recipe, RunCard.FILE).latest()
         job = EvaluateJob(
             recipe=_recipe(recipe, settings),
             personas=_personas(settings),
@@ -51,8 +51,8 @@ def evaluate(
             votes=_existing(settings.home / "votes" / f"{recipe}.jsonl"),
         )
         written = judge(job, reporter)
-        metrics = json.loads((written / "metrics.json").read_text(encoding="utf-8"))
-    typer.echo(f"{metrics['verdict']}: {metrics['reason']}")
+        metrics = Metrics.read(written)
+    typer.echo(f"{metrics.verdict}: {metrics.reason}")
     typer.echo(str(written / "report.html"))
 
 
@@ -79,14 +79,13 @@ def handed_in(recipe: str, file: Path | None, settings: Settings, folder: Path) 
     if own is not None:
         stored = pl.read_parquet(own / "generations.parquet")
         frame = pl.concat([frame, stored.join(frame, on=KEYS, how="anti").filter(pl.col("model") != "adapter")])
-    frame.write_parquet(folder / "generations.parquet")
-    pl.DataFrame(schema=LIKELIHOOD_SCHEMA).write_parquet(folder / "likelihoods.parquet")
-    (folder / "settings.json").write_text(json.dumps(settings_file), encoding="utf-8")
-    named = folder / f"handed-in-{_digest(folder / 'generations.parquet')}"
-    named.mkdir()
-    for name in ("generations.parquet", "likelihoods.parquet", "settings.json"):
-        shutil.move(folder / name, named / name)
-    return named
+    frame.write_parquet(folder / "handed-in.parquet")
+    made = folder / f"handed-in-{file_digest(folder / 'handed-in.parquet')[:16]}"
+    made.mkdir()
+    frame.write_parquet(made / "generations.parquet")
+    pl.DataFrame(schema=LIKELIHOOD_SCHEMA).write_parquet(made / "likelihoods.parquet")
+    write_json(made / "settings.json", settings_file)
+    return made
 
 
 @app.command()
@@ -128,9 +127,3 @@ def _personas(settings: Settings) -> Personas:
 
 def _existing(path: Path) -> Path | None:
     return path if path.is_file() else None
-
-
-def _digest(path: Path) -> str:
-    from persona_dagster.digest import file_digest
-
-    return file_digest(path)[:16]
