@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import runpy
 from functools import cache
 from pathlib import Path
 
@@ -127,3 +128,9 @@ def test_no_import_runs_back_up() -> None:
     for at, (folder, (allowed, _)) in enumerate(table.items()):
         above = list(table)[:at]
         assert {entry.split(".")[0] for entry in allowed} <= {*above, folder, "defs"}, folder
+
+
+def test_the_catalogue_of_errors_is_of_the_present_code() -> None:
+    found = runpy.run_path(str(PACKAGE.parent / "scripts" / "errors.py"))
+    assert found["PAGE"].read_text(encoding="utf-8") == found["page"](), "run: python scripts/errors.py"
+    assert all(text for types in found["errors"]().values() for _, text in types), "an error without a docstring"
