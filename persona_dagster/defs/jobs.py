@@ -24,9 +24,10 @@ JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
         for source, name in RESCRAPE.items()
     },
     REBUILD: (
-        "Read notes and Capybara again, then corpus, dialogues and split. Asks no forum for anything.",
+        "Read notes, chats and Capybara again, then corpus, dialogues and split. Asks no forum for anything.",
         (
-            *("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "posts", "reply_graph"),
+            *("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "chat_raw", "chat_posts"),
+            *("posts", "reply_graph", "row_ledger"),
             *("personas_config", "dialogues", "split"),
         ),
     ),

@@ -14,6 +14,7 @@ from dagster._core.definitions.automation_tick_evaluation_context import build_r
 from dagster._core.definitions.events import AssetKeyPartitionKey
 
 from persona_dagster.defs.assembly import build_defs
+from persona_dagster.defs.jobs import job_of
 from persona_dagster.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -147,3 +148,10 @@ def test_every_setting_of_a_run_has_help(defs: dg.Definitions) -> None:
             told |= {f"{name}.{key}": one.description for key, one in settings.items()}
     assert {"ptt_raw.since_days", "hub_release.publish", "follow.query", "remove.sure"} <= set(told)
     assert not [name for name, text in told.items() if not text]
+
+
+def test_every_asset_that_automation_asks_for_stands_in_a_named_job(tmp_path: Path) -> None:
+    graph = build_defs(Settings(home=tmp_path, profile="tiny")).resolve_asset_graph()
+    asked = [key for key in graph.materializable_asset_keys if graph.get(key).automation_condition]
+    assert asked
+    assert all(job_of(key.to_user_string()) for key in asked)
