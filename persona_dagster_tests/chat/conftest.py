@@ -29,7 +29,7 @@ def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = T
 
     model, tokenizer = load_base(base, home / "models")
     torch.manual_seed(seed)
-    config = LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+    config = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
     folder = home / "adapters" / recipe / digest
     save_weights(get_peft_model(model, config), folder, base)
     tokenizer.save_pretrained(folder)
