@@ -29,6 +29,7 @@ TRAINED = [f"lora_adapter/{V2}", f"generations/{V2}", f"eval_report/{V2}", "iter
 NEWS = [
     "ptt_posts/Hate",
     "posts",
+    "reply_graph",
     "dialogues",
     "split",
     *(f"mix/{name}" for name in ("capybara_qlora", "persona_v1", V2)),
