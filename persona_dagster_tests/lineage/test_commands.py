@@ -66,5 +66,5 @@ def test_a_recipe_with_a_cap_below_one_names_file_and_key(tmp_path: Path) -> Non
     own = tmp_path / "recipes" / "persona_v2.yaml"
     own.parent.mkdir()
     own.write_text("title: x\nbase: {model: 'tiny:llama'}\nmix: {cap: 0.5}\n", encoding="utf-8")
-    with pytest.raises(ConfigError, match=r"persona_v2\.yaml: mix\.cap: .*greater than or equal to 1"):
+    with pytest.raises(ConfigError, match=r"persona_v2\.yaml, line 3: mix\.cap: .*greater than or equal to 1"):
         load_recipe("persona_v2", tmp_path, "live", "cpu")
