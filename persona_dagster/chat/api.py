@@ -1,7 +1,7 @@
 """An OpenAI-compatible API for other clients: `/v1/models` and `/v1/chat/completions`, streaming too.
 
 A model's name is an adapter and a voice: `persona-v2:mentor`, `persona-v2:auto`, `base:model`. A persona's own
-system message is the only one it gets: a caller's is heard where no persona is asked for.
+system message is the only one it gets: a caller's is used where no persona is asked for.
 """
 
 from __future__ import annotations
@@ -204,8 +204,8 @@ def build_api(settings: Settings, engine: Engine, router: Router, key: str | Non
         persona = router.personas.personas[name] if name else None
         if engine.waiting + asked.n > MOST_WAITING:
             raise ApiError(429, f"{MOST_WAITING} questions are waiting already; try again soon", "rate_limit_exceeded")
-        heard = _heard(messages, persona)
-        answers = [engine.answer(Ask(heard, adapter, persona, asked.sampling(number))) for number in range(asked.n)]
+        given = _given_to(messages, persona)
+        answers = [engine.answer(Ask(given, adapter, persona, asked.sampling(number))) for number in range(asked.n)]
         reply = Reply(asked, answers, name, route)
         if asked.stream:
             return StreamingResponse(
@@ -365,7 +365,7 @@ def _conversation(messages: Sequence[Said]) -> tuple[list[Message], str]:
     return said, last.text
 
 
-def _heard(messages: list[Message], persona: Persona | None) -> list[Message]:
+def _given_to(messages: list[Message], persona: Persona | None) -> list[Message]:
     """What the model hears: turns, and, with no persona asked for, one system message of the caller in front."""
     system = "\n".join(message["content"] for message in messages if message["role"] == "system").strip()
     turns = [message for message in messages if message["role"] != "system"]

@@ -54,10 +54,10 @@ def plan_mix(
     placed = placed.sort("pair_id")
     if placed.height != dialogues.height:
         raise MixError(f"the split knows {placed.height} of {dialogues.height} dialogues: materialise split again")
-    strangers = sorted(set(placed["persona"].unique()) - {*personas.personas, GENERAL})
-    if strangers:
+    unknown = sorted(set(placed["persona"].unique()) - {*personas.personas, GENERAL})
+    if unknown:
         raise MixError(
-            f"dialogues of unknown personas {', '.join(strangers)}: config/personas/ knows {', '.join(wanted)}"
+            f"dialogues of unknown personas {', '.join(unknown)}: config/personas/ knows {', '.join(wanted)}"
         )
     train = placed.filter(pl.col("split") == "train")
     ours = placed.filter(pl.col("persona").is_in(wanted))

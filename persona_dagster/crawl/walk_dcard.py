@@ -39,7 +39,7 @@ class DcardWalk:
             raise ValueError(f"{work.board!r} is no forum's alias")
         self.forum = f"{work.site.origin}/f/{work.board}"
         self.api = f"{work.site.origin}/service/api"
-        self.heard: list[Any] = []
+        self.responses: list[Any] = []
         self.by_page = False  # details from the post's own page, once their JSON was refused
         self.descent = Descent(work, KIND, since.timestamp() if since else None)
         work.client = work.browser.goto
@@ -68,7 +68,7 @@ class DcardWalk:
     def listen(self, response: Any) -> None:
         path = urlsplit(response.url).path
         if path.startswith(LIST_PATHS) and not path.rsplit("/", 1)[-1].isdecimal():
-            self.heard.append(response)
+            self.responses.append(response)
 
     def list_posts(self, opened: Fetched) -> None:
         """The first page, then by scrolling, until the list reaches what is known, or the goal, or ends."""
@@ -116,8 +116,8 @@ class DcardWalk:
     def more(self, seen: set[str]) -> tuple[list[Listed], bool] | str | None:
         """What scrolling brought: rows and whether the list ends with them; why it failed; None when nothing came."""
         for _ in range(LOOKS):
-            if self.heard:
-                fetched = self.work.browser.taken(self.heard.pop(0))
+            if self.responses:
+                fetched = self.work.browser.taken(self.responses.pop(0))
                 self.work.count(fetched)
                 return self.from_json(fetched, bool(seen))
             self.work.browser.wait(LOOK_MS)

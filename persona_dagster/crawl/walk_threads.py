@@ -32,7 +32,7 @@ class ThreadsWalk:
 
     def __init__(self, work: Pass, since: datetime | None, until: datetime | None):
         self.work, self.since, self.until = work, since, until
-        self.heard: list[Any] = []
+        self.responses: list[Any] = []
         self.more = False  # whether the search has more than was shown
         self.users: dict[str, str] = {}  # account by code: a post's address names its author
 
@@ -75,7 +75,7 @@ class ThreadsWalk:
 
     def open(self, url: str) -> Fetched:
         """The page, with the ear on what its script asks for."""
-        self.work.browser.page.on("response", lambda answer: self.heard.append(answer) if is_more(answer) else None)
+        self.work.browser.page.on("response", lambda answer: self.responses.append(answer) if is_more(answer) else None)
         return self.work.browser.goto(url)
 
     def scrolled(self, number: int) -> list[Listed]:
@@ -83,12 +83,12 @@ class ThreadsWalk:
         self.work.pacer.wait()
         self.work.browser.scroll()
         for _ in range(30):
-            if self.heard:
+            if self.responses:
                 break
             self.work.browser.wait(100)
-        if not self.heard:
+        if not self.responses:
             return []
-        fetched = self.work.browser.taken(self.heard.pop(0))
+        fetched = self.work.browser.taken(self.responses.pop(0))
         self.work.count(fetched)
         return self.codes(fetched, f"search@{number}")
 

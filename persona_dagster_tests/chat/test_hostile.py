@@ -239,7 +239,7 @@ def test_a_session_is_remembered_among_the_last(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(guard, "MOST_SESSIONS", 2)
     uploads = Uploads()
     for session in "abc":
-        uploads.add(session, [f"/tmp/{session}"])
-    assert [uploads.holds(session, f"/tmp/{session}") for session in "abc"] == [False, True, True]
-    assert not uploads.holds(None, "/tmp/c") and not uploads.holds("b", "/tmp/c")
+        uploads.add(session, [f"/uploads/{session}"])
+    assert [uploads.holds(session, f"/uploads/{session}") for session in "abc"] == [False, True, True]
+    assert not uploads.holds(None, "/uploads/c") and not uploads.holds("b", "/uploads/c")
     assert RefusedError(500, "x", "y").response().status_code == 500
