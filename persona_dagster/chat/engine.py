@@ -219,7 +219,7 @@ class Engine:
         self.status = Status(adapter.title, 1.0)
 
     def _load_base(self, adapter: Adapter, key: str) -> None:
-        from persona_dagster.models.base_model import attend_forward_only, load_base
+        from persona_dagster.models.base_model import for_asking, load_base
 
         self._key = self._base = self._tokenizer = self._peft = None
         self._adapters, self._tokenizers = [], {}
@@ -227,7 +227,7 @@ class Engine:
         gc.collect()  # the old base must be gone before a second comes
         self.status = Status(f"loading the base model {adapter.base.model}", 0.1)
         model, tokenizer = load_base(adapter.base, self.models_dir, adapter.quantisation)
-        attend_forward_only(model)
+        for_asking(model)
         self._base, self._tokenizer = model.eval(), tokenizer
         self._tokenizers[None] = tokenizer
         self.status = Status("warming up", 0.9)
@@ -287,11 +287,11 @@ class Engine:
         prompt = self._prompt(ask)
         answer.prompt_tokens = len(prompt)
         ends = stop_ids(ask.adapter.base, tokenizer)
-        streamer = _Streamer(tokenizer, answer, ends)
+        streamer = _Streamer(tokenizer, answer, ends, ask.adapter.base.entry.next_turn)
 
         class Stopped(StoppingCriteria):
             def __call__(self, input_ids: Any, scores: Any, **_: Any) -> Any:
-                return torch.full((input_ids.shape[0],), answer.stopped, device=input_ids.device)
+                return torch.full((input_ids.shape[0],), answer.stopped or streamer.ended, device=input_ids.device)
 
         arguments: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
         if sampling.temperature > 0:
@@ -344,8 +344,11 @@ class Engine:
 class _Streamer:
     """Tokens to whole characters, as `generate` makes them. Duck-typed: transformers calls `put` and `end`."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, answer: Answer, ends: Sequence[int]) -> None:
-        self.tokenizer, self.answer, self.ends = tokenizer, answer, set(ends)
+    def __init__(
+        self, tokenizer: PreTrainedTokenizerBase, answer: Answer, ends: Sequence[int], marks: Sequence[str] = ()
+    ) -> None:
+        self.tokenizer, self.answer, self.ends, self.marks = tokenizer, answer, set(ends), marks
+        self.held = ""  # may be the beginning of a mark, at which the answer ends
         self.prompt = True
         self.ended = False
         self.count = 0
@@ -368,11 +371,27 @@ class _Streamer:
             text = ""
         if text:
             self.ids = []
-        self.answer.put(text, self.count)
+        self.answer.put(self._before_mark(text), self.count)
 
     def end(self) -> None:
-        if self.ids:
-            self.answer.put(self._text().rstrip(_CUT), self.count)  # half a character at a length limit is none
+        rest = self._text().rstrip(_CUT) if self.ids else ""  # half a character at a length limit is none
+        if rest := self._before_mark(rest) + self.held:
+            self.answer.put(rest, self.count)
+
+    def _before_mark(self, text: str) -> str:
+        """What of the text so far can be shown: nothing from a mark on, and no end that may become one."""
+        text, self.held = self.held + text, ""
+        for mark in self.marks:
+            before, found, _ = text.partition(mark)
+            if found:
+                self.ended = True
+                return before
+        longest = max((len(mark) - 1 for mark in self.marks), default=0)
+        for size in range(min(longest, len(text)), 0, -1):
+            if any(mark.startswith(text[-size:]) for mark in self.marks):
+                self.held = text[-size:]
+                return text[:-size]
+        return text
 
     def _text(self) -> str:
         return str(self.tokenizer.decode(self.ids, clean_up_tokenization_spaces=False))

@@ -99,6 +99,7 @@ class BaseEntry(Config):
     licence: Licence = Licence()
     chat_template: str | None = None  # Jinja; None: the tokenizer's own
     end_of_turn: tuple[str, ...] = ()  # tokens that end an answer, the first one is trained; none: the tokenizer's EOS
+    next_turn: tuple[str, ...] = ()  # text that ends an answer too: how a template of plain text begins a question
     roles: tuple[Role, ...] = ("system", "user", "assistant")
     dtypes: tuple[Dtype, ...] = ("bfloat16", "float16", "float32")  # the model's arithmetic holds in these
     prefix_cache: bool = False  # layers under the first adapted one may be computed once a row

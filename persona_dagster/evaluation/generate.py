@@ -11,6 +11,7 @@ import json
 import os
 import sys
 import time
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,11 @@ import polars as pl
 from persona_dagster.artifacts import Versions, write_json
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest
+from persona_dagster.evaluation.decoding import Draw, continue_all
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
 from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, part, read_rows, stratified
-from persona_dagster.models.base_model import attend_forward_only, load_base, stop_ids
+from persona_dagster.models.base_model import for_asking, load_base, stop_ids
 from persona_dagster.models.chat_format import prompt_text
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster.reporting import Reporter, open_reporter
@@ -34,6 +36,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 LEAST_PROMPT = 64  # tokens of a prompt that are kept however small the recipe's length
+FEWSHOT_ROOM = 768  # tokens of a prompt with its examples, so that none of them is cut
+NEXT_TURN_TOKENS = 12  # the newest ones, in which a mark of the next turn is looked for
 
 
 def generation_digest(job: GenerateJob) -> str:
@@ -116,7 +120,7 @@ def load_models(job: GenerateJob) -> tuple[PeftModel, PreTrainedTokenizerBase, s
     cuda = torch.cuda.is_available()
     base = job.recipe.base if cuda else job.recipe.base.model_copy(update={"dtype": "float32"})
     model, tokenizer = load_base(base, job.models_dir, job.recipe.quantisation if cuda else None)
-    attend_forward_only(model)
+    for_asking(model)
     tokenizer.padding_side = "left"
     return PeftModel.from_pretrained(model, str(job.adapter_dir)).eval(), tokenizer, base.dtype
 
@@ -143,8 +147,8 @@ def answer_all(
     """All answers as GENERATION_SCHEMA, in the order of `prompts`; `partial` holds those that are already there."""
     done = _read_partial(partial)
     spec = job.recipe.evaluation
-    room = prompt_room(model, job.recipe)
-    texts = {prompt.key: prompt_text(prompt.messages, tokenizer, room) for prompt in prompts}
+    rooms = prompt_rooms(model, job.recipe)
+    texts = {prompt.key: prompt_text(prompt.messages, tokenizer, rooms[prompt.model]) for prompt in prompts}
     partial.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("a", encoding="utf-8") as file:
         for batch in _batches(prompts, texts, spec.batch_size):
@@ -169,9 +173,13 @@ def answer_all(
 
 
 def _batches(prompts: list[Prompt], texts: Mapping[tuple[str, str, str], str], most: int) -> Iterator[Sequence[Prompt]]:
-    """Batches of one model each, of like lengths (padding is prefill paid for nothing) and like sizes."""
-    for model in ("base", "fewshot", "adapter"):
-        asked = sorted((p for p in prompts if p.model == model), key=lambda p: (len(texts[p.key]), p.key))
+    """Batches of one model each, of like lengths (padding is prefill paid for nothing) and like sizes; those with
+    examples by voice, whose examples they share."""
+    groups: dict[tuple[str, str], list[Prompt]] = defaultdict(list)
+    for prompt in prompts:
+        groups[prompt.model, prompt.asked if prompt.model == "fewshot" else ""].append(prompt)
+    for key in sorted(groups):
+        asked = sorted(groups[key], key=lambda p: (len(texts[p.key]), p.key))
         count = -(-len(asked) // most)
         for place in range(count):
             yield asked[len(asked) * place // count : len(asked) * (place + 1) // count]
@@ -194,44 +202,38 @@ def _read_partial(path: Path) -> dict[tuple[str, str, str], dict[str, Any]]:
     return done
 
 
-def prompt_room(model: Any, recipe: Recipe) -> int:
-    """Tokens that a prompt may have: the trained length less the answer, within the model's window."""
+def prompt_rooms(model: Any, recipe: Recipe) -> dict[str, int]:
+    """Tokens that a prompt may have, by model: the trained length less the answer, within the model's window; more
+    where examples stand before the question."""
     trained = recipe.training.max_length
     window = getattr(model.config, "max_position_embeddings", trained)
-    return max(LEAST_PROMPT, min(window, trained) - recipe.evaluation.max_new_tokens)
+    room = max(LEAST_PROMPT, min(window, trained) - recipe.evaluation.max_new_tokens)
+    return {"base": room, "adapter": room, "fewshot": max(room, min(window, FEWSHOT_ROOM))}
 
 
 def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], recipe: Recipe) -> list[dict[str, Any]]:
     """Per text, with its seed: answer, finish (stop | length) and new_tokens."""
-    import torch
-    from transformers import LogitsProcessorList
-
-    from persona_dagster.evaluation.sampling import Draw
-
     spec = recipe.evaluation
-    ends = stop_ids(recipe.base, tokenizer)
-    encoded = [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts]
-    batch = tokenizer.pad({"input_ids": encoded}, return_tensors="pt").to(model.device)
-    drawing = [Draw(seeds, spec.temperature, spec.top_p)] if spec.temperature > 0 else []
-    with torch.inference_mode():
-        output = model.generate(
-            **batch,
-            max_new_tokens=spec.max_new_tokens,
-            repetition_penalty=spec.repetition_penalty,
-            pad_token_id=tokenizer.pad_token_id,
-            eos_token_id=ends,
-            do_sample=False,
-            temperature=None,
-            top_p=None,
-            top_k=None,
-            logits_processor=LogitsProcessorList(drawing),
-        )
+    ends, marks = set(stop_ids(recipe.base, tokenizer)), recipe.base.entry.next_turn
+
+    def ended(said: list[int]) -> bool:
+        return said[-1] in ends or any(mark in tokenizer.decode(said[-NEXT_TURN_TOKENS:]) for mark in marks)
+
     answers = []
-    for ids in output[:, batch["input_ids"].shape[1] :].tolist():
-        end = next((place for place, token in enumerate(ids) if token in ends), None)
-        new = ids[:end]
-        text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False).strip()
-        answers.append({"answer": text, "finish": "length" if end is None else "stop", "new_tokens": len(new)})
+    for said in continue_all(
+        model,
+        [tokenizer(text, add_special_tokens=False)["input_ids"] for text in texts],
+        Draw(seeds, spec.temperature, spec.top_p),
+        ended=ended,
+        most=spec.max_new_tokens,
+        penalty=spec.repetition_penalty,
+    ):
+        new = said[:-1] if said[-1] in ends else said
+        text = tokenizer.decode(new, skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        for mark in marks:
+            text = text.partition(mark)[0]
+        finish = "stop" if ended(said) else "length"
+        answers.append({"answer": text.strip(), "finish": finish, "new_tokens": len(new)})
     return answers
 
 

@@ -20,9 +20,9 @@ from persona_dagster.digest import keyed_hash
 from persona_dagster.models.chat_format import Message, with_persona
 
 PROBES = Path(__file__).parent / "probes"
-SHOTS = 2  # examples in the few-shot baseline
+SHOTS = 3  # examples in the few-shot baseline
 FEWEST_SHOWN = 21  # test prompts of the few-shot baseline, which the adapter has to beat: under 8 nothing is judged
-SHOT_CHARS = 80  # of an example: prefill is what a few-shot prompt costs on a CPU
+SHOT_CHARS = 120  # of an example; whole ones first
 TRAIN_PROMPTS = 3  # a persona: train questions asked again, to see whether the model recites their answers
 
 

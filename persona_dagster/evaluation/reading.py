@@ -53,11 +53,11 @@ class Reader:
         return dict(json.loads(line) for line in lines if line.endswith("]"))  # a line cut short is read again
 
     def _nats(self, texts: list[str]) -> list[float]:
-        from persona_dagster.models.base_model import attend_forward_only, load_base
+        from persona_dagster.models.base_model import for_asking, load_base
 
         if self._model is None:
             model, tokenizer = load_base(self.base.model_copy(update={"dtype": "float32"}), self.models_dir)
-            attend_forward_only(model)
+            for_asking(model)
             self._model = (model.eval(), tokenizer)
         model, tokenizer = self._model
         first = tokenizer.bos_token_id if tokenizer.bos_token_id is not None else tokenizer.eos_token_id

@@ -15,6 +15,7 @@ from persona_dagster.config.recipes import Quantisation
 from persona_dagster.digest import file_digest, text_digest
 from persona_dagster.models.hardware import cards, precision
 from persona_dagster.models.packaged import MADE, BaseModelError, from_gguf, from_packages, made_once
+from persona_dagster.models.products import weight_first
 
 if TYPE_CHECKING:
     import torch
@@ -182,8 +183,8 @@ def fitting_dtype(wanted: str, entry: BaseEntry) -> str:
     return wanted if wanted in entry.dtypes else "float32"
 
 
-def attend_forward_only(model: PreTrainedModel) -> None:
-    """Attention for a model that is asked, not trained: SDPA, with grouped keys and values left grouped on the CPU.
+def for_asking(model: PreTrainedModel) -> None:
+    """Makes a model faster that is asked, not trained: `weight_first`, and SDPA, with keys and values left grouped.
 
     transformers repeats them for every query head wherever a mask is given. torch's CPU kernel takes them as they
     are: of a batch of 64 answers of SmolLM2 the copies were a quarter of the time (torch 2.13).
@@ -201,6 +202,8 @@ def attend_forward_only(model: PreTrainedModel) -> None:
         return out.transpose(1, 2).contiguous(), None
 
     on_cpu = model.device.type == "cpu"
+    if on_cpu:
+        weight_first(model)
     AttentionInterface.register("sdpa_grouped", grouped)
     AttentionMaskInterface.register("sdpa_grouped", sdpa_mask)
     with suppress(ValueError):  # a model without SDPA keeps what it has

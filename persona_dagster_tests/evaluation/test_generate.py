@@ -15,7 +15,7 @@ from persona_dagster.evaluation import generate as program
 from persona_dagster.evaluation.job import GenerateJob
 from persona_dagster.evaluation.loss import Answered, choices, likelihoods
 from persona_dagster.evaluation.prompts import read_rows
-from persona_dagster.models.base_model import attend_forward_only, load_base
+from persona_dagster.models.base_model import for_asking, load_base
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster.reporting import Reporter
 
@@ -247,6 +247,6 @@ def test_grouped_attention_answers_as_eager_does() -> None:
             return model(input_ids=ids[:, -1:], attention_mask=mask, past_key_values=cache).logits
 
     expected = last_logits()
-    attend_forward_only(model)
+    for_asking(model)
     assert model.config._attn_implementation == "sdpa_grouped"
     assert torch.allclose(last_logits(), expected, atol=1e-5)
