@@ -12,7 +12,7 @@ PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
 
-.PHONY: help setup demo demo-all ui chat test test-unsloth soak bench lint lock clean
+.PHONY: docs help setup demo demo-all ui chat test test-unsloth soak bench lint lock clean
 
 help: ## what can be made
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 22
@@ -53,6 +53,11 @@ bench: demo ## the speed claims, as ratios against named peers; the chat answers
 
 lint: $(READY) ## ruff, types, definitions
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/mypy && $(BIN)/dagster definitions validate -w workspace.yaml
+
+docs: $(READY) ## the documentation as a site, in site/
+	@$(BIN)/python scripts/reference.py
+	[ -x .docsenv/bin/mkdocs ] || { $(PYTHON) -m venv .docsenv; .docsenv/bin/pip install -q mkdocs-material==9.8.2 mkdocs-static-i18n==1.3.1; }
+	NO_MKDOCS_2_WARNING=1 .docsenv/bin/mkdocs build --strict
 
 lock: ## write constraints.txt from .venv
 	@{ grep "^#" constraints.txt; $(BIN)/python scripts/lock.py; } > .constraints.new && mv .constraints.new constraints.txt

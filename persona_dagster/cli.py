@@ -37,6 +37,9 @@ def main() -> None:
         app()
     except (ValueError, FileNotFoundError) as error:
         console.print(f"[red]{error}[/red]")
+        if type(error).__module__.startswith("persona_dagster."):
+            name = type(error).__name__
+            console.print(f"[dim]{name}: docs/errors.md#{name.lower()}[/dim]")
         raise SystemExit(1) from error
 
 

@@ -130,7 +130,10 @@ def test_no_import_runs_back_up() -> None:
         assert {entry.split(".")[0] for entry in allowed} <= {*above, folder, "defs"}, folder
 
 
-def test_the_catalogue_of_errors_is_of_the_present_code() -> None:
-    found = runpy.run_path(str(PACKAGE.parent / "scripts" / "errors.py"))
-    assert found["PAGE"].read_text(encoding="utf-8") == found["page"](), "run: python scripts/errors.py"
-    assert all(text for types in found["errors"]().values() for _, text in types), "an error without a docstring"
+def test_the_reference_pages_are_of_the_present_code() -> None:
+    found = runpy.run_path(str(PACKAGE.parent / "scripts" / "reference.py"))
+    for name, page in found["PAGES"].items():
+        assert (PACKAGE.parent / "docs" / f"{name}.md").read_text(encoding="utf-8") == page(), (
+            "run: python scripts/reference.py"
+        )
+    assert all(text for types in found["_errors"]().values() for _, text in types), "an error without a docstring"
