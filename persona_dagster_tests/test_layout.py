@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import runpy
 from functools import cache
 from pathlib import Path
 
@@ -128,12 +127,3 @@ def test_no_import_runs_back_up() -> None:
     for at, (folder, (allowed, _)) in enumerate(table.items()):
         above = list(table)[:at]
         assert {entry.split(".")[0] for entry in allowed} <= {*above, folder, "defs"}, folder
-
-
-def test_the_reference_pages_are_of_the_present_code() -> None:
-    found = runpy.run_path(str(PACKAGE.parent / "scripts" / "reference.py"))
-    for name, page in found["PAGES"].items():
-        assert (PACKAGE.parent / "docs" / f"{name}.md").read_text(encoding="utf-8") == page(), (
-            "run: python scripts/reference.py"
-        )
-    assert all(text for types in found["_errors"]().values() for _, text in types), "an error without a docstring"
