@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
-from persona_dagster.corpus.personal_data import accounts, numbers, places
+from persona_dagster.corpus.personal_data import accounts, names, numbers, places
 from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, normalise
 
 Found = tuple[int, int, str]  # start, end, kind
@@ -21,7 +21,7 @@ Found = tuple[int, int, str]  # start, end, kind
 # Every kind that text may come out with, in the order of their precedence: an earlier one has a place before a later.
 KINDS = (
     "EMAIL", "LINE_ID", "IG_ID", "FB_ID", "CHAT_ID", "SITE_ID", "ID", "PASSPORT", "STUDENT_ID", "IP", "ADDRESS",
-    "PHONE", "PLATE", "BANK", "USER",
+    "PHONE", "PLATE", "BANK", "USER", "NAME",
 )  # fmt: skip
 # The sign is what no finding of the detector can lack: it spares most texts the detector.
 DETECTORS = (
@@ -32,14 +32,15 @@ DETECTORS = (
     ),
     (None, accounts.linked, re.compile(r"\.[A-Za-z]{2,3}/")),
     (None, accounts.named, re.compile(r"[A-Za-z0-9_.]{2}|臉書|微博")),
-    ("ID", numbers.national_ids, re.compile(r"[A-Za-z][ \-]?[1289A-Da-d][ \-]?[0-9]")),
+    ("ID", numbers.national_ids, re.compile(rf"[A-Za-z][ \-]?[0-9A-Da-d{HAN_NUMERALS}][ \-]?[0-9{HAN_NUMERALS}]")),
     ("PASSPORT", numbers.passports, re.compile(r"護照|passport|胞證|通行證|證件|document", re.I)),
-    ("STUDENT_ID", numbers.student_ids, re.compile(r"[0-9]-?[0-9]{3}")),
+    ("STUDENT_ID", numbers.student_ids, re.compile(rf"(?:[0-9{HAN_NUMERALS}][ \-]?){{4}}")),
     ("IP", places.addresses_of_machines, re.compile(r"[0-9][\])]?\.|[0-9A-Fa-f:]:[0-9A-Fa-f]{0,4}:|[0-9][\[(]\.")),
     ("ADDRESS", places.addresses, re.compile(r"[號号]")),
     ("PHONE", numbers.phones, re.compile(rf"(?:[0-9{HAN_NUMERALS}][ \-.,/_~()*|]{{0,3}}){{7}}")),
-    ("PLATE", numbers.plates, re.compile(r"[0-9]{3}")),
+    ("PLATE", numbers.plates, re.compile(r"[0-9] ?[0-9] ?[0-9]")),
     ("BANK", numbers.bank_accounts, re.compile(r"[0-9]{3}[0-9A-Z )\-]{5}")),
+    ("NAME", names.names, re.compile(r"叫|名|人|fb|facebook|臉書", re.I)),
     ("USER", accounts.users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓:→]|\n[0-9]{4}-")),
 )
 URL = re.compile(r"(?:https?://|www\.)[!-;=?-~]+")
@@ -51,7 +52,10 @@ _LETTERS = (
     r"0-9A-Za-z零〇○一二三四五六七八九壹貳參叁肆伍陸柒捌玖"
     r"０-９Ａ-Ｚａ-ｚ\x{2070}-\x{24ff}\x{1d400}-\x{1d7ff}\x{1f100}-\x{1f18f}"
 )
-WORTH_READING = rf"(?:[{_LETTERS}][^\n]{{0,4}}){{3}}|[號号@＠]|(?i:f ?b|ｆｂ|facebook|protected)|臉書|引述"
+WORTH_READING = (
+    rf"(?:[{_LETTERS}][^\n]{{0,4}}){{3}}|[號号@＠]|(?i:f ?b|ｆｂ|facebook|protected)|臉書|引述"
+    r"|叫|名|[收寄]件人|聯絡人|收款人"
+)
 
 
 def find(text: str) -> list[Found]:

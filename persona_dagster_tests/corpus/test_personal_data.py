@@ -24,11 +24,12 @@ PLACEHOLDER = re.compile(f"<(?:{'|'.join(privacy.KINDS)})>")
 def hostile() -> Iterator[tuple[str, bool, str]]:
     """Kind, whether it holds an identifier, and the line as written."""
     kind = ""
-    for line in Path(__file__).with_name("hostile_personal_data.txt").read_text(encoding="utf-8").splitlines():
-        if line.startswith("== "):
-            kind = line[3:]
-        elif line[:2] in ("+ ", "- "):
-            yield kind, line[0] == "+", line[2:]
+    for path in sorted(Path(__file__).parent.glob("hostile_personal_data*.txt")):
+        for line in path.read_text(encoding="utf-8").splitlines():
+            if line.startswith("== "):
+                kind = line[3:]
+            elif line[:2] in ("+ ", "- "):
+                yield kind, line[0] == "+", line[2:]
 
 
 LINES = list(hostile())

@@ -16,17 +16,21 @@ from persona_dagster.corpus.common_words import NOT_A_NAME
 Span = tuple[int, int]
 
 HANDLE = r"(?P<handle>@?[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}(?:#[0-9]{4})?)"
-SUFFIX = r"(?:的|官方帳號|官方|私訊|🆔)?"
+SUFFIX = r"(?:的|官方帳號|官方|私訊|聊|🆔)?"
 # "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
 NAMED = (
     r"(?:[ ]?(?:id|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|叫做?)?[ ]{0,2}"
     r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?=@))"
 )
 # After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
-LOOSE = r"[ 的是為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一樣id]{0,8}"
+LOOSE = r"(?:[ 的是為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一樣聊談詳喔唷囉]|id){0,8}"
 LOOKS = (
     r"(?P<other>@?(?=[A-Za-z0-9.\-]{0,29}[0-9._])(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}"
     r"(?:#[0-9]{4})?)"
+)
+# Whatever stands between, where a word or a sign of it offers an account: 有line嗎 我的是x.y, LINE🔎x_y.
+OFFERED = (
+    r"(?=[^A-Za-z0-9\n]{0,11}?(?:[加私搜追我你妳嗎聊敲]|[^\w\s,.;!?，。、；！？()「」~…%$/\-]))[^A-Za-z0-9\n]{1,12}"
 )
 FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
 
@@ -48,7 +52,7 @@ class Site:
     def pattern(self) -> re.Pattern[str]:
         # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
         name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9])|{self.han})"
-        loose = "" if self.mode == SIGNED else rf"|{LOOSE}{LOOKS}"
+        loose = "" if self.mode == SIGNED else rf"|(?:{LOOSE}|{OFFERED}){LOOKS}"
         return re.compile(rf"{name}[ ]?{SUFFIX}[ ]?(?:{NAMED}{HANDLE}{loose})", re.IGNORECASE)
 
     def in_(self, small: str) -> bool:
@@ -59,23 +63,25 @@ LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
 SITES = (
     Site(
         LINE,
-        r"l ?[i!1|] ?n ?e",
+        r"l[ .]?[i!1|][ .]?n[ .]?e",
         r"賴{1,2}|ㄌㄞˋ?|拉印|加萊|綠色軟體|綠色通訊(?:軟體)?|(?<![大變])小綠(?!人|燈|豆|葉)",
-        keys=("line", "l!ne", "l1ne", "l|ne", "賴", "ㄌㄞ", "拉印", "加萊", "綠"),
+        keys=("line", "l.i.n.e", "l!ne", "l1ne", "l|ne", "賴", "ㄌㄞ", "拉印", "加萊", "綠"),
     ),
-    Site(LINE, han="萊", mode=SIGNED),
-    Site("IG_ID", "ig|instagram|insta", "哀居|愛居|艾居|愛寄"),
+    Site(LINE, r"\+ ?l|加 ?l", "萊恩?", SIGNED, keys=("+l", "加l", "萊")),
+    Site(LINE, han="萊恩"),
+    Site("IG_ID", "ig|instagram|insta", "[哀愛艾挨](?:居|寄|吉(?!他))", keys=("ig", "insta", "居", "寄", "吉")),
     Site("FB_ID", "fb|facebook", "臉書|非死不可"),
     Site(
         CHAT,
         r"we ?chat|weixin|vx|wx|v信",
-        r"[微薇葳] ?信|(?<![A-Za-z0-9])\+ ?v(?![0-9])(?:信|我)?|(?<![A-Za-z])v信",
+        r"[微薇葳威] ?信|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
+        r"|(?<![A-Za-z])v信|(?<![\u4e00-\u9fff])[薇葳](?= ?[:A-Za-z])",
         numeric=True,
-        keys=("wechat", "weixin", "vx", "wx", "信", "+v"),
+        keys=("wechat", "weixin", "vx", "wx", "信", "+v", "加v", "+微", "加微", "+薇", "加薇", "薇", "葳"),
     ),
-    Site(CHAT, "telegram|tg|tele", "電報|紙飛機"),
+    Site(CHAT, "telegram|tg|tele", "電報|紙飛機|小飛機"),
     Site(CHAT, han="飛機", mode=SIGNED),
-    Site(CHAT, "discord|dc"),
+    Site(CHAT, "discord|dc", numeric=True),
     Site(CHAT, "whats ?app|kakao ?(?:talk)?|viber|signal|skype", keys=("whats", "kakao", "viber", "signal", "skype")),
     Site(
         SITE,
@@ -92,6 +98,9 @@ SITES = (
 )
 NUMERIC_QQ = re.compile(
     r"(?:加 ?qq|(?<![A-Za-z])qq ?(?:[號号]|[:=]|id))[ :=]{0,3}(?P<handle>[1-9][0-9]{4,10})(?![0-9])", re.IGNORECASE
+)
+PLAYER = re.compile(  # of a game or a shop: a number after its own name
+    r"(?:好友(?:代碼|碼|編號)|(?<![A-Za-z])uid)[ :=是]{0,3}(?P<handle>[0-9]{7,12})(?![0-9])", re.IGNORECASE
 )
 SKYPE = re.compile(r"(?<![A-Za-z0-9])(?P<handle>live:[A-Za-z0-9._\-]{3,32})", re.IGNORECASE)
 TAGGED = re.compile(  # Discord's old names
@@ -117,6 +126,19 @@ FB_NAME = re.compile(
 )
 FB_PERSON = re.compile(
     r"(?:(?<![A-Za-z<])(?i:fb|facebook)|臉書) ?: ?(?P<handle>[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15}){1,2})(?![A-Za-z])"
+)
+
+ID_FIRST = re.compile(  # ID: x, and then which site it is for
+    rf"(?<![A-Za-z])id ?[:=是] ?{LOOKS}(?=[^A-Za-z0-9\n]{{0,8}}(?:line|賴|ig|tg|dc|wechat|微信))", re.IGNORECASE
+)
+OTHERS = (
+    (CHAT, NUMERIC_QQ, "handle"),
+    (CHAT, SKYPE, "handle"),
+    (SITE, PLAYER, "handle"),
+    (CHAT, TAGGED, "handle"),
+    (SITE, HAN_AT, "handle"),
+    ("FB_ID", FB_PERSON, "handle"),
+    (CHAT, ID_FIRST, "other"),
 )
 
 LINKS = (
@@ -200,9 +222,9 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
     """Spans with their kinds, of handles beside a site's name."""
     for found in GLUED.finditer(text):
         yield *found.span("handle"), GLUED_KINDS.get(found["name"].lower(), CHAT)
-    for kind, pattern in ((CHAT, NUMERIC_QQ), (CHAT, SKYPE), (CHAT, TAGGED), (SITE, HAN_AT), ("FB_ID", FB_PERSON)):
+    for kind, pattern, group in OTHERS:
         for found in pattern.finditer(text):
-            yield *found.span("handle"), kind
+            yield *found.span(group), kind
     small = text.lower().replace(" ", "")
     for site in SITES:
         if not site.in_(small):

@@ -39,13 +39,17 @@ FOLD = (
         0x3011: "]",
         0x3014: "[",
         0x3015: "]",
-        0x2192: ":",
+        **dict.fromkeys((0x2192, 0x21D2, 0x261E, 0x27A1, 0x1F449, 0x1F447), ":"),  # arrows that point at a name
         0x301C: "~",
         0x2116: "#",
     }
 )
-# Format characters (zero width, direction, soft hyphen) and variation selectors: nobody sees them.
-UNSEEN = frozenset(chr(code) for code in (*_of_category("Cf"), *range(0xFE00, 0xFE10), 0x34F, 0x115F, 0x1160, 0x3164))
+# Format characters (zero width, direction, soft hyphen), variation selectors, and marks laid over a character (keycaps,
+# strokes): whatever carries them reads the same without.
+UNSEEN = frozenset(
+    chr(code)
+    for code in (*_of_category("Cf", "Me"), *range(0x300, 0x370), *range(0xFE00, 0xFE10), 0x34F, 0x115F, 0x1160, 0x3164)
+)
 # 〇 and formal digits of cheques; read as digits only where a shape asks for them.
 HAN_DIGITS = {
     ord(form): str(digit)

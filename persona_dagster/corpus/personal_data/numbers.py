@@ -14,6 +14,7 @@ from phonenumbers import PhoneNumberType
 from stdnum import iban, luhn
 
 from persona_dagster.corpus.personal_data.normalise import digits_of
+from persona_dagster.corpus.personal_data.places import VERSION_BEFORE
 
 Span = tuple[int, int]
 
@@ -38,6 +39,10 @@ CHINA = re.compile(
     r"(?P<number>1[3-9][0-9](?:[ \-]?[0-9]){8})(?![0-9])",
     re.IGNORECASE,
 )
+# an account there is a telephone, of whatever country
+WHATSAPP = re.compile(
+    r"whats ?app[^0-9\n+]{0,6}(?P<number>\+?[1-9](?:[ \-()]{0,2}[0-9]){8,13})(?![0-9])", re.IGNORECASE
+)
 PHONE_WORD = re.compile(
     r"(?:電 {0,3}話|手機|市話|專線|聯[絡繫]|連絡|洽詢?|來電|傳真|撥打?|客服|打給?|號碼"
     r"|tel|phone|fax|mobile|call)[^0-9\n]{0,8}$",
@@ -45,7 +50,8 @@ PHONE_WORD = re.compile(
 )
 NOT_A_PHONE = re.compile(
     r"(?:訂單|單號|編號|流水號|序號|統編|統一編號|代碼|發票|學號|料號|貨號|型號|案號|字第|條碼|帳號|帳戶|戶頭|匯款|轉帳|批號|"
-    r"ISBN|NT\$?|NTD|USD|\$|金額|(?<!預)約|文章代碼|AID|(?<![A-Za-z])sn|serial)[^0-9\n]{0,4}$|共[ :]{0,2}$",
+    r"ISBN|NT\$?|NTD|USD|\$|金額|(?<!預)約|文章代碼|AID|(?<![A-Za-z])sn|serial"
+    r"|commit|hash|sha)[^0-9\n]{0,4}$|共[ :]{0,2}$",
     re.IGNORECASE,
 )
 QUANTITY = re.compile(
@@ -54,8 +60,14 @@ QUANTITY = re.compile(
 )
 
 
+# O and I between the digits of a number, which only people read as 0 and 1
+LOOKALIKE = re.compile(r"(?<![A-Za-z])[Oo](?=9)|(?<=[0-9])[OoIl](?=[0-9\-])|(?<=[0-9][OoIl])[OoIl](?=[0-9])")
+
+
 def phones(text: str) -> Iterator[Span]:
     yield from _phones(text)
+    if (read := LOOKALIKE.sub(lambda found: "0" if found[0] in "Oo" else "1", text)) != text:
+        yield from _phones(read)
     # 0919887766一直 ends at 一, which 零九一九… does not: the text as it stands comes first.
     if (digits := digits_of(text)) != text:
         yield from _phones(digits)
@@ -77,6 +89,8 @@ def _phones(digits: str) -> Iterator[Span]:
             if _is_landline(digits, start, spelt):
                 yield start, _with_extension(digits, start + len(spelt))
                 break
+    for found in WHATSAPP.finditer(digits):
+        yield found.span("number")
     for found in CHINA.finditer(digits):
         yield found.span("number")
 
@@ -93,6 +107,8 @@ def _with_extension(text: str, end: int) -> int:
 def _is_mobile(text: str, start: int, end: int) -> bool:
     before, after, spelt = _before(text, start), text[end : end + 6], text[start:end]
     if NOT_A_PHONE.search(before) or QUANTITY.match(after) or YEAR_BEFORE.search(before):
+        return False
+    if "." in spelt and VERSION_BEFORE.search(before):
         return False
     if re.fullmatch(r"[0-9]+", spelt):  # in a hash or a part number it is a part of something else
         left, right = TOKEN_BEFORE.search(before), TOKEN_AFTER.match(after)
@@ -143,9 +159,9 @@ def valid_national_id(code: str) -> bool:
 
 
 def national_ids(text: str) -> Iterator[Span]:
-    for found in NATIONAL_ID.finditer(text):
-        code = re.sub("[ -]", "", found.group())
-        if valid_national_id(code) or ID_WORD.search(_before(text, found.start(), 20)):
+    for found in NATIONAL_ID.finditer(digits_of(text)):
+        code, before = re.sub("[ -]", "", found.group()), _before(text, found.start(), 20)
+        if ID_WORD.search(before) or (valid_national_id(code) and not NOT_A_PHONE.search(before)):
             yield found.span()
 
 
@@ -155,17 +171,30 @@ PASSPORT = re.compile(
     r"(?P<number>[A-Z]{0,2}[0-9](?:[ \-]?[0-9]){6,9})(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
+# As passports of here, of China and of Japan are numbered: known by its length where the word stands a little before.
+BARE_PASSPORT = re.compile(r"(?<![0-9A-Za-z\-])(?:[A-Z]{0,2}[0-9]{8}|[0-9]{9}|[A-Z]{2}[0-9]{7})(?![0-9A-Za-z\-])")
+PASSPORT_WORD = re.compile(
+    r"(?:護照|passport)[^\n0-9]{0,16}$|(?:護照|passport)[^\n]{0,20}(?:的|是|:|號碼?)[ ]?$", re.IGNORECASE
+)
 DAY = re.compile(r"(?:19|20)[0-9]{2}(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])")
 
 
 def passports(text: str) -> Iterator[Span]:
-    for found in PASSPORT.finditer(text):
+    digits = digits_of(text)
+    for found in PASSPORT.finditer(digits):
         if not DAY.fullmatch(re.sub("[ -]", "", found["number"])):
             yield found.span("number")
+    for found in BARE_PASSPORT.finditer(digits):
+        before = _before(digits, found.start(), 26)
+        if DAY.fullmatch(found.group()):
+            continue
+        if PASSPORT_WORD.search(before) and not NOT_A_PHONE.search(before) and not QUANTITY.match(text[found.end() :]):
+            yield found.span()
 
 
 PLATE = (
-    r"(?:[A-Z]{3}[\- ]?[0-9]{4}|[0-9]{4}[\- ]?(?:[A-Z][A-Z0-9]|[0-9][A-Z])|(?:[A-Z][A-Z0-9]|[0-9][A-Z])[\- ]?[0-9]{4}"
+    r"(?:[A-Z](?: ?[A-Z]){2} ?[\- ]? ?[0-9](?: ?[0-9]){3}"
+    r"|[0-9]{4}[\- ]?(?:[A-Z][A-Z0-9]|[0-9][A-Z])|(?:[A-Z][A-Z0-9]|[0-9][A-Z])[\- ]?[0-9]{4}"
     r"|[A-Z]{3}-?[0-9]{3}|[0-9]{3}-?[A-Z]{3})"
 )
 NAMED_PLATE = re.compile(
@@ -174,13 +203,23 @@ NAMED_PLATE = re.compile(
     re.IGNORECASE,
 )
 BARE_PLATE = re.compile(
-    r"(?<![A-Za-z0-9\-])(?:[A-Z]{3}-[0-9]{4}|[0-9]{4}-[A-Z][A-Z0-9]|[A-Z]{2}-[0-9]{4})(?![0-9A-Za-z\-])"
+    r"(?<![A-Za-z0-9\-])(?!(?:BMW|MSI|RTX|GTX|ISO|EOS|DDR|USB|CPU|GPU|SSD|NBA|MLB|CPC|CNS|AMG|GLC|SUV)[\- ]?[0-9])"
+    r"(?:[A-HJ-NP-Z]{3}[\- ]?[0-9]{4}|[0-9]{4}-[A-Z][A-Z0-9]|[A-Z][A-Z0-9]-[0-9]{4}|[A-HJ-NP-Z]{3}-[0-9]{3})"
+    r"(?![0-9A-Za-z\-])"
 )
+# A plate without its word: somebody does something with a vehicle around it, or a vehicle stands right beside it.
+# Vehicles alone are no sign: their magazines, helmets and recorders have part numbers of the same shape.
 TRAFFIC = re.compile(
-    r"[那這該某前後]台|[機汽轎貨客小跑]車|休旅|小黃|計程車|逼車|違停|違規|紅燈|肇[事逃]|追撞|擦撞|超車|車主|駕駛|騎士|司機|拒載|"
-    r"併排|檢舉|行車|toyota|honda|bmw|benz|mazda|tesla|特斯拉|豐田|賓士|本田|uber|gogoro",
-    re.IGNORECASE,
+    r"逼車|違停|違規|紅燈|肇[事逃]|[追擦]撞|超車|拒載|併排|亂[停切開]|急煞|闖|逃逸|[拍錄]到|移車|繞路|[佔擋].{0,3}[車門庫格位]"
+    r"|撞[到上]?我|掉東西|讓行|這台|那台|違法"
 )
+VEHICLE = (
+    r"(?:[汽機轎貨客公前後跑小吊]車|車[輛子主]|計程車|遊覽車|聯結車|休旅|小黃|重機|司機|騎士|駕駛|檢舉"
+    r"|勁戰|altis|camry|yaris|gogoro)"
+)
+VEHICLE_BEFORE = re.compile(rf"{VEHICLE}[ :]{{0,2}}$", re.IGNORECASE)
+VEHICLE_AFTER = re.compile(rf"^ ?(?:的|[白黑紅藍灰銀]色?)?{VEHICLE}", re.IGNORECASE)
+MODEL_AFTER = re.compile(r"^ ?(?:年[式份]|型|款|版|系列|規格|評測|開箱|元|片|吋|mah)", re.IGNORECASE)
 PART_NUMBER = re.compile(r"(?:型號|番號|料號|貨號|編號|序號|單號|發票|代碼|顯卡|螢幕|零件|耗材)[^\n]{0,4}$")
 
 
@@ -188,14 +227,16 @@ def plates(text: str) -> Iterator[Span]:
     for found in NAMED_PLATE.finditer(text):
         yield found.span("plate")
     for found in BARE_PLATE.finditer(text):
-        around = _before(text, found.start(), 16) + "\n" + text[found.end() : found.end() + 12]
-        if TRAFFIC.search(around) and not PART_NUMBER.search(_before(text, found.start())):
+        before, after = _before(text, found.start(), 16), text[found.end() : found.end() + 12]
+        driven = VEHICLE_BEFORE.search(before) or VEHICLE_AFTER.match(after) or TRAFFIC.search(f"{before}\n{after}")
+        if driven and not MODEL_AFTER.match(after) and not PART_NUMBER.search(before):
             yield found.span()
 
 
 STUDENT = re.compile(
     r"(?:學 ?號|學生證|student ?(?:id|no|number)|員工編號|員編|工號|系級[^\n0-9]{0,8})"
-    r"(?:號碼|號|編號|姓名|no|是|為|[ :#.=(/\"'\[]){0,6}(?P<number>[A-Z]{0,2}[0-9](?:-?[0-9]){5,9})(?![0-9A-Za-z])",
+    r"(?:號碼|號|編號|姓名|no|是|為|[ :#.=(/\"'\[]){0,6}"
+    r"(?P<number>[A-Z]{0,2}[ \-]?[0-9](?:[ \-]?[0-9]){5,9})(?![0-9A-Za-z])",
     re.IGNORECASE,
 )
 # Letter of the degree, year of entry, department, number: only where a school is spoken of.
@@ -206,7 +247,7 @@ SCHOOL = re.compile(
 
 
 def student_ids(text: str) -> Iterator[Span]:
-    for found in STUDENT.finditer(text):
+    for found in STUDENT.finditer(digits_of(text)):
         yield found.span("number")
     for found in BARE_STUDENT.finditer(text):
         around = _before(text, found.start()) + "\n" + text[found.end() : found.end() + 10]

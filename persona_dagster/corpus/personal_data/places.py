@@ -12,7 +12,7 @@ LOCAL = r"(?<![A-Za-z0-9._%+\-])[A-Za-z0-9](?:[A-Za-z0-9._%+\-]{0,62}[A-Za-z0-9_
 HOST = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
 TLD = r"(?:com|net|org|edu|gov|idv|mil|io|me|tw|hk|cn|jp|kr|sg|us|uk|de|cc|co|info|app|dev|ai|tv)"
 PROVIDER = r"(?:gmail|googlemail|yahoo|ymail|hotmail|outlook|live|livemail|icloud|msn|proton|pchome|kimo|qq|163|126)"
-BRACKETED_AT = r"[ ]?(?:[(\[{<*#_~\-] ?(?:at|@|a|小?老鼠) ?[)\]}>*#_~\-])[ ]?"
+BRACKETED_AT = r"[ ]?(?:[(\[{<*#_~\-] ?(?:at|@|a|小?老?鼠) ?[)\]}>*#_~\-])[ ]?"
 SPELT_AT = r"(?: at |[ ]?小老鼠[ ]?)"
 SPELT_DOT = r"(?: ?[(\[{] ?(?:dot|點|\.) ?[)\]}] ?| dot | ?點 ?)"
 DOT = rf"(?:\.| \. |{SPELT_DOT})"
@@ -25,6 +25,7 @@ EMAIL = re.compile(
     rf"|{LOCAL}{BRACKETED_AT}{HOST}(?:{DOT}{HOST}){{1,4}}(?![A-Za-z0-9])"
     rf"|{LOCAL}{SPELT_AT}{HOST}(?:{SPELT_DOT}{HOST}){{0,2}}{SPELT_DOT}{TLD}(?![A-Za-z0-9])"
     rf"|{LOCAL}[ ]?小老鼠[ ]?{HOST}(?:\.{HOST}){{1,3}}(?![A-Za-z0-9])"
+    rf"|{LOCAL} ?在 ?{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
     # any sign before a host that only has mail on it
     rf"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9.%+\-]{{0,40}}?(?:_?at_|[ ]?[^\sA-Za-z0-9._:,。，、/+\-]{{1,2}}[ ]?)"
     rf"{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
@@ -57,7 +58,7 @@ IPV4 = re.compile(
 GLUED_IPV4 = re.compile(r"(?:(?<![0-9.])|(?<=:[0-9]{2}))(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=[0-9]{2}/[0-9]{2})")
 IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
 VERSION_BEFORE = re.compile(
-    r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|更新(?:到|至|為)?|"
+    r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|python|java|node|php|cuda|torch|mysql|nginx|office|windows|linux|kernel|更新(?:到|至|為)?|"
     r"升級?(?:到|至|為)|章節?|第|§|ios|android|app|release|rev\.?|SDK|bios|條|節|圖|表|式|日期)[ :=]{0,3}$",
     re.IGNORECASE,
 )
@@ -71,6 +72,7 @@ def addresses_of_machines(text: str) -> Iterator[Span]:
         plain = all(int(part) <= 255 and part == str(int(part)) for part in parts)
         if (
             plain
+            and not ipaddress.IPv4Address(".".join(parts)).is_private  # every router's: it leads to nobody
             and not VERSION_BEFORE.search(text[max(0, start - 14) : start])
             and not VERSION_AFTER.match(text[end : end + 8])
         ):
@@ -95,7 +97,7 @@ CITY = (
 )
 # The part from the road on is searched; what stands before it is read backwards.
 ROAD_ON = re.compile(
-    rf"(?:路|街|大道|巷)(?: ?{NUMBER} ?段)?(?: ?{NUMBER} ?巷)?(?: ?{NUMBER} ?弄)?"
+    rf"(?:路|街|大道|巷|[村里] ?{NUMBER} ?鄰)(?: ?{NUMBER} ?段)?(?: ?{NUMBER} ?巷)?(?: ?{NUMBER} ?弄)?"
     rf" ?{NUMBER}(?:[-之~、]{NUMBER})? ?[號号]"
     rf"(?:[之\-]{NUMBER})?(?: ?[Bb]?{NUMBER} ?(?:樓|[Ff](?![A-Za-z])))?(?:[之\-]{NUMBER}(?![0-9]))?(?: ?{NUMBER}室)?"
 )
