@@ -72,11 +72,14 @@ def rebuild() -> None:
 
 
 @app.command()
-def backup(folder: Path) -> None:
+def backup(
+    folder: Path,
+    models: Annotated[bool, typer.Option("--models", help="and exports and releases, which are large")] = False,
+) -> None:
     """Writes archive, tables, mixes, adapters, reports and Dagster's own storage to a new folder, with their hashes."""
     from persona_dagster.lineage.backup import backup as write
 
-    console.print(write(Settings(), folder).markdown())
+    console.print(write(Settings(), folder, models=models).markdown())
 
 
 @app.command()

@@ -21,18 +21,21 @@ from persona_dagster import artifacts
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage import copies, forget, tombstones
 from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
-from persona_dagster.lineage.purge import JOURNAL, QUARANTINE
+from persona_dagster.lineage.purge import JOURNAL, SET_ASIDE
 from persona_dagster.settings import Settings
 from persona_dagster.store import open_store
 
 RAW, RESTORING, SWAP = "raw", ".restoring", ".restore.json"
 # What a restore leaves where it is.
-KEPT = {tombstones.FOLDER, RESTORING, SWAP, ".forgetting.lock", JOURNAL, copies.REGISTER, QUARANTINE}
+KEPT = {tombstones.FOLDER, RESTORING, SWAP, ".forgetting.lock", JOURNAL, copies.REGISTER, SET_ASIDE}
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
 PARTS = (
     "reports", "generations", "adapters", "judge", "mix", "tables", "jobs", "tombstones", "config", "accepted",
-    "resolved", "notes", "imports", "replica", "author.key",
+    "resolved", "notes", "imports", "intake", "quarantine", "replica", "author.key",
 )  # fmt: skip
+
+
+MODELS = ("weights", "releases")  # made of adapters and bases, and large: by choice
 
 
 class BackupError(ValueError):
@@ -55,8 +58,9 @@ class BackupReport:
         return text + (again if self.forgotten_again else "")
 
 
-def backup(settings: Settings, target: Path) -> BackupReport:
-    """Writes a whole backup to the new folder `target`. Runs may go on meanwhile. Raises `BackupError`."""
+def backup(settings: Settings, target: Path, *, models: bool = False) -> BackupReport:
+    """Writes a whole backup to the new folder `target`, with exports and releases if `models`. Runs may go on
+    meanwhile. Raises `BackupError`."""
     if target.exists():
         raise BackupError(f"{target} is there already; name a new folder")
     if target.resolve().is_relative_to(settings.home.resolve()):
@@ -68,7 +72,7 @@ def backup(settings: Settings, target: Path) -> BackupReport:
     _copy_tree(dagster_home(settings), partial / DAGSTER, _copy_stored)
     if settings.mix_url:
         MixStore(settings.mix_url).fetch_all(settings.mix_dir)
-    for part in PARTS:
+    for part in (*(MODELS if models else ()), *PARTS):
         _copy_tree(settings.home / part, partial / part, _copy_stored)
     filesystem, root = open_store(settings.archive_url or settings.raw_dir)
     if filesystem.exists(root):

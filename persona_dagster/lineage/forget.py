@@ -47,7 +47,7 @@ class ForgetReport:
     adapters: dict[str, list[str]] = field(default_factory=dict)  # marked stale: the train rows that each saw
     models: list[str] = field(default_factory=list)  # exports and releases of those, marked too
     files: list[str] = field(default_factory=list)  # rewritten or deleted besides
-    moved: list[str] = field(default_factory=list)  # the user's own, now in the quarantine
+    moved: list[str] = field(default_factory=list)  # the user's own, now in `forgotten/`
     copies: list[str] = field(default_factory=list)  # backups and old homes that were gone through
     searched: bool = False  # whether there was any text to look for
     left: list[str] = field(default_factory=list)

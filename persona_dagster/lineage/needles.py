@@ -7,7 +7,7 @@ all the same: the post goes by its id, and the line is then no reason to touch a
 from __future__ import annotations
 
 import importlib.util
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from functools import cache
 from pathlib import Path
 
@@ -44,9 +44,15 @@ def pieces_of(lines: Iterable[str]) -> list[str]:
     return sorted({piece for line in lines for piece in search.windows(line)})
 
 
-def own_pieces(lines: Iterable[str], said: pl.Series, markup: Iterable[bytes], settings: Settings) -> list[str]:
+def own_pieces(
+    lines: Iterable[str],
+    said: pl.Series,
+    markup: Callable[[Collection[bytes]], Iterable[bytes]],
+    settings: Settings,
+) -> list[str]:
     """The pieces of the lines that stand nowhere else by right: not in what others said (`said`), not in archived
-    bytes that hold nothing of the post (`markup`), not in the personas' prompts nor in any program's text."""
+    bytes that hold nothing of the post (`markup`, given what to look for), not in the personas' prompts nor in any
+    program's text."""
     pieces = pieces_of(lines)
     prompts = [
         (one.system_prompt, *one.probes)
@@ -67,9 +73,9 @@ def _standing_in(pieces: list[str], texts: pl.Series) -> set[str]:
     return set(texts.str.extract_many(pieces, overlapping=True).explode().drop_nulls())
 
 
-def _in_bytes(pieces: list[str], bodies: Iterable[bytes]) -> set[str]:
+def _in_bytes(pieces: list[str], bodies: Callable[[Collection[bytes]], Iterable[bytes]]) -> set[str]:
     by_spelling = {spelling: piece for piece in pieces for spelling in search.spellings(piece)}
-    return {by_spelling[spelling] for spelling in search.occurring_in(bodies, by_spelling)}
+    return {by_spelling[spelling] for spelling in search.occurring_in(bodies(by_spelling), by_spelling)}
 
 
 @cache

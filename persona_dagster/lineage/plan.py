@@ -6,7 +6,7 @@ forgotten line lose the line, and stay.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, get_args
@@ -185,7 +185,7 @@ def make_plan(target: Target, settings: Settings, at: str) -> tuple[Plan, list[s
     pieces = needles.own_pieces(
         [line for found in chosen for line in found.lines],
         pl.concat([found.kept.select(said=SAID)["said"] for found in chosen]),
-        _elsewhere(homes, plan, [_snapshots(found.quoting) for found in chosen]),
+        lambda spellings: _elsewhere(homes, plan, [_snapshots(found.quoting) for found in chosen], spellings),
         settings,
     )
     for home, found, of in zip(homes, chosen, plan.homes, strict=True):
@@ -273,17 +273,23 @@ def _home_plan(home: Home, found: _Chosen, keys: set[str]) -> HomePlan:
     return of
 
 
-def _elsewhere(homes: list[Home], plan: Plan, quoting: list[set[str]]) -> Iterator[bytes]:
-    """Archived pages that have nothing of the target: what stands there as well is markup, or said by others."""
+def _elsewhere(homes: list[Home], plan: Plan, quoting: list[set[str]], spellings: Collection[bytes]) -> Iterator[bytes]:
+    """Archived pages that have nothing of the target: what stands there as well is markup, or said by others. Only
+    pages that hold one of the spellings are parsed."""
     for home, of, quotes in zip(homes, plan.homes, quoting, strict=True):
         archive, keys, left_out = home.archive(), set(of.keys), {*of.cuts, *quotes}
         for source in SOURCES:
             for board in archive.boards(source):
-                for capture in archive.every(source, board):
-                    name = f"{source}/{board}/{capture.sha256}"
-                    if capture.kind in LISTS or f"{source}/{board}/{capture.key}" in keys or name in left_out:
-                        continue
-                    yield _markup(capture, home)
+                place = f"{source}/{board}"
+                pages = (
+                    (page.sha256, page.body)
+                    for page in archive.every(source, board)
+                    if not (page.kind in LISTS or {f"{place}/{page.key}", f"{place}/{page.sha256}"} & (keys | left_out))
+                )
+                for digest in search.holding(pages, spellings):
+                    seen = next(iter(archive.index(source, board).with_body(digest)), None)
+                    if seen and (capture := archive.capture(source, board, seen)) is not None:
+                        yield _markup(capture, home)
 
 
 def _markup(capture: Any, home: Home) -> bytes:

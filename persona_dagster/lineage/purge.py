@@ -1,7 +1,7 @@
 """Carries a plan out in one home, store by store. Each step can be repeated: what is gone already stays gone.
 
 Tables and mixes lose rows; pages go or have comments cut out; text that was copied elsewhere goes with its line, row or
-file; what the user wrote himself is moved to a quarantine, with a note.
+file; what the user wrote himself is moved to `forgotten/`, with a note.
 """
 
 from __future__ import annotations
@@ -34,10 +34,11 @@ RECORDS = {FORGOTTEN, "rows.json", MANIFEST, REGISTER}
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 # What assets, programs and Dagster make. Whatever else lies under the home is the user's own.
 MADE = {
-    "adapters", "backups", "cache", "checkpoints", "dagster", "generations", "jobs", "judge", "logs", "mix", "raw",
-    "releases", "reports", "tables", "warehouse", "weights", "exports",
+    "adapters", "backups", "cache", "checkpoints", "dagster", "generations", "intake", "jobs", "judge", "logs", "mix",
+    "raw", "releases", "reports", "tables", "warehouse", "weights", "exports",
 }  # fmt: skip
-JOURNAL, QUARANTINE = "forgetting", "quarantine"
+# Not `quarantine`: files that could not be taken in lie there, and are searched as all others.
+JOURNAL, SET_ASIDE = "forgetting", "forgotten"
 TEXTS = ("text_raw", "text", "quoted", "title")
 
 
@@ -46,7 +47,7 @@ def skipped(home: Home) -> set[Path]:
     itself, and what names what must not come back (an article's own text may hold its address)."""
     settings = home.settings
     stones = {settings.home / tombstones.FOLDER, *settings.raw_dir.glob(f"*/*/{tombstones.FOLDER}")}
-    own = {settings.home / JOURNAL, settings.home / QUARANTINE}
+    own = {settings.home / JOURNAL, settings.home / SET_ASIDE}
     return {settings.models_dir, settings.replica_dir, *own, *stones}
 
 
@@ -186,7 +187,7 @@ def forget_files(home: Home, of: HomePlan, needles: set[bytes]) -> tuple[list[st
             if path.is_relative_to(settings.config_dir):
                 continue  # configuration that steers everything is named in the report, and edited by hand
             if search.find(path.parent, needles, {other for other in path.parent.iterdir() if other != path}):
-                moved.append(_quarantine(home, path))
+                moved.append(_set_aside(home, path))
         else:
             _forget_in_file(path, wanted)
             changed.append(home.name(path))
@@ -199,9 +200,9 @@ def _users_own(home: Home, path: Path) -> bool:
     return path.is_relative_to(home.settings.home) and path.relative_to(home.settings.home).parts[0] not in MADE
 
 
-def _quarantine(home: Home, path: Path) -> str:
+def _set_aside(home: Home, path: Path) -> str:
     """Moved, not deleted: it is the user's, and may hold more than what was forgotten."""
-    place = home.settings.home / QUARANTINE / path.relative_to(home.settings.home)
+    place = home.settings.home / SET_ASIDE / path.relative_to(home.settings.home)
     place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
     artifacts.put(path, place)
     note = "This file of yours holds text that was forgotten. Nothing reads it here: edit it and put it back, or not."

@@ -45,6 +45,9 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     adapter = home.adapters_dir / "persona_v2" / "abc"
     adapter.mkdir(parents=True)
     (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
+    for folder in (home.intake_dir, home.quarantine_dir, home.weights_dir):
+        folder.mkdir()
+        (folder / "kept.bin").write_bytes(b"\x00\x01")
     dagster = home.home / "dagster" / "history"
     dagster.mkdir(parents=True)
     with sqlite3.connect(dagster / "runs.db") as runs:
@@ -71,8 +74,10 @@ def contents(home: Path) -> dict[str, bytes]:
 
 def test_a_lost_home_comes_back_whole(settings: Settings, tmp_path: Path) -> None:
     before, table = contents(settings.home), Tables(settings.tables_dir).query("FROM notes")
-    report = backup(settings, tmp_path / "copy")
+    report = backup(settings, tmp_path / "copy", models=True)
     assert report.files == len(verify(tmp_path / "copy")) >= 8
+    backup(settings, tmp_path / "small")
+    assert not (tmp_path / "small" / "weights").exists() and (tmp_path / "small" / "intake" / "kept.bin").is_file()
     settings.home.rename(tmp_path / "lost")
     restored = restore(settings, tmp_path / "copy")
     assert contents(settings.home) == before
@@ -131,9 +136,9 @@ def test_a_backup_forgets_too_and_stays_whole(settings: Settings, tmp_path: Path
     assert {name.split("/")[0] for name in holders(tmp_path / "copy")} == {"notes", "raw", "tables"}
     report = forget.forget(secret(settings), settings)
     assert report.left == [] and report.copies == ["copy"]
-    assert holders(tmp_path / "copy") == [] and holders(settings.home) == ["quarantine/notes/b.md"]
-    assert (settings.home / "quarantine/notes/b.md.note.txt").is_file() and report.moved == ["quarantine/notes/b.md"]
-    shutil.rmtree(settings.home / "quarantine")  # what its owner does then
+    assert holders(tmp_path / "copy") == [] and holders(settings.home) == ["forgotten/notes/b.md"]
+    assert (settings.home / "forgotten/notes/b.md.note.txt").is_file() and report.moved == ["forgotten/notes/b.md"]
+    shutil.rmtree(settings.home / "forgotten")  # what its owner does then
     assert verify(tmp_path / "copy")
     restored = restore(settings, tmp_path / "copy")
     assert restored.forgotten_again == [] and holders(settings.home) == []
@@ -147,7 +152,7 @@ def test_what_a_restore_moved_aside_forgets_too(settings: Settings, tmp_path: Pa
     assert holders(next(tmp_path.glob("home.before-restore-*")))
     report = forget.forget(secret(settings), settings)
     assert report.left == [] and len(report.copies) == 2
-    assert holders(tmp_path) == ["home/quarantine/notes/b.md"]
+    assert holders(tmp_path) == ["home/forgotten/notes/b.md"]
 
 
 def test_forgotten_since_the_backup_stays_forgotten(settings: Settings, tmp_path: Path) -> None:
@@ -160,7 +165,7 @@ def test_forgotten_since_the_backup_stays_forgotten(settings: Settings, tmp_path
     assert holders(tmp_path / "away")
     restored = restore(settings, tmp_path / "away")
     assert doc in restored.forgotten_again
-    assert holders(tmp_path) == ["home/quarantine/notes/b.md"]
+    assert holders(tmp_path) == ["home/forgotten/notes/b.md"]
     archive = Archive(settings.raw_dir)
     assert [c.body for board in archive.boards("notes") for c in archive.every("notes", board)]
 

@@ -269,11 +269,17 @@ def test_containers_and_encodings_are_searched_and_originals_kept(home: tuple[Se
     settings, _ = home
     settings.imports_dir.mkdir()
     copies = hidden_copies(settings.imports_dir, SECRET)
+    refused = settings.quarantine_dir / "dump.jsonl.rows.jsonl"  # where intake keeps what it could not take in
+    refused.parent.mkdir()
+    refused.write_text(f'{{"text": "{SECRET}"}}\n', encoding="utf-8")
+    (settings.quarantine_dir / "bad.txt").write_text(KEPT, encoding="big5")
     innocent = settings.imports_dir / "other.txt"
     innocent.write_text(KEPT, encoding="utf-16")
     assert search.find(settings.imports_dir, search.spellings(SECRET)) == sorted(copies)
     report = forget(URL, settings)
     assert report.left == [] and innocent.is_file() and not any(path.exists() for path in copies)
-    kept = settings.home / "quarantine" / "imports"
+    kept = settings.home / "forgotten" / "imports"
     assert {path.name for path in copies} <= {path.name for path in kept.iterdir()}
-    assert len([*kept.glob("*.note.txt")]) == len(copies) == len(report.moved)
+    assert len([*kept.glob("*.note.txt")]) == len(copies) == len(report.moved) - 1
+    assert [path.name for path in settings.quarantine_dir.iterdir()] == ["bad.txt"]
+    assert (settings.home / "forgotten" / "quarantine" / refused.name).is_file()
