@@ -18,7 +18,7 @@ ENVIRONMENTS = {
     "chat": "[chat]",
     "cpu": "[train,chat,dev]",
     "gpu": "[train,chat,gpu]",
-    "cluster": "[train,ray,s3]",
+    "cluster": "[train,ray,s3,postgres]",
 }
 
 
