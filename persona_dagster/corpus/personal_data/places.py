@@ -57,6 +57,9 @@ IPV4 = re.compile(
 # A crawler that dropped the space between a push's address and its date: 114.25.91.24710/01 12:26
 GLUED_IPV4 = re.compile(r"(?:(?<![0-9.])|(?<=:[0-9]{2}))(?:[0-9]{1,3}\.){3}[0-9]{1,3}(?=[0-9]{2}/[0-9]{2})")
 IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
+HOUSEHOLD = re.compile(
+    r"(?:10|127|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\."
+)  # every router has them: they lead to nobody
 VERSION_BEFORE = re.compile(
     r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|python|java|node|php|cuda|torch|mysql|nginx|office|windows|linux|kernel|更新(?:到|至|為)?|"
     r"升級?(?:到|至|為)|章節?|第|§|ios|android|app|release|rev\.?|SDK|bios|條|節|圖|表|式|日期)[ :=]{0,3}$",
@@ -72,7 +75,7 @@ def addresses_of_machines(text: str) -> Iterator[Span]:
         plain = all(int(part) <= 255 and part == str(int(part)) for part in parts)
         if (
             plain
-            and not ipaddress.IPv4Address(".".join(parts)).is_private  # every router's: it leads to nobody
+            and not HOUSEHOLD.match(".".join(parts))
             and not VERSION_BEFORE.search(text[max(0, start - 14) : start])
             and not VERSION_AFTER.match(text[end : end + 8])
         ):
