@@ -92,6 +92,10 @@ class Mix(Config):
     min_learned_share: float = Field(0.15, ge=0, lt=1)  # of the characters of all answers of the personas, copies too
     min_test_rows: int = Field(30, ge=0)
     accept_shortfall: str = ""  # why a mix below may be trained on; stands in its manifest
+    # (fewest, most) characters of the first question and of the last answer of a persona's dialogue, in train and test;
+    # for recipes that are compared, the same.
+    question_chars: tuple[int, int] | None = None
+    answer_chars: tuple[int, int] | None = None
     max_train_rows: int | None = Field(None, ge=1)  # chosen by keyed hash, stratified
     max_test_rows: int | None = Field(None, ge=1)
     seed: int = 3407

@@ -20,8 +20,9 @@ import xxhash
 
 from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.config.personas import Personas
-from persona_dagster.config.recipes import Recipe
+from persona_dagster.config.recipes import Mix, Recipe
 from persona_dagster.config.split import SplitSpec
+from persona_dagster.conversation.capybara import PERSONA as GENERAL
 from persona_dagster.conversation.card import write_card
 from persona_dagster.conversation.leaks import largest_jaccard, spoken
 from persona_dagster.conversation.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
@@ -57,12 +58,22 @@ def write_mix(
     out. `count` tells the tokens of texts, for a recipe whose unit is tokens. Raises `MixError` or `WeightError`
     before anything is written.
     """
-    texts = dialogues.lazy()
-    _check(texts)
+    _check(dialogues.lazy())
+    texts = _of_length(dialogues.lazy(), recipe.mix)
     tokens = _tokens(texts, recipe, count) if recipe.mix.unit == "tokens" else None
     plan = plan_mix(texts.select(PLAN_COLUMNS).collect(), split, recipe, personas, tokens)
     with mixes(folder).staging() as fresh:
         return _publish(_write(texts, plan, recipe, personas, fresh), fresh, folder)
+
+
+def _of_length(dialogues: pl.LazyFrame, mix: Mix) -> pl.LazyFrame:
+    """The dialogues whose first question and last answer, cleaned, are as long as the recipe wants them."""
+    said = pl.col("messages").list
+    for turn, wanted in ((said.first(), mix.question_chars), (said.last(), mix.answer_chars)):
+        if wanted is not None:
+            fits = turn.struct.field("content").str.len_chars().is_between(*wanted)
+            dialogues = dialogues.filter(fits | (pl.col("persona") == GENERAL))
+    return dialogues
 
 
 def _check(dialogues: pl.LazyFrame) -> None:

@@ -16,6 +16,7 @@ from persona_dagster.reporting import Reporter
 from persona_dagster.training.job import TrainJob
 from persona_dagster.training.rows import Row, batches
 from persona_dagster.training.telemetry import Gauges
+from persona_dagster.training.trainer import answer_loss
 from persona_dagster.training.watch import Trouble, Watch
 
 if TYPE_CHECKING:
@@ -107,7 +108,11 @@ def evaluation_loss(model: Any, rows: Sequence[Row], pad_token_id: int, batch_si
                     mask[position, :size] = 1
                 count = int((labels[:, 1:] != -100).sum())
                 inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
-                loss = model(**{name: value.to(device) for name, value in inputs.items()}, use_cache=False).loss
+                inputs = {name: value.to(device) for name, value in inputs.items()}
+                if device.type == "cpu" and hasattr(model, "get_base_model"):
+                    loss = answer_loss(model, inputs)  # logits of the answers alone: a fifth of the time
+                else:
+                    loss = model(**inputs, use_cache=False).loss
                 total += float(loss) * count
                 tokens += count
     finally:

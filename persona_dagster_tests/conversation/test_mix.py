@@ -359,3 +359,13 @@ def test_a_mix_says_what_it_lacks_by_what_is_learned(tmp_path: Path) -> None:
     accepted = write_mix(found, split, recipe(accept_shortfall="a trial"), personas(), tmp_path / "trial")
     assert accepted.shortfall == manifest.shortfall and accepted.held_back == []
     assert "a trial" in (accepted.folder / "data_card.md").read_text(encoding="utf-8")
+
+
+def test_dialogues_of_another_length_are_left_out(frame: pl.DataFrame, split: pl.DataFrame, tmp_path: Path) -> None:
+    lengths = frame.filter(persona="mentor")["messages"].list.last().struct.field("content").str.len_chars()
+    fewest, most = int(lengths.min()), int(lengths.median())  # type: ignore[arg-type]
+    manifest = write(frame, split, tmp_path, answer_chars=(fewest, most), replay_share=0.3)
+    found = [row for name in ("train", "test") for row in rows(manifest.folder / f"{name}.jsonl")]
+    said = {len(row["messages"][-1]["content"]) for row in found if row["persona"] != "general"}
+    assert said and max(said) <= most and min(said) >= fewest
+    assert any(row["persona"] == "general" for row in found), "replay has lengths of its own"
