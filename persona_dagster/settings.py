@@ -108,6 +108,11 @@ class Settings(BaseSettings):
         return self.home / "cache" / "vectors"
 
     @property
+    def labels_dir(self) -> Path:
+        """What people said of the voices of real answers: JSON lines of ids and labels, no text."""
+        return self.home / "labels"
+
+    @property
     def notes_dir(self) -> Path:
         return self.home / "notes"
 

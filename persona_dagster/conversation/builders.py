@@ -76,11 +76,7 @@ def build_dialogues(
     `usable` is the corpus' word on which rows may be spoken; without it every row may. Duplicates are followed to the
     twin that was kept. `edges`: the reply graph (GRAPH_SCHEMA), made here where none is given. `unsafe`: words by kind.
     """
-    rows = _follow_duplicates(posts, usable)
-    linked = _linked(rows, posts, reply_graph(posts) if edges is None else edges)
-    pairs = {name: build(linked) for name, build in BUILDERS.items()}
-    wanted = {name: _for_some_feed(found, name, personas) for name, found in pairs.items()}
-    pairs, dropped = _safe(wanted, unsafe or {})
+    pairs, dropped = _safe(candidates(posts, personas, usable=usable, edges=edges), unsafe or {})
     judged = _judged(pairs, personas, judge)
     chosen, report = [], []
     for name, persona in personas.personas.items():
@@ -95,6 +91,15 @@ def build_dialogues(
         .sort("pair_id")
     )
     return Built(_dialogues(_turns(best)), Yield(pl.DataFrame(report)), dropped)
+
+
+def candidates(
+    posts: pl.DataFrame, personas: Personas, *, usable: pl.Expr | None = None, edges: pl.DataFrame | None = None
+) -> dict[str, pl.DataFrame]:
+    """By builder the pairs that some feed could take, whatever their voice, each with a hint a persona (hint_…)."""
+    rows = _follow_duplicates(posts, usable)
+    linked = _linked(rows, posts, reply_graph(posts) if edges is None else edges)
+    return {name: _for_some_feed(build(linked), name, personas) for name, build in BUILDERS.items()}
 
 
 def persona_yield(frame: pl.DataFrame, personas: Personas) -> pl.DataFrame:
@@ -119,7 +124,7 @@ def re_article(rows: pl.DataFrame) -> pl.DataFrame:
     found = pl.when(pl.col("q_doc").is_not_null())
     return _pairs(
         replies.filter(quotes | pl.col("q_doc").is_not_null()),
-        question=question.otherwise(found.then(_titled("q_title", "q_text"))),
+        question=question.otherwise(found.then(asked("q_title", "q_text"))),
         question_raw=question.otherwise(found.then(pl.concat_str("q_title", "q_raw", separator="\n"))),
         question_doc=found.then(pl.col("q_doc")),
         question_url=found.then(pl.col("q_url")),
@@ -140,11 +145,11 @@ def thread_replies(rows: pl.DataFrame) -> pl.DataFrame:
 def qa_notes(posts: pl.DataFrame) -> pl.DataFrame:
     """A note's heading asks, its section answers; a heading that is no question is put as one."""
     notes = posts.filter((pl.col("source") == "notes") & pl.col("title").is_not_null())
-    asked = pl.col("title").str.replace_all(_NUMBERING, "").str.strip_chars()
+    heading = pl.col("title").str.replace_all(_NUMBERING, "").str.strip_chars()
     form = pl.col("doc_id").map_elements(lambda doc: keyed_hash("note", doc) % len(_NOTE_QUESTIONS), pl.Int64)
     phrased = pl.coalesce(
-        pl.when(asked.str.contains(_ASKS)).then(asked),
-        *(pl.when(form == i).then(pl.format(text, asked)) for i, text in enumerate(_NOTE_QUESTIONS)),
+        pl.when(heading.str.contains(_ASKS)).then(heading),
+        *(pl.when(form == i).then(pl.format(text, heading)) for i, text in enumerate(_NOTE_QUESTIONS)),
     )
     return _pairs(
         notes,
@@ -201,7 +206,7 @@ def _answers(rows: pl.DataFrame) -> pl.DataFrame:
     )
     return _pairs(
         found.with_columns(thread_doc="q_thread"),
-        question=_titled("q_title", "q_text"),
+        question=asked("q_title", "q_text"),
         question_raw=pl.concat_str("q_title", "q_raw", separator="\n", ignore_nulls=True),
         question_doc=pl.col("q_doc"),
         question_url=pl.col("q_url"),
@@ -209,7 +214,7 @@ def _answers(rows: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _titled(title: str, text: str) -> pl.Expr:
+def asked(title: str, text: str) -> pl.Expr:
     """Title and text as one question: without `Re:` and the category, and the title only where the text lacks it."""
     head = pl.col(title).fill_null("").str.replace(r"(?i)^\s*(?:(?:re|fw)\s*:\s*)*(?:\[[^\]]{1,8}\]\s*)?", "")
     body = pl.col(text).fill_null("").str.strip_chars()
@@ -227,9 +232,9 @@ def _pairs(
     span: pl.Expr,
 ) -> pl.DataFrame:
     """The columns that feeds choose by. `pair_id` hashes where the pair comes from, not what it says."""
-    asked = question_doc.is_not_null()
-    docs = pl.when(asked).then(pl.concat_list(question_doc, "doc_id")).otherwise(pl.concat_list("doc_id"))
-    urls = pl.when(asked).then(pl.concat_list(question_url, "url")).otherwise(pl.concat_list("url"))
+    known = question_doc.is_not_null()
+    docs = pl.when(known).then(pl.concat_list(question_doc, "doc_id")).otherwise(pl.concat_list("doc_id"))
+    urls = pl.when(known).then(pl.concat_list(question_url, "url")).otherwise(pl.concat_list("url"))
     found = frame.select(
         "source",
         "board",

@@ -10,7 +10,7 @@ that could be chosen at all.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -33,7 +33,7 @@ STRENGTH = 4.0  # inverse regularisation (sklearn's C) of a voice learned from s
 PULL = 1.0  # the same for labels that move packaged weights
 WANTED_PRECISION = 0.85  # where a voice learned from examples alone puts its threshold
 KEEP = 0.15  # share of pairs that the first stage passes on, by persona
-FEW = 400  # pairs; below, the first stage saves nothing
+FEW = 4000  # pairs; up to here the encoder reads them all: a first stage over so few saves minutes, and loses voices
 
 Scores = npt.NDArray[np.float64]
 
@@ -52,12 +52,20 @@ class Weights:
 
 @dataclass(frozen=True)
 class Labelled:
-    """Rows with a known voice: persona, or None for no voice; `weight` of each in fitting."""
+    """Rows with a known voice: persona, or None for no voice; `weight` of each in fitting. `unsafe`: not to be used,
+    whatever their voice."""
 
     questions: list[str]
     answers: list[str]
     personas: list[str | None]
     weight: float = 1.0
+    unsafe: list[bool] = field(default_factory=list)
+
+    def known(self) -> dict[tuple[str, str], str | None]:
+        """What people said of an exchange: nobody's where it is unsafe."""
+        unsafe = self.unsafe or [False] * len(self.answers)
+        rows = zip(self.questions, self.answers, self.personas, unsafe, strict=True)
+        return {(question, answer): None if bad else persona for question, answer, persona, bad in rows}
 
 
 class Voices:
@@ -75,7 +83,7 @@ class Voices:
     def digest(self) -> str:
         """Of all that a score depends on."""
         packaged = self.packaged.digest if self.packaged else ""
-        labels = [self.labels.questions, self.labels.answers, self.labels.personas] if self.labels else []
+        labels = [*self.labels.known().items()] if self.labels else []
         lines = {name: _lines(persona) for name, persona in self.personas.items()}
         return json_digest([VOICES_VERSION, self.vectors.name, packaged, labels, lines])
 
@@ -96,6 +104,10 @@ class Voices:
             features = self._features([asked[row] for row in rows], [answers[row] for row in rows])
             for column, voice in enumerate(self.fitted.values()):
                 found[rows, column] = 1 / (1 + np.exp(-voice.logits(features)))
+        known = self.labels.known() if self.labels else {}
+        for row, exchange in enumerate(zip(questions, answers, strict=True)):
+            if exchange in known:  # what was read is not guessed
+                found[row] = [float(name == known[exchange]) for name in self.fitted]
         return pl.DataFrame(dict(zip(self.fitted, found.T, strict=True)), nan_to_null=True)
 
     def threshold(self, persona: str) -> float:

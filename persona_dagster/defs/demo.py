@@ -23,7 +23,7 @@ from persona_dagster.settings import Settings
 
 CONFIGS = ("recipe_config", "evaluation_config")
 RAW = (*(f"{source}_raw" for source in FORUMS), "notes_raw", "capybara_raw")
-ALWAYS = {*RAW, "sources_config", "personas_config", *CONFIGS}
+ALWAYS = {*RAW, "sources_config", "personas_config", "voice_labels", *CONFIGS}
 BY_RECIPE = (*CONFIGS, "mix", "lora_adapter", "generations", "eval_report")
 WIDTH = 118  # of the summary where the terminal does not say
 DISK_IS_FULL = ("No space left on device", "disk is full", "Disk quota exceeded")
@@ -127,7 +127,7 @@ def flow(project: ProjectResource, recipes: tuple[str, ...]) -> Iterator[tuple[s
     for source, board in boards:
         yield "Cleaning", f"{source}_posts", board
     yield from (("Cleaning", asset, None) for asset in ("notes", "posts"))
-    for asset in ("personas_config", "reply_graph", "dialogues", "capybara_dialogues", "split"):
+    for asset in ("personas_config", "reply_graph", "voice_labels", "dialogues", "capybara_dialogues", "split"):
         yield "Building dialogues", asset, None
     for recipe in recipes:
         for asset in BY_RECIPE:

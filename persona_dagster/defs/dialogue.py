@@ -9,6 +9,7 @@ from persona_dagster.conversation.builders import BUILDERS_VERSION, Yield, build
 from persona_dagster.conversation.capybara import capybara_dialogues as read_capybara
 from persona_dagster.conversation.card import weights_markdown
 from persona_dagster.conversation.graph import GRAPH_VERSION, imported_rows
+from persona_dagster.conversation.labels import LABELS_VERSION, labelled, labels_version, read_labels
 from persona_dagster.conversation.mix import MIX_VERSION, CountTokens, write_mix
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.conversation.safety import load_unsafe
@@ -43,6 +44,7 @@ RECIPE_VERSION = "recipe_version"  # in a mix's metadata: of the recipe that it 
 def build_dialogue_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
     return [
         _reply_graph(project),
+        _voice_labels(project),
         _dialogues(project),
         _capybara_dialogues(project),
         _split(project),
@@ -69,6 +71,30 @@ def _reply_graph(project: ProjectResource) -> dg.AssetsDefinition:
     return reply_graph
 
 
+def _voice_labels(project: ProjectResource) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="dialogue",
+        description="Which voice real answers have, as people read them (`persona review`, `persona labels import`): "
+        "a row an answer, with who said so, when, and in which file. Ids of posts, no text.",
+        kinds={"jsonl", "polars"},
+        owners=["team:ml"],
+        code_version=LABELS_VERSION,
+        io_manager_key="tables",
+        automation_condition=only_if_data_changed(),
+    )
+    def voice_labels() -> dg.Output[pl.DataFrame]:
+        folder = project.settings.labels_dir
+        found = read_labels(folder)
+        by = dict(found.group_by(pl.col("persona").fill_null("none")).len().sort("persona").iter_rows())
+        return dg.Output(
+            found,
+            data_version=dg.DataVersion(labels_version(folder)),
+            metadata={"labels": found.height, "by_persona": by, "unsafe": int(found["unsafe"].sum())},
+        )
+
+    return voice_labels
+
+
 def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="dialogue",
@@ -81,12 +107,15 @@ def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
-    def dialogues(posts: pl.DataFrame, notes: pl.DataFrame, reply_graph: pl.DataFrame) -> Frame:
+    def dialogues(
+        posts: pl.DataFrame, notes: pl.DataFrame, reply_graph: pl.DataFrame, voice_labels: pl.DataFrame
+    ) -> Frame:
         settings, personas = project.settings, project.personas()
+        labels = labelled(voice_labels, posts, reply_graph)
         built = build_dialogues(
             pl.concat([posts, notes]),
             personas,
-            Voices(personas, Vectors(settings.voice_encoder, settings.models_dir, settings.vectors_dir)),
+            Voices(personas, Vectors(settings.voice_encoder, settings.models_dir, settings.vectors_dir), labels),
             usable=usable(),
             edges=reply_graph,
             unsafe=load_unsafe(settings.config_dir),
@@ -101,6 +130,7 @@ def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
                 "dialogues_by_persona": by_persona,
                 "of_several_turns_by_source": dict(several.iter_rows()),
                 "left_out_as_unsafe": built.unsafe,
+                "labels_learned_from": len(labels.answers) if labels else 0,
                 "yield": dg.MetadataValue.md(built.report.markdown()),
             },
         )

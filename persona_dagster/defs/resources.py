@@ -38,6 +38,7 @@ from persona_dagster.config.recipes import (
 from persona_dagster.config.sources import Sources, find_sources, load_sources
 from persona_dagster.config.split import SplitSpec, find_split, load_split
 from persona_dagster.conversation.graph import GRAPH_SCHEMA
+from persona_dagster.conversation.labels import LABEL_SCHEMA
 from persona_dagster.conversation.mix_store import recipe_mixes
 from persona_dagster.corpus.tables import WHOLE, Tables
 from persona_dagster.crawl.transport import Transport
@@ -52,6 +53,7 @@ SCHEMAS = {
     **dict.fromkeys(("dialogues", "capybara_dialogues"), DIALOGUE_SCHEMA),
     "reply_graph": GRAPH_SCHEMA,
     "split": SPLIT_SCHEMA,
+    "voice_labels": LABEL_SCHEMA,
 }
 
 

@@ -8,6 +8,7 @@ import dagster as dg
 
 from persona_dagster.config.recipes import ResolvedRecipe
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.conversation.labels import labels_version
 from persona_dagster.defs.configuration import (
     CONFIG_ASSETS,
     FILES_ARE_VALID,
@@ -24,6 +25,7 @@ from persona_dagster.digest import json_digest
 from persona_dagster.models.hardware import hardware_of
 
 EVERY_MINUTE = 60
+WHOLE_FILES = ("personas_config", "sources_config", "voice_labels")
 TRIES = 2  # a training that failed is tried once more, from its checkpoint
 BLOCKING = (
     ("posts", "keys_unique"),
@@ -47,14 +49,14 @@ def build_sensors(project: ProjectResource, jobs: Jobs) -> list[dg.SensorDefinit
 
 
 def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    assets = dg.AssetSelection.assets("recipe_config", "evaluation_config", "personas_config", "sources_config")
+    assets = dg.AssetSelection.assets("recipe_config", "evaluation_config", *WHOLE_FILES)
 
     @dg.sensor(
         target=assets,
         default_status=status,
         minimum_interval_seconds=EVERY_MINUTE,
-        description="Notices an edited recipe, persona or site, and makes just that one stale. A file that cannot be "
-        "used is named, by a red check of its asset too, and goes on as it last was.",
+        description="Notices an edited recipe, persona or site, or a new label, and makes just that one stale. A file "
+        "that cannot be used is named, by a red check of its asset too, and goes on as it last was.",
     )
     def config_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
         problems = project.config_problems()
@@ -89,6 +91,8 @@ def _wanted(project: ProjectResource, bad: dict[str, str]) -> Iterator[tuple[str
             resolved = present_recipe(project, name)
             yield "recipe_config", name, _whole_recipe(resolved)
             yield "evaluation_config", name, json_digest(resolved.recipe.evaluation.model_dump(mode="json"))
+    if project.settings.labels_dir.is_dir():
+        yield "voice_labels", None, labels_version(project.settings.labels_dir)
     yield "personas_config", None, personas_version(project)
     yield "sources_config", None, sources_version(project)
 

@@ -141,3 +141,9 @@ def test_unsafe_words_flag_a_pair(text: str, kinds: list[str]) -> None:
     frame = pl.DataFrame({"q": ["", text], "a": [text, ""]})
     flags = frame.select(unsafe_kinds("q", "a", load_unsafe(PACKAGED))).to_series().to_list()
     assert flags == [kinds, kinds]
+
+
+def test_a_file_of_a_thousand_pairs_is_read_whole(vectors: Vectors) -> None:
+    """A first stage keeps a share of what it sees: of a file that somebody chose, that would lose most voices."""
+    voices = Voices(load_personas(PACKAGED), vectors)
+    assert voices._first_stage([""] * 1000, [""] * 1000, None).all()

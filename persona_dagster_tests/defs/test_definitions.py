@@ -71,7 +71,7 @@ def test_the_graph_is_the_design(defs: dg.Definitions) -> None:
     assert upstream["ptt_posts"] == {"ptt_raw"}
     assert upstream["posts"] == {"ptt_posts", "dcard_posts", "threads_posts", "chat_posts"}
     assert upstream["reply_graph"] == {"posts"}
-    assert upstream["dialogues"] == {"posts", "notes", "reply_graph", "personas_config"}
+    assert upstream["dialogues"] == {"posts", "notes", "reply_graph", "voice_labels", "personas_config"}
     assert upstream["split"] == {"dialogues", "capybara_dialogues"}
     assert upstream["mix"] >= {"split", "recipe_config"}
     assert upstream["lora_adapter"] == {"mix", "recipe_config"}
