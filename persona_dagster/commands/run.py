@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
 import sys
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 
@@ -12,6 +15,7 @@ from persona_dagster.commands.console import console
 from persona_dagster.settings import WORKSPACE, Settings
 
 app = typer.Typer()
+LOOPBACK = ("127.0.0.1", "localhost")
 
 
 def _run_on_instance(*command: str) -> None:
@@ -29,8 +33,23 @@ def demo(recipes: Annotated[list[str] | None, typer.Argument(help="default: PERS
     _run_on_instance("-m", "persona_dagster.defs.demo", *(recipes or []))
 
 
+def serve_reports(settings: Settings) -> subprocess.Popen[bytes] | None:
+    """Serves reports/ where the links of the UI lead, as long as this process and what it becomes lives; None where a
+    proxy does, or where another UI does already."""
+    at = urlsplit(settings.reports_url)
+    if at.hostname not in LOOPBACK or at.port is None:
+        return None
+    with socket.socket() as probe:
+        if probe.connect_ex((at.hostname, at.port)) == 0:
+            return None
+    settings.reports_dir.mkdir(parents=True, exist_ok=True)
+    server = ["-m", "http.server", str(at.port), "--bind", at.hostname, "--directory", str(settings.reports_dir)]
+    return subprocess.Popen([sys.executable, *server], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
 @app.command()
 def ui(port: int = 3000, host: str = "127.0.0.1") -> None:
     """Dagster's UI and daemon on this home. There is no login: keep it on loopback."""
     console.print(f"Start at http://{host}:{port}/asset-groups: the whole flow. docs/operations.md says what to click.")
+    serve_reports(Settings())
     _run_on_instance("-m", "dagster", "dev", "-w", str(WORKSPACE), "--host", host, "--port", str(port))

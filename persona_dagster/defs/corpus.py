@@ -124,7 +124,7 @@ def _cleaned(project: ProjectResource, source: Source, boards: list[str], contex
             "usable_rows": cleaned.frame.filter(usable()).height,
             "captures_not_parsed": len(parsed.problems),
             "unknown_labels": cleaned.funnel.unknown_labels.total(),
-            "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
+            "data_card": project.link(card / "data_card.html"),
             "funnel": dg.MetadataValue.md(cleaned.funnel.markdown()),
         },
     )
@@ -159,7 +159,7 @@ def _posts(project: ProjectResource) -> dg.AssetsDefinition:
                 "usable_rows": deduplicated.frame.filter(usable()).height,
                 "duplicates": deduplicated.frame["dup_of"].count(),
                 "rows_by_source": dict(deduplicated.frame.group_by("source").len().iter_rows()),
-                "data_card": dg.MetadataValue.path(str(card / "data_card.html")),
+                "data_card": project.link(card / "data_card.html"),
             },
         )
 
@@ -190,7 +190,7 @@ def _row_ledger(project: ProjectResource) -> dg.AssetsDefinition:
                 "rows": ledger.height,
                 "buckets": dg.MetadataValue.md(f"| stage | bucket | why | rows |\n|---|---|---|--:|\n{table}"),
                 "plot": dg.MetadataValue.md(f"![rows by bucket](data:image/png;base64,{image})"),
-                "page": dg.MetadataValue.path(str(page)),
+                "page": project.link(page),
             },
         )
 

@@ -122,7 +122,9 @@ def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
             votes=_votes(project, recipe.name),
         )
         path = save_job(project, f"evaluate-{recipe.name}", job)
-        return engine.run(context, "persona_dagster.evaluation.evaluate", path)
+        result = engine.run(context, "persona_dagster.evaluation.evaluate", path)
+        page = project.reports(recipe.name).newest() / "report.html"
+        return result._replace(metadata={**(result.metadata or {}), "open": project.link(page)})
 
     return eval_report
 
@@ -164,6 +166,7 @@ def _iteration_report(project: ProjectResource) -> dg.AssetsDefinition:
                 "recipes_compared": sorted(folders),
                 "recipes_absent": sorted(set(project.recipes) - set(folders)),
                 "report": dg.MetadataValue.path(str(written.path)),
+                "open": project.link(written.path),
                 "table": dg.MetadataValue.md(written.markdown),
             },
         )

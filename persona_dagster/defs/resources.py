@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TypeVar
+from urllib.parse import quote
 
 import dagster as dg
 import polars as pl
@@ -118,6 +119,11 @@ class ProjectResource:
             },
         }
         return {asset: {name: str(error) for name, error in wrong.items()} for asset, wrong in found.items()}
+
+    def link(self, page: Path) -> dg.UrlMetadataValue:
+        """A page under reports/ as a link that a browser opens; by its place there, so that a moved home keeps it."""
+        place = page.resolve().relative_to(self.settings.reports_dir.resolve())
+        return dg.MetadataValue.url(f"{self.settings.reports_url.rstrip('/')}/{quote(place.as_posix())}")
 
     def now(self) -> datetime:
         return datetime.now(UTC)
