@@ -32,6 +32,9 @@ FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
 # `##標題` is no heading to CommonMark; to whoever wrote it, it is one. `#tag` of Obsidian has one sign.
 HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+|(?<=##)(?=[\u3400-\u9fff0-9A-Z]))(.*?)(?:[ \t]+#+)?[ \t]*$")
 HEADING_LINE = re.compile(r"^ {0,3}#{1,6}[ \t]", re.MULTILINE)
+# `**Q:** …` asks and `**A:** …` answers; a question that nobody answers is no section.
+ASKED = re.compile(r"[ ]{0,3}(?:\*\*)?(?:Q|問)\d*\s?[:：](?:\*\*)?\s*(.*)$")
+ANSWERED = re.compile(r"[ ]{0,3}(?:\*\*)?(?:A|答)\d*\s?[:：](?:\*\*)?\s*(.*)$")
 UNDERLINE = re.compile(r" {0,3}=+[ \t]*$")
 ANCHOR = re.compile(r"\s*(?:\[\[[^\]]*\]\]|\{#[^}]*\})\s*$")
 LINK = re.compile(r"!?\[([^\]]*)\]\([^)]*\)")
@@ -65,6 +68,12 @@ PROSE = re.compile(r"<[^>]+>|https?://\S+|\W+")
 class Section:
     title: str | None
     blocks: list[tuple[bool, str]] = field(default_factory=list)  # (is code, line)
+    unanswered: bool = False  # a question whose answer has not come yet
+
+    def answer(self, first: str) -> None:
+        """What came until here belongs to the question."""
+        self.title = " ".join(filter(None, (self.title, *(line.strip() for _, line in self.blocks))))
+        self.blocks, self.unanswered = [(False, first)], False
 
     def text(self) -> str:
         """The section's Markdown as a reader's eye has it; code stays as it is."""
@@ -109,7 +118,8 @@ def parse_note(capture: Capture, author_key: AuthorKey) -> Parsed:
         url, sections = split_sections(as_markdown(capture.body, suffix, capture.board).replace("\r\n", "\n"))
     except MalformedError as error:
         return incomplete(f"{capture.key}: {error}")
-    found = [(section.title, body) for section in sections if section.title and is_prose(body := section.text())]
+    answered = [section for section in sections if section.title and not section.unanswered]
+    found = [(section.title, body) for section in answered if is_prose(body := section.text())]
     return Parsed(Outcome.OK, _unique(capture, url, [(title or "", body) for title, body in found]))
 
 
@@ -238,6 +248,10 @@ def split_sections(text: str) -> tuple[str, list[Section]]:
             sections[-1].blocks.append((True, line))
         elif heading := HEADING.match(line):
             sections.append(Section(plain_heading(heading[2]) or None))
+        elif asked := ASKED.match(line):
+            sections.append(Section(plain_heading(asked[1]), unanswered=True))
+        elif sections[-1].unanswered and (answer := ANSWERED.match(line)):
+            sections[-1].answer(answer[1])
         elif UNDERLINE.match(following) and line.strip() and "=" not in line:
             sections.append(Section(plain_heading(line)))
         elif not UNDERLINE.match(line):

@@ -38,6 +38,19 @@ def test_a_heading_asks_and_its_section_answers() -> None:
     ]
 
 
+def test_a_question_and_its_answer_are_a_section_of_their_own() -> None:
+    text = (
+        f"## 複習\n{LONG}\n\n**Q:**  什麼是池化？\n\n**A:**  {LONG}\n* 一\n\n**Q2:** 為什麼\n要正規化？\nA: {LONG}\n"
+        f"問：沒有人回答\n{LONG}\n## 下一節\nA: 不是回答\n{LONG}"
+    )
+    assert sections(text) == [
+        ("複習", LONG),
+        ("什麼是池化？", f"{LONG}\n* 一"),
+        ("為什麼 要正規化？", LONG),
+        ("下一節", f"A: 不是回答\n{LONG}"),
+    ]
+
+
 def test_a_hash_in_code_is_no_heading_and_code_stays_as_it_is() -> None:
     code = "```python\n# 註解不是標題\nx = 1  # <Tip>\n\n\n\n## 也不是\n```"
     text = f"## 真標題\n{LONG}\n{code}\n~~~~\n```\n# 不是\n~~~~\n## 下一題\n{LONG}"
