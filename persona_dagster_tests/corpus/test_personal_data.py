@@ -107,3 +107,9 @@ def test_spans_are_carried_back_to_the_text_as_it_stands(text: str) -> None:
 def test_the_second_detector_sees_through_spelling(text: str, kind: str) -> None:
     assert kind in set(identifiers(f"說 {text} 好嗎"))
     assert list(identifiers("打 1922 或 0800-021-000，2023 年 <PHONE> 共 1,299 元")) == []
+
+
+def test_the_output_filter_has_a_word_for_every_kind() -> None:
+    from persona_dagster.models.output_filter import WORDS
+
+    assert set(WORDS) == set(privacy.KINDS)
