@@ -113,3 +113,9 @@ def test_the_output_filter_has_a_word_for_every_kind() -> None:
     from persona_dagster.models.output_filter import WORDS
 
     assert set(WORDS) == set(privacy.KINDS)
+
+
+def test_what_is_masked_stays_as_it_is() -> None:
+    texts = ["IG: <IG_ID>", "LINE🔎<LINE_ID>", "本名：<NAME>", *(MARKED.sub(r"\1", line) for _, _, line in LINES)]
+    once = [privacy.mask(text)[0] for text in texts]
+    assert [privacy.mask(text)[0] for text in once] == once

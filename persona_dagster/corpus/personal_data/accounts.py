@@ -30,7 +30,7 @@ LOOKS = (
 )
 # Whatever stands between, where a word or a sign of it offers an account: 有line嗎 我的是x.y, LINE🔎x_y.
 OFFERED = (
-    r"(?=[^A-Za-z0-9\n]{0,11}?(?:[加私搜追我你妳嗎聊敲]|[^\w\s,.;!?，。、；！？()「」~…%$/\-]))[^A-Za-z0-9\n]{1,12}"
+    r"(?=[^A-Za-z0-9\n<]{0,11}?(?:[加私搜追我你妳嗎聊敲]|[^\w\s,.;!?，。、；！？()「」~…%$/<>\-]))[^A-Za-z0-9\n<]{1,12}"
 )
 FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
 
