@@ -110,7 +110,7 @@ def read_material(job: EvaluateJob, generations: Path, scorer: Scorer) -> Materi
     base = job.recipe.base if spec.reader is None else Base(model=spec.reader)
     return Material(
         generations=pl.read_parquet(generations / "generations.parquet"),
-        likelihoods=pl.read_parquet(generations / "likelihoods.parquet"),
+        likelihoods=_likelihoods(generations),
         train=train,
         test=test,
         personas=job.personas,
@@ -130,6 +130,13 @@ def read_material(job: EvaluateJob, generations: Path, scorer: Scorer) -> Materi
         max_new_tokens=job.recipe.evaluation.max_new_tokens,
         clean=lambda text: filter_text(text, job.personas).text,
     )
+
+
+def _likelihoods(generations: Path) -> pl.DataFrame:
+    frame = pl.read_parquet(generations / "likelihoods.parquet")
+    if "chars" not in frame.columns:
+        raise ValueError(f"{generations}: made by an older version, which counted no characters; generate again")
+    return frame
 
 
 def judge_rows(path: Path | None, train: Iterable[Row]) -> list[tuple[str, str, str]]:

@@ -9,7 +9,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 
 # Raise when the same inputs would give other answers or other numbers: generations and reports are then stale.
-EVALUATION_VERSION = "7"
+EVALUATION_VERSION = "8"
 
 
 class _Job(Job):

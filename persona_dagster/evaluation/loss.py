@@ -28,6 +28,7 @@ LIKELIHOOD_SCHEMA = pl.Schema(
         "option": pl.Int32,  # 0: the reference or right answer; 1…: wrong ones
         "nats": pl.Float64,  # over the answer, its end token included
         "tokens": pl.Int32,
+        "chars": pl.Int32,  # of the answer as it was scored: what compares over tokenizers
     }
 )
 # Hidden states are cheap, logits are not: 2,048 padded tokens a batch keep the answer's logits under 400 MB.
@@ -67,8 +68,9 @@ def likelihoods(
         batch = fitting[start:end]
         inputs, labels = [one.input_ids for _, one in batch], [one.labels for _, one in batch]
         sums = batch_nats(model, inputs, labels, tokenizer.pad_token_id)
-        for (row, _), (nats, tokens) in zip(batch, sums, strict=True):
-            records.append((row.key, row.suite, row.persona, name, row.option, nats, tokens))
+        for (row, one), (nats, tokens) in zip(batch, sums, strict=True):
+            chars = len(one.messages[-1]["content"])
+            records.append((row.key, row.suite, row.persona, name, row.option, nats, tokens, chars))
         start = end
     return pl.DataFrame(records, schema=LIKELIHOOD_SCHEMA, orient="row")
 

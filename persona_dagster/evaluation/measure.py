@@ -32,6 +32,8 @@ from persona_dagster.evaluation.reading import Read
 from persona_dagster.evaluation.voices import measure_voices, with_clarity
 from persona_dagster.models.encoder import BUNDLED
 
+SIDES = {"base": "nats", "adapter": "nats_adapter"}  # columns of likelihoods, both models' side by side
+
 
 @dataclass(frozen=True)
 class Material:
@@ -148,6 +150,11 @@ def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict
         _asked(both, material),
     )
     intervals["loss_gain"] = gain
+    groups = _asked(both, material)
+    rates = {name: (both[column] / both["chars"]).to_list() for name, column in SIDES.items()}
+    for name, values in rates.items():
+        intervals[f"loss_char_{name}"] = mean_interval(values, both["chars"].to_list(), groups)
+    intervals["loss_char_gain"] = paired_interval(rates["base"], rates["adapter"], both["chars"].to_list(), groups)
     gap = difference(losses["adapter"], losses["train"])
     intervals["train_test_gap"] = gap
     detail["perplexity"] = {name: loss.perplexity(one.value) for name, one in losses.items()}

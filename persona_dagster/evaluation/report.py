@@ -19,29 +19,30 @@ from markupsafe import Markup, escape
 
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import words
-from persona_dagster.evaluation.fidelity import MARKERS
 from persona_dagster.evaluation.job import EvaluateJob
 from persona_dagster.evaluation.prompts import SHOTS
+from persona_dagster.evaluation.words import Words
 
 TEMPLATES = Path(__file__).parent / "templates"
 WORDS = {colour: both.en for colour, both in words.VERDICTS.items()}
-NAMES = {model: both.en for model, both in words.MODELS.items()}
 SAMPLES = 6  # a persona
 SHOWN = 3  # a persona, above the fold
 # Gates judge voice, loss, copying and residue; that a small model makes no sense, a reader sees at once.
-PRACTICE = (
+PRACTICE = Words(
+    "套件附的原模型有 2.7 億參數，在 CPU 上只訓練幾分鐘：會用完整的句子與語氣回答，但懂得不多。它示範每一步；"
+    "要發布，請訓練任務所說大小的模型。",
     "The base that a package brings has 270 million parameters and was trained for minutes on a CPU: it answers in "
     "whole sentences and voices, and knows little. It shows every step at work; release a model of the mission's own "
-    "size."
+    "size.",
 )
 COLLAPSE_ROWS = [
-    ("distinct_1", "distinct-1", "plain"),
-    ("distinct_2", "distinct-2", "plain"),
-    ("self_bleu", "self-BLEU (0–100)", "one"),
-    ("identical_openings", "begin alike", "percent"),
-    ("answers", "answers", "whole"),
-    ("mean_tokens", "mean length, tokens", "one"),
-    ("at_limit", "ran into the limit", "percent"),
+    ("distinct_1", Words("distinct-1", "distinct-1"), "plain"),
+    ("distinct_2", Words("distinct-2", "distinct-2"), "plain"),
+    ("self_bleu", Words("self-BLEU（0–100）", "self-BLEU (0–100)"), "one"),
+    ("identical_openings", Words("開頭雷同", "begin alike"), "percent"),
+    ("answers", Words("回答數", "answers"), "whole"),
+    ("mean_tokens", Words("平均長度，token", "mean length, tokens"), "one"),
+    ("at_limit", Words("碰到長度上限", "ran into the limit"), "percent"),
 ]
 MINUS = "\N{MINUS SIGN}"
 
@@ -118,7 +119,8 @@ def write_report(
         summary=summary(metrics),
         families=families(metrics),
         collapse_rows=COLLAPSE_ROWS,
-        marker_names=["length", *MARKERS],
+        marker_words=words.MARKERS,
+        kind_words=words.KINDS,
         personas={key: {"color": persona.color} for key, persona in job.personas.personas.items()},
         sampled=sampled(rows, job),
         worst=worst,
@@ -128,33 +130,42 @@ def write_report(
     path.write_text(text, encoding="utf-8")
 
 
-def summary(metrics: dict[str, Any]) -> list[str]:
+def summary(metrics: dict[str, Any]) -> list[Words]:
     """What was found, in two or three sentences of numbers."""
     i, sentences = metrics["intervals"], []
     voiced = bool(metrics["detail"]["voices"]) and i["fidelity_adapter"]["value"] is not None
     if voiced:
         gain = i["clarity_gain"]
-        sure = (
-            f" (95 % interval {figure(100 * gain['low'], 'one')} to {figure(100 * gain['high'], 'one')})"
-            if gain["enough"]
-            else ""
-        )
-        more = "more" if gain["value"] >= 0 else "less"
+        ours, theirs = (figure(i[f"fidelity_{model}"]["value"], "percent") for model in ("adapter", "base"))
+        chance, base_chance = (figure(100 * i[f"over_chance_{model}"]["value"], "one") for model in ("adapter", "base"))
+        points = figure(100 * abs(gain["value"]), "one")
+        low, high = (figure(100 * gain[end], "one") for end in ("low", "high")) if gain["enough"] else ("", "")
+        zh = f"（95 % 信賴區間 {low} 到 {high}）" if low else ""
+        en = f" (95 % interval {low} to {high})" if low else ""
+        more = Words("多", "more") if gain["value"] >= 0 else Words("少", "less")
         sentences.append(
-            f"It answers in the asked voice {figure(i['fidelity_adapter']['value'], 'percent')} of the time, its base "
-            f"{figure(i['fidelity_base']['value'], 'percent')}; it carries that voice "
-            f"{figure(100 * abs(gain['value']), 'one')} points {more} clearly{sure}. Over a voice drawn at random it "
-            f"has {figure(100 * i['over_chance_adapter']['value'], 'one')} points, its base "
-            f"{figure(100 * i['over_chance_base']['value'], 'one')}."
+            Words(
+                f"有 {ours} 用指定的語氣回答，原模型 {theirs}；語氣清楚程度{more.zh} {points} 個百分點{zh}。"
+                f"比隨機一種語氣高 {chance} 個百分點，原模型 {base_chance}。",
+                f"It answers in the asked voice {ours} of the time, its base {theirs}; it carries that voice {points} "
+                f"points {more.en} clearly{en}. Over a voice drawn at random it has {chance} points, its base "
+                f"{base_chance}.",
+            )
         )
     if i["loss_adapter"]["value"] is not None:
+        ours, theirs, learnt = (figure(i[f"loss_{name}"]["value"]) for name in ("adapter", "base", "train"))
+        own, base = (figure(i[f"loss_char_{name}"]["value"]) for name in ("adapter", "base"))
         sentences.append(
-            f"Human test answers cost it {figure(i['loss_adapter']['value'])} nats a token, its base "
-            f"{figure(i['loss_base']['value'])}; its own train answers {figure(i['loss_train']['value'])}."
+            Words(
+                f"真人測試回答每個 token 的損失是 {ours}，原模型 {theirs}（每個字元 {own} 與 {base}）；"
+                f"自己的訓練回答 {learnt}。",
+                f"Human test answers cost it {ours} nats a token, its base {theirs} ({own} and {base} a character); "
+                f"its own train answers {learnt}.",
+            )
         )
-    failed = [gate["title"].lower() for gate in metrics["gates"] if gate["verdict"] == "red"]
-    if failed:
-        sentences.append(f"Failed: {'; '.join(failed)}.")
+    if failed := [words.GATES[gate["name"]] for gate in metrics["gates"] if gate["verdict"] == "red"]:
+        chinese, english = "；".join(one.zh for one in failed), "; ".join(one.en.lower() for one in failed)
+        sentences.append(Words(f"未過：{chinese}。", f"Failed: {english}."))
     if voiced and "parts" in metrics["settings"]["base"].get("entry", {}).get("source", {}):
         sentences.append(PRACTICE)
     return sentences
@@ -165,17 +176,72 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     i, detail = metrics["intervals"], metrics["detail"]
     voices = bool(detail["voices"])
     wanted = [
-        ("clarity", "How clearly the asked voice is heard", "the judge's mean probability for it", "percent", voices),
-        ("over_chance", "… more than a voice drawn at random", "0 for one voice, or any, for all", "percent", voices),
-        ("voiced", "A voice is heard at all", "answers with enough Chinese to hear one in", "percent", voices),
-        ("fidelity", "Answers in the asked voice", "all prompts that ask for one", "percent", voices),
-        ("shown", "… beside two examples", "the test rows that few-shot was asked too", "percent", voices),
-        ("on_topic", "… asked by tag and topic", "test rows and personas' own probes", "percent", voices),
-        ("routing", "… chosen untold", "untagged prompts", "percent", voices),
-        ("contradiction", "… by the tag against the topic", "contradicting prompts", "percent", voices),
+        (
+            "clarity",
+            "How clearly the asked voice is heard",
+            Words("裁判給它的平均機率", "the judge's mean probability for it"),
+            "percent",
+            voices,
+        ),
+        (
+            "over_chance",
+            "… more than a voice drawn at random",
+            Words("全用同一種或隨便一種語氣是 0", "0 for one voice, or any, for all"),
+            "percent",
+            voices,
+        ),
+        (
+            "voiced",
+            "A voice is heard at all",
+            Words("中文夠多、聽得出語氣的回答", "answers with enough Chinese to hear one in"),
+            "percent",
+            voices,
+        ),
+        (
+            "fidelity",
+            "Answers in the asked voice",
+            Words("所有指定語氣的題目", "all prompts that ask for one"),
+            "percent",
+            voices,
+        ),
+        (
+            "shown",
+            "… beside two examples",
+            Words("也問過附範例模型的測試題", "the test rows that few-shot was asked too"),
+            "percent",
+            voices,
+        ),
+        (
+            "on_topic",
+            "… asked by tag and topic",
+            Words("測試題與人格自己的題目", "test rows and personas' own probes"),
+            "percent",
+            voices,
+        ),
+        ("routing", "… chosen untold", Words("沒有標籤的題目", "untagged prompts"), "percent", voices),
+        (
+            "contradiction",
+            "… by the tag against the topic",
+            Words("標籤與主題衝突的題目", "contradicting prompts"),
+            "percent",
+            voices,
+        ),
         ("bertscore_f1", "BERTScore F1, raw", _encoder_note(detail), "plain", True),
         ("loss", "Loss on human test answers", _loss_note(detail, i["loss_gain"]), "plain", True),
-        ("repetition", "Repetition within an answer", "rep-4, lower is better", "percent", True),
+        (
+            "loss_char",
+            "… in nats a character",
+            Words("不同 tokenizer 也能比，越低越好", "compares over tokenizers; lower is better"),
+            "plain",
+            True,
+        ),
+        (
+            "repetition",
+            "Repetition within an answer",
+            Words("rep-4，越低越好", "rep-4, lower is better"),
+            "percent",
+            True,
+        ),
     ]
     made = []
     for name, title, note, form, there in wanted:
@@ -193,7 +259,11 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
             1.0 if form == "percent" else 1.1 * max(row["interval"]["high"] or row["interval"]["value"] for row in rows)
         )
         gain = i.get(f"{name}_gain")
-        gain_name = {"loss": "Base minus adapter", "shown": "Adapter minus few-shot"}.get(name, "Adapter minus base")
+        gain_name = {
+            "loss": Words("原模型減微調後", "Base minus adapter"),
+            "loss_char": Words("原模型減微調後", "Base minus adapter"),
+            "shown": Words("微調後減附範例", "Adapter minus few-shot"),
+        }.get(name, Words("微調後減原模型", "Adapter minus base"))
         made.append(
             {
                 "title": words.Words(words.FAMILIES[name], title),
@@ -208,23 +278,28 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     return made
 
 
-def _loss_note(detail: dict[str, Any], gain: dict[str, Any]) -> str:
-    told = detail["perplexity"]
-    both = f"base {figure(told['base'], 'one')}, adapter {figure(told['adapter'], 'one')}"
-    if gain["enough"]:
-        least, most = (figure(math.exp(-gain[end])) for end in ("high", "low"))
-        both += f" (times {figure(math.exp(-gain['value']))}, 95 % interval {least} to {most})"
-    return f"nats a token, lower is better; answers as they are cut for training; perplexity: {both}"
-
-
-def _encoder_note(detail: dict[str, Any]) -> str:
-    score = detail["bertscore"]
-    rescaled = ", ".join(
-        f"{NAMES[model].lower()} {figure(table['rescaled']['F'])}" for model, table in score["models"].items()
+def _loss_note(detail: dict[str, Any], gain: dict[str, Any]) -> Words:
+    base, ours = (figure(detail["perplexity"][model], "one") for model in ("base", "adapter"))
+    times = [figure(math.exp(-gain[end])) for end in ("value", "high", "low")] if gain["enough"] else []
+    zh = f"（{times[0]} 倍，95 % 信賴區間 {times[1]} 到 {times[2]}）" if times else ""
+    en = f" (times {times[0]}, 95 % interval {times[1]} to {times[2]})" if times else ""
+    return Words(
+        f"每個 token 的 nats，越低越好；回答照訓練時的長度截斷；困惑度：原模型 {base}，微調後 {ours}{zh}",
+        "nats a token, lower is better; answers as they are cut for training; perplexity: "
+        f"base {base}, adapter {ours}{en}",
     )
-    baseline = figure(score["baseline"]["values"][2])
-    note = f"{score['encoder']}, layer {score['layer']}; unrelated pairs score {baseline}; rescaled: {rescaled}"
-    return f"{note}; {score['check']}"
+
+
+def _encoder_note(detail: dict[str, Any]) -> Words:
+    score = detail["bertscore"]
+    scaled = {words.MODELS[model]: figure(table["rescaled"]["F"]) for model, table in score["models"].items()}
+    chinese = "，".join(f"{name.zh} {value}" for name, value in scaled.items())
+    english = ", ".join(f"{name.en.lower()} {value}" for name, value in scaled.items())
+    baseline, layer, encoder = figure(score["baseline"]["values"][2]), score["layer"], score["encoder"]
+    return Words(
+        f"{encoder} 第 {layer} 層；不相干的配對得 {baseline}；重新縮放：{chinese}；{score['check']}",
+        f"{encoder}, layer {layer}; unrelated pairs score {baseline}; rescaled: {english}; {score['check']}",
+    )
 
 
 def read_origins(path: Path) -> dict[str, list[dict[str, str | None]]]:
@@ -302,10 +377,16 @@ def curve(job: EvaluateJob) -> dict[str, Any] | None:
     if len(train) < 2:
         return None
     band = job.recipe.healthy_loss.get(job.recipe.base.model)
-    caption = f"Loss in nats a token over {train[-1][0]} optimiser steps."
+    caption = Words(
+        f"{train[-1][0]} 步的損失，每個 token 的 nats。", f"Nats a token over {train[-1][0]} optimiser steps."
+    )
     if held:
-        best = min(held, key=lambda point: point[1])
-        caption += f" Evaluation loss is lowest at step {best[0]} ({best[1]:.2f}) and ends at {held[-1][1]:.2f}."
+        step, low = min(held, key=lambda point: point[1])
+        end = held[-1][1]
+        caption = Words(
+            f"{caption.zh}驗證損失在第 {step} 步最低（{low:.2f}），結束時 {end:.2f}。",
+            f"{caption.en} Validation loss is lowest at step {step} ({low:.2f}) and ends at {end:.2f}.",
+        )
     return {"svg": loss_svg(train, held, band), "band": band, "caption": caption}
 
 
@@ -364,22 +445,22 @@ def _sampled(settings: dict[str, Any]) -> str:
     )
 
 
-def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
+def method(metrics: dict[str, Any]) -> list[tuple[Words, str]]:
     """What one must know to believe or repeat the numbers."""
     detail, settings = metrics["detail"], metrics["settings"]
     score = metrics["detail"]["bertscore"]
     rows = [
-        ("Base model", f"{settings['base']['model']}, {settings['dtype']} for inference"),
-        ("Generation", _sampled(settings)),
-        ("Test set", f"{metrics['test']['rows']} rows, digest {metrics['test']['digest']}"),
+        (Words("原模型", "Base model"), f"{settings['base']['model']}, {settings['dtype']} for inference"),
+        (Words("生成", "Generation"), _sampled(settings)),
+        (Words("測試集", "Test set"), f"{metrics['test']['rows']} rows, digest {metrics['test']['digest']}"),
         (
-            "BERTScore",
+            Words("BERTScore", "BERTScore"),
             f"{score['encoder']}, layer {score['layer']}, weights sha256 {score['sha256'][:16]}…, baseline "
             f"{figure(score['baseline']['values'][2])} from {score['baseline']['pairs']} pairs "
             f"({score['baseline']['source']})",
         ),
         (
-            "Intervals",
+            Words("信賴區間", "Intervals"),
             "95 %, percentile bootstrap over distinct prompts, 2,000 rounds, and a jackknife for distinct-n; under 8 "
             "prompts nothing is judged",
         ),
@@ -392,7 +473,7 @@ def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
         judge = detail["judge"]
         rows.append(
             (
-                "Voice judge",
+                Words("語氣裁判", "Voice judge"),
                 f"sentence vectors, and character 1–3-grams without topic words; logistic regression; {shared}; "
                 f"{judge['digest']}",
             )
@@ -400,6 +481,6 @@ def method(metrics: dict[str, Any]) -> list[tuple[str, str]]:
     if run := metrics.get("run"):
         units = {"steps": "steps", "seconds": "s", "peak_memory_gib": "GiB at peak", "energy_wh": "Wh"}
         facts = [f"{run[key]} {unit}" for key, unit in units.items() if run.get(key)]
-        rows.append(("Training run", ", ".join(facts)))
-    rows.append(("Generations", metrics["generations"]))
+        rows.append((Words("訓練", "Training run"), ", ".join(facts)))
+    rows.append((Words("回答版本", "Generations"), metrics["generations"]))
     return rows

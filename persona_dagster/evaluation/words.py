@@ -35,7 +35,24 @@ FAMILIES = {
     "contradiction": "……標籤與主題衝突",
     "bertscore_f1": "BERTScore F1（原始值）",
     "loss": "真人測試回答的損失",
+    "loss_char": "……每個字元的損失",
     "repetition": "回答內的重複",
+}
+KINDS = {
+    "copied": Words("抄自訓練文字", "Copied"),
+    "residue": Words("殘留", "Residue"),
+    "broken": Words("空白、迴圈、截斷", "Broken"),
+    "wrong voice": Words("語氣不對", "Wrong voice"),
+    "farthest from the reference": Words("離參考回答最遠", "Farthest from the reference"),
+}
+MARKERS = {
+    "length": Words("長度", "length"),
+    "list_items": Words("條列", "list items"),
+    "terms": Words("術語", "terms"),
+    "second_person": Words("你、妳、您", "second person"),
+    "hedging": Words("委婉", "hedging"),
+    "exclamation": Words("驚嘆號", "exclamation"),
+    "jeers": Words("嗆詞", "jeers"),
 }
 PILLS = {"green": Words("通過", "pass"), "amber": Words("未定", "unsure"), "red": Words("未過", "fail")}
 WHY = {

@@ -128,8 +128,8 @@ def likelihood_frame(
     for place, row in enumerate(test):
         jitter = 0.1 * (place % 3 - 1)
         for model, loss in (("base", losses[0]), ("adapter", losses[1])):
-            records.append((row.row_id, "test", row.persona, model, 0, (loss + jitter) * 20, 20))
-    records += [(row.row_id, "train", row.persona, "adapter", 0, losses[2] * 20, 20) for row in train]
+            records.append((row.row_id, "test", row.persona, model, 0, (loss + jitter) * 20, 20, len(row.answer)))
+    records += [(row.row_id, "train", row.persona, "adapter", 0, losses[2] * 20, 20, len(row.answer)) for row in train]
     probes = knowledge(None)
     for place, probe in enumerate(probes):
         for model in ("base", "adapter"):
@@ -137,5 +137,5 @@ def likelihood_frame(
             for option in range(1 + len(probe.wrong)):
                 rate = 1.0 if (option == 0) == known else 2.0
                 rate = knows if math.isnan(knows) and model == "adapter" else rate
-                records.append((probe.id, "knowledge", "general", model, option, rate * 2, 2))
+                records.append((probe.id, "knowledge", "general", model, option, rate * 2, 2, 2))
     return pl.DataFrame(records, schema=LIKELIHOOD_SCHEMA, orient="row")

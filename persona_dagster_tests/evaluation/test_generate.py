@@ -179,6 +179,7 @@ def test_likelihoods_are_the_models_own_loss(job: GenerateJob, mix: Path) -> Non
         found = frame.row(by_predicate=pl.col("key") == row.row_id, named=True)
         assert found["nats"] / found["tokens"] == pytest.approx(float(loss), abs=1e-4)
         assert found["tokens"] == sum(label != -100 for label in one.labels)
+        assert found["chars"] == len(row.answer)
 
 
 def test_layers_that_base_and_adapter_share_are_computed_once_and_change_no_score(

@@ -135,6 +135,7 @@ def test_metrics_hold_flat_numbers_intervals_and_gates(good_report: Path) -> Non
     wanted = {
         "loss_base",
         "loss_adapter",
+        "loss_char_gain",
         "bertscore_f1_base",
         "bertscore_f1_adapter",
         "fidelity_base",
@@ -201,6 +202,8 @@ def test_a_reader_sees_the_verdict_and_clicks_through(bad_report: Path, page: An
     assert not far.locator(".case").first.is_visible()
     far.locator("summary").click()
     assert far.locator(".case").first.is_visible()
+    assert page.locator("span.en, span.zh").count() > 100
+    assert "Words(" not in page.locator("body").text_content()
     assert copied.locator("mark").first.is_visible()
     assert copied.locator("a").first.get_attribute("href").startswith("https://www.ptt.cc/bbs/Test/")
     assert page.locator("svg.curve polyline").count() == 2
