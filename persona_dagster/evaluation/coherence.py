@@ -29,6 +29,7 @@ MOSTLY = 0.6  # of an answer that is taken from its question
 READ = 16  # human answers that are read to set the bounds, and as many to check them
 _HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
 _WORD = re.compile(r"[^\W\d_\u3400-\u9fff\U00020000-\U0003ffff]+")
+_ASKER = re.compile(r"(?mi)^\s*(?:問|使用者|user|human|q)\s*[:：]")  # a turn of the asker, spelled out
 _CONTROL = re.compile(r"<[/|]?[a-z_]+\d*[|]?>|\[multimodal\]")
 
 
@@ -127,6 +128,7 @@ def flaws(
         found.append(
             trouble
             or ("broken characters" if damaged(answer) else None)
+            or ("both sides" if _ASKER.search(answer) else None)
             or ("not Chinese" if not chinese(answer) else None)
             or ("Simplified" if simplified_share(answer) > bounds.simplified else None)
             or ("echo" if len(text) < (1 - MOSTLY) * letters else None)

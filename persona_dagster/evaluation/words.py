@@ -88,6 +88,7 @@ FLAWS = {
     "not Chinese": Words("不是中文", "not Chinese"),
     "Simplified": Words("簡體字", "Simplified characters"),
     "broken characters": Words("亂碼或模板符號", "broken characters"),
+    "both sides": Words("連問的人也一起演", "the asker's turn as well"),
     "no words": Words("字不成詞", "characters that make no words"),
     "echo": Words("照抄問題", "the question given back"),
     "said before": Words("同一句回答好幾題", "the same answer to several questions"),

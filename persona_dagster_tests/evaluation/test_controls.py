@@ -1,6 +1,7 @@
 """Adversarial controls through the real measures and gates: nothing but human answers comes through.
 
-The reader's scores of seed 0 are stored (read.jsonl, made by the packaged base itself); other seeds read anew, in soak.
+What the packaged base makes of seed 0's texts is stored (read.jsonl: digest of a text, nats a character); a text that
+is not there, as of the other seeds, is read anew.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import random
 import shutil
 from collections.abc import Callable
+from functools import lru_cache
 from pathlib import Path
 
 import polars as pl
@@ -16,7 +18,7 @@ import pytest
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Base, Recipe
 from persona_dagster.evaluation.bertscore import Scorer
-from persona_dagster.evaluation.fidelity import train_judge
+from persona_dagster.evaluation.fidelity import Judge, train_judge
 from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA
 from persona_dagster.evaluation.measure import Material, measure
@@ -37,10 +39,12 @@ def run(scorer: Scorer, recipe: Recipe, personas: Personas, models_dir: Path) ->
         models_dir.mkdir(exist_ok=True)
         shutil.copy(STORED, reader.path)
 
+    @lru_cache(maxsize=1)
+    def judge_of(learned: tuple[tuple[str, str, str], ...]) -> Judge | None:
+        return train_judge(learned, list(personas.personas), scorer.sentences)
+
     def judged(frame: pl.DataFrame, made: controls.Sample) -> dict[str, Gate]:
-        judge = train_judge(
-            [(row.persona, row.question, row.answer) for row in made.train], list(personas.personas), scorer.sentences
-        )
+        judge = judge_of(tuple((row.persona, row.question, row.answer) for row in made.train))
         material = Material(
             generations=frame,
             likelihoods=pl.DataFrame(schema=LIKELIHOOD_SCHEMA),
