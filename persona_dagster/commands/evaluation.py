@@ -6,7 +6,7 @@ import json
 import os
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import polars as pl
 import typer
@@ -110,6 +110,43 @@ def judge(
         return
     page = vote_page(own, recipe, votes, name)
     page.launch(server_name="127.0.0.1", server_port=port, head=KEYS)
+
+
+@app.command()
+def harness(
+    recipe: Annotated[str, typer.Argument(help="whose newest adapter to measure, beside its base")],
+    task: Annotated[list[str] | None, typer.Option(help="of lm-eval; several times for several")] = None,
+    limit: Annotated[int | None, typer.Option(help="questions a task")] = None,
+) -> None:
+    """What others compare by: tasks of lm-eval for base and adapter, with standard errors; most come from the Hub."""
+    from persona_dagster.evaluation.generate import as_model, load_models
+    from persona_dagster.evaluation.harness import OWN, TASKS, own_task, run_tasks
+    from persona_dagster.evaluation.job import GenerateJob
+    from persona_dagster.evaluation.prompts import knowledge
+
+    settings = Settings()
+    job = GenerateJob(
+        recipe=_recipe(recipe, settings),
+        personas=_personas(settings),
+        mix_dir=settings.mix_dir / recipe,
+        models_dir=settings.models_dir,
+        adapter_dir=Versions(settings.adapters_dir / recipe, RunCard.FILE).newest(),
+        out_dir=settings.generations_dir / recipe,
+    )
+    model, tokenizer, _ = load_models(job)
+    tasks: list[str | dict[str, Any]] = [own_task(knowledge(None)) if name == OWN else name for name in task or TASKS]
+    found = {}
+    for name in ("base", "adapter"):
+        with as_model(model, name):
+            found[name] = run_tasks(model, tokenizer, tasks, limit=limit)
+    out = settings.home / "harness" / f"{recipe}.json"
+    out.parent.mkdir(parents=True, exist_ok=True)
+    write_json(out, {"adapter": job.adapter_dir.name, "limit": limit, "results": found})
+    for name, results in found.items():
+        for one, numbers in results.items():
+            shown = ", ".join(f"{metric} {value:.3f}" for metric, value in sorted(numbers.items()))
+            typer.echo(f"{name} · {one}: {shown}")
+    typer.echo(str(out))
 
 
 def _recipe(name: str, settings: Settings) -> Recipe:

@@ -26,6 +26,7 @@ SHORT = 8  # Han characters: shorter answers have no words to count
 LEAST_HAN = 0.3  # of an answer's letters and digits' words: these voices speak Chinese
 ECHO = 4  # characters that stand in the question as they are
 MOSTLY = 0.6  # of an answer that is taken from its question
+ALIKE = 0.5  # of the runs of three characters of two answers that both hold: one was made from the other
 READ = 16  # human answers that are read to set the bounds, and as many to check them
 _HAN = re.compile(r"[\u3400-\u9fff\U00020000-\U0003ffff]")
 _WORD = re.compile(r"[^\W\d_\u3400-\u9fff\U00020000-\U0003ffff]+")
@@ -42,6 +43,7 @@ class Bounds:
     simplified: float
     likely: tuple[float, float] | None
     order: float | None
+    shortest: int  # letters of an answer
     typical: float | None
     learnt_from: int
 
@@ -95,13 +97,13 @@ def damaged(text: str) -> bool:
     )  # fmt: skip
 
 
-def own_words(text: str, question: str) -> str:
-    """`text` without the runs of `ECHO` characters or more that stand in the question."""
+def own_words(text: str, question: str, run: int = ECHO) -> str:
+    """`text` without the runs of `run` characters or more that stand in the question."""
     taken = [False] * len(text)
-    runs = {question[place : place + ECHO] for place in range(len(question) - ECHO + 1)}
-    for place in range(len(text) - ECHO + 1):
-        if text[place : place + ECHO] in runs:
-            taken[place : place + ECHO] = [True] * ECHO
+    runs = {question[place : place + run] for place in range(len(question) - run + 1)}
+    for place in range(len(text) - run + 1):
+        if text[place : place + run] in runs:
+            taken[place : place + run] = [True] * run
     return "".join(char for char, hide in zip(text, taken, strict=True) if not hide)
 
 
@@ -119,11 +121,9 @@ def flaws(
 ) -> list[str | None]:
     """The first thing wrong with each answer, by characters and words alone."""
     own = [re.sub(r"\W", "", own_words(answer, question)) for answer, question in zip(answers, questions, strict=True)]
-    asked: dict[str, set[str]] = {}
-    for text, question in zip(own, questions, strict=True):
-        asked.setdefault(text, set()).add(question)
+    again = said_before(answers, questions)
     found: list[str | None] = []
-    for answer, text, trouble in zip(answers, own, broken, strict=True):
+    for answer, text, trouble, repeated in zip(answers, own, broken, again, strict=True):
         letters = len(re.sub(r"\W", "", answer))
         found.append(
             trouble
@@ -132,9 +132,23 @@ def flaws(
             or ("not Chinese" if not chinese(answer) else None)
             or ("Simplified" if simplified_share(answer) > bounds.simplified else None)
             or ("echo" if len(text) < (1 - MOSTLY) * letters else None)
-            or ("said before" if len(asked[text]) > 1 else None)
+            or ("said before" if repeated else None)
+            or ("too short" if letters < bounds.shortest else None)
             or ("no words" if len(_HAN.findall(answer)) >= SHORT and lexicon_share(answer) < bounds.lexicon else None)
         )
+    return found
+
+
+def said_before(answers: Sequence[str], questions: Sequence[str]) -> list[bool]:
+    """Whether each answer is what is said to another question too, but for a few words or for words of its question: a
+    template with its nouns exchanged is one answer."""
+    own = [re.sub(r"\W", "", own_words(*pair, run=2)) for pair in zip(answers, questions, strict=True)]
+    runs = [{text[place : place + 3] for place in range(max(1, len(text) - 2))} for text in own]
+    found = [False] * len(own)
+    for place, (one, question) in enumerate(zip(runs, questions, strict=True)):
+        for other in range(place):
+            if questions[other] != question and len(one & runs[other]) > ALIKE * len(one | runs[other]):
+                found[place] = found[other] = True
     return found
 
 
@@ -168,14 +182,17 @@ def calibrate(human: Sequence[str], reader: Read | None) -> Bounds:
     texts = sorted({text for text in human if text.strip()}, key=text_digest)
     long = [text for text in texts if len(_HAN.findall(text)) >= SHORT]
     lexicon = _quantile([lexicon_share(text) for text in long], OUTER, 0.0)
+    letters = [len(re.sub(r"\W", "", text)) for text in texts]
+    shortest = min(SHORT, int(_quantile(letters, OUTER, 0)))
     simplified = max(0.05, _quantile([simplified_share(text) for text in texts], 1 - OUTER, 1.0))
     if reader is None or len(long) < 8:
-        return Bounds(lexicon, simplified, None, None, None, len(texts))
+        return Bounds(lexicon, simplified, None, None, shortest, None, len(texts))
     seen = read(long[:READ], reader)
     # A few answers give no 2.5 % quantile: the bound is two and a half robust deviations from the median.
     low, high = _robust(seen.nats)
     least, _ = _robust(seen.order)
-    return Bounds(lexicon, simplified, (low, high), max(least, 0.0), float(np.median(seen.order)), len(texts))
+    typical = float(np.median(seen.order))
+    return Bounds(lexicon, simplified, (low, high), max(least, 0.0), shortest, typical, len(texts))
 
 
 def _robust(values: Sequence[float]) -> tuple[float, float]:

@@ -60,7 +60,7 @@ def run_tasks(
             HFLM(pretrained=model, tokenizer=tokenizer, batch_size=batch_size),
             tasks=wanted,
             limit=limit,
-            bootstrap_iters=0,
+            bootstrap_iters=100,  # 0 leaves out the standard errors, those of a mean too
             log_samples=False,
         )
     except (OSError, ConnectionError, KeyError) as error:

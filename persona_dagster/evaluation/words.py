@@ -92,6 +92,7 @@ FLAWS = {
     "no words": Words("字不成詞", "characters that make no words"),
     "echo": Words("照抄問題", "the question given back"),
     "said before": Words("同一句回答好幾題", "the same answer to several questions"),
+    "too short": Words("比真人的回答都短", "shorter than human answers"),
     "salad": Words("語言模型認為不成句", "word salad"),
     "too likely": Words("套話或迴圈", "a formula or a loop"),
     "out of order": Words("詞序打亂也沒差", "words in no order"),

@@ -57,6 +57,19 @@ def test_one_answer_to_two_questions_is_a_flaw_also_behind_the_question(bounds: 
     assert coherence.flaws([said, said], questions[:1] * 2, [None, None], bounds) == [None, None]
 
 
+def test_a_template_with_its_nouns_exchanged_is_one_answer_and_people_never_repeat_themselves() -> None:
+    said = "傻眼，{}也太扯了吧，這種直接封鎖，下一位！"
+    answers = [said.format(noun) for noun in ("主管", "室友", "前男友")]
+    assert coherence.said_before(answers, ["一", "二", "三"]) == [True] * 3
+    assert coherence.said_before(answers[:2], ["一", "一"]) == [False] * 2
+    assert not any(coherence.said_before(HUMAN, ASKED))
+
+
+def test_an_answer_shorter_than_any_of_peoples_is_a_flaw(bounds: coherence.Bounds) -> None:
+    assert bounds.shortest == coherence.SHORT
+    assert coherence.flaws(["抱抱你喔"], ["我好像失戀了"], [None], bounds) == ["too short"]
+
+
 def test_people_pass_and_their_shuffled_words_do_not() -> None:
     bounds = coherence.calibrate(HUMAN[::2], reader)
     assert bounds.likely is not None and bounds.order is not None
@@ -68,7 +81,7 @@ def test_people_pass_and_their_shuffled_words_do_not() -> None:
 
 
 def test_what_is_too_likely_is_a_flaw_too() -> None:
-    bounds = coherence.Bounds(0.3, 0.1, (1.0, 4.0), 0.5, 1.5, 16)
+    bounds = coherence.Bounds(0.3, 0.1, (1.0, 4.0), 0.5, 4, 1.5, 16)
     assert coherence.read_flaw(0.4, 2.0, bounds) == "too likely"
     assert coherence.read_flaw(4.5, 2.0, bounds) == "salad"
     assert coherence.read_flaw(2.0, 0.1, bounds) == "out of order"
