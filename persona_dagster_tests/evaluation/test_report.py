@@ -173,7 +173,7 @@ def test_hostile_answers_stay_text(publish: Publish, page: Any) -> None:
     page.goto(f"file://{folder}/report.html")
     assert [url for url in page.requested if not url.startswith("file://")] == []
     assert page.troubles == []
-    assert "{{ 7*7 }}" in page.locator("#samples ~ .tabs").inner_text()
+    assert "{{ 7*7 }}" in page.locator("#samples ~ .tabs").text_content()
 
 
 @pytest.mark.browser
