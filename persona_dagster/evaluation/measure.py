@@ -151,10 +151,10 @@ def _likelihood(material: Material, intervals: dict[str, Interval], detail: dict
     )
     intervals["loss_gain"] = gain
     groups = _asked(both, material)
-    rates = {name: (both[column] / both["chars"]).to_list() for name, column in SIDES.items()}
-    for name, values in rates.items():
+    by_char = {name: (both[column] / both["chars"]).to_list() for name, column in SIDES.items()}
+    for name, values in by_char.items():
         intervals[f"loss_char_{name}"] = mean_interval(values, both["chars"].to_list(), groups)
-    intervals["loss_char_gain"] = paired_interval(rates["base"], rates["adapter"], both["chars"].to_list(), groups)
+    intervals["loss_char_gain"] = paired_interval(by_char["base"], by_char["adapter"], both["chars"].to_list(), groups)
     gap = difference(losses["adapter"], losses["train"])
     intervals["train_test_gap"] = gap
     detail["perplexity"] = {name: loss.perplexity(one.value) for name, one in losses.items()}
