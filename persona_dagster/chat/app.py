@@ -49,8 +49,14 @@ def serve(chat: Chat, key: str | None = None) -> Any:
         build_page(chat),
         path="/",
         auth=("persona", key) if key else None,
-        css=render.CSS,
-        theme=gr.themes.Soft(primary_hue="indigo", radius_size="lg", font=["system-ui", "sans-serif"]),
+        css=render.css(chat.personas),
+        theme=gr.themes.Soft(
+            primary_hue="indigo",
+            radius_size="lg",
+            # `Font`: a plain name would be looked for as a file on the server.
+            font=[gr.themes.Font("system-ui"), gr.themes.Font("sans-serif")],
+            font_mono=[gr.themes.Font("ui-monospace"), gr.themes.Font("monospace")],
+        ),
         footer_links=[],
         max_file_size="4mb",
         show_error=False,

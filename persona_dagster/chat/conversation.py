@@ -12,6 +12,7 @@ from typing import Any
 from persona_dagster.chat.adapters import Adapter
 from persona_dagster.chat.engine import Answer, Ask, Engine, Finish, Sampling
 from persona_dagster.chat.routing import Route, Router
+from persona_dagster.chat.words import Language, say
 from persona_dagster.models.chat_format import Message
 from persona_dagster.models.output_filter import Removed
 
@@ -19,10 +20,18 @@ LONGEST_QUESTION = 8_000  # characters: more does not fit any window that we tra
 LONGEST_IMPORT = 4_000_000  # bytes
 
 AUTO, MODEL = "auto", "model"
+KEPT = ("persona", "adapter", "finish")  # what an export says of a turn beside its messages
 
 
 class ConversationError(ValueError):
-    """A question or a file that cannot be taken; the message says why."""
+    """A question or a file that cannot be taken; the message, a text of words.py, says why."""
+
+    def __init__(self, key: str, **values: object) -> None:
+        super().__init__(say(key, "en", **values))
+        self.key, self.values = key, values
+
+    def say(self, language: Language) -> str:
+        return say(self.key, language, **self.values)
 
 
 @dataclass(slots=True)
@@ -61,11 +70,11 @@ class Conversation:
         """
         question = question.strip()
         if not question:
-            raise ConversationError("an empty question")
+            raise ConversationError("asked_nothing")
         if len(question) > LONGEST_QUESTION:
-            raise ConversationError(f"a question of {len(question)} characters; at most {LONGEST_QUESTION} are taken")
+            raise ConversationError("asked_too_long", length=len(question), most=LONGEST_QUESTION)
         if choice not in (AUTO, MODEL) and choice not in router.personas.personas:
-            raise ConversationError(f"no persona named {choice!r}")
+            raise ConversationError("no_persona", name=choice)
         route = router.route(question) if choice == AUTO else None
         return Turn(question, route.persona if route else None if choice == MODEL else choice, route, adapter.name)
 
@@ -106,12 +115,12 @@ def read_jsonl(path: Path) -> Conversation:
         ConversationError: naming the line that is no dialogue.
     """
     if path.stat().st_size > LONGEST_IMPORT:
-        raise ConversationError(f"{path.name}: larger than {LONGEST_IMPORT // 1_000_000} MB")
+        raise ConversationError("file_too_large", where=path.name, most=LONGEST_IMPORT // 1_000_000)
     turns: list[Turn] = []
     try:
         text = path.read_text(encoding="utf-8")
     except UnicodeDecodeError as error:
-        raise ConversationError(f"{path.name}: no UTF-8 text") from error
+        raise ConversationError("file_no_text", where=path.name) from error
     for number, line in enumerate(text.splitlines(), start=1):
         if line.strip():
             turns += _turns(line, f"{path.name}, line {number}")
@@ -122,14 +131,14 @@ def _turns(line: str, where: str) -> list[Turn]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise ConversationError(f"{where}: no JSON ({error.msg})") from error
+        raise ConversationError("file_no_json", where=where, why=error.msg) from error
     messages: Sequence[Any] = row.get("messages", ()) if isinstance(row, dict) else ()
     said = [
         m for m in messages if isinstance(m, dict) and isinstance(m.get("content"), str) and m.get("role") != "system"
     ]
     roles = [message.get("role") for message in said]
     if not said or roles != ["user", "assistant"] * (len(said) // 2):
-        raise ConversationError(f"{where}: `messages` must be user and assistant in turn")
+        raise ConversationError("file_no_dialogue", where=where)
     known = row.get("turns")
     fits = isinstance(known, list) and len(known) == len(said) // 2 and all(isinstance(fact, dict) for fact in known)
     facts: list[dict[str, Any]] = known if fits else [{}] * (len(said) // 2)

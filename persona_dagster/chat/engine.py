@@ -63,11 +63,12 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where loading stands: `share` in 0-1; `error` names the cure."""
+    """Where loading stands: `share` in 0-1; `text` is the name for the words `key` of words.py, or an error."""
 
     text: str
     share: float
     error: bool = False
+    key: str = ""
 
 
 class EngineError(RuntimeError):
@@ -141,7 +142,7 @@ class Engine:
     def __init__(self, models_dir: Path, personas: Personas) -> None:
         self.models_dir = models_dir
         self.personas = personas
-        self.status = Status("idle", 0.0)
+        self.status = Status("", 0.0, key="idle")
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="engine")
         self._count = threading.Lock()
         self._waiting = 0
@@ -212,7 +213,7 @@ class Engine:
     def _ready_to_speak(self, adapter: Adapter) -> None:
         """`adapter` in memory, and the system messages of all its voices read: no question has to wait for them."""
         self._ready(adapter)
-        self.status = Status(f"warming up {adapter.title}", 0.95)
+        self.status = Status(adapter.title, 0.95, key="warming")
         with self._as(adapter) as model:
             for persona in (*self.personas.personas.values(), None):
                 self._begin(model, adapter, persona)
@@ -225,12 +226,12 @@ class Engine:
         self._adapters, self._tokenizers = [], {}
         self._prefixes.forget()
         gc.collect()  # the old base must be gone before a second comes
-        self.status = Status(f"loading the base model {adapter.base.model}", 0.1)
+        self.status = Status(adapter.base.model, 0.1, key="loading_base")
         model, tokenizer = load_base(adapter.base, self.models_dir, adapter.quantisation)
         for_asking(model)
         self._base, self._tokenizer = model.eval(), tokenizer
         self._tokenizers[None] = tokenizer
-        self.status = Status("warming up", 0.9)
+        self.status = Status(adapter.base.model, 0.9, key="warming")
         self._warm_up()
         self._key = key
 
@@ -250,7 +251,7 @@ class Engine:
 
         folder = adapter.folder
         assert folder is not None
-        self.status = Status(f"loading the adapter {adapter.title}", 0.8)
+        self.status = Status(adapter.title, 0.8, key="loading_adapter")
         if adapter.own_tokenizer:
             self._tokenizers[folder] = adapter_tokenizer(folder, adapter.base, self.models_dir)
         name = str(folder).replace(".", "_")  # a module's name may hold no dot

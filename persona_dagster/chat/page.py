@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 
 AT_ONCE = 16  # listeners that may wait for the one model
 QUIET: dict[str, Any] = {"show_progress": "hidden"}
-FIRST_EXAMPLES = ("我好像失戀了", "Transformer")
+SINGLE, BESIDE = "single", "beside"
 
 
 class Choices(NamedTuple):
@@ -31,13 +31,17 @@ class Choices(NamedTuple):
 
     who: str
     adapter: str
-    compare: bool
+    mode: str
     filtering: bool
     temperature: float
     top_p: float
     length: float
     repetition: float
     language: Language
+
+    @property
+    def compare(self) -> bool:
+        return self.mode == BESIDE
 
     @property
     def sampling(self) -> Sampling:
@@ -53,10 +57,20 @@ def build_page(chat: Chat) -> Any:
     """The page as Gradio Blocks. All state is a session's own: two conversations and the language."""
     import gradio as gr
 
-    with gr.Blocks(title="PersonaLlama", analytics_enabled=False, fill_height=True) as page:
+    with gr.Blocks(title="PersonaLlama", analytics_enabled=False) as page:
         parts = SimpleNamespace(language=gr.State("zh"), left=gr.State(Conversation()), right=gr.State(Conversation()))
-        _lay_out(chat, parts)
-        _lay_out_settings(chat, parts)
+        with gr.Row(elem_id="top"):
+            parts.head = gr.HTML(render.head(chat.personas, "zh"), elem_id="head")
+            parts.tongue = gr.Radio(
+                [("中文", "zh"), ("English", "en")], value="zh", show_label=False, container=False, elem_id="language"
+            )
+            parts.open_settings = gr.Button(say("settings", "zh"), size="sm", min_width=64, elem_id="open-settings")
+        parts.status = gr.HTML(render.status(chat.engine.status, "zh"), elem_id="status")
+        with gr.Row(elem_id="body"):
+            with gr.Column(elem_id="main", scale=1):
+                _lay_out(chat, parts)
+            with gr.Column(elem_id="settings", visible=False, scale=0) as parts.settings:
+                _lay_out_settings(chat, parts)
         _wire_asking(chat, parts)
         _wire_the_rest(chat, parts)
         _wire_language(chat, parts, page)
@@ -66,15 +80,18 @@ def build_page(chat: Chat) -> Any:
 def _lay_out(chat: Chat, parts: SimpleNamespace) -> None:
     import gradio as gr
 
-    with gr.Column(elem_id="page-top"):
-        parts.head = gr.HTML(render.head("zh"), elem_id="head")
-        parts.status = gr.HTML(render.status(chat.engine.status, "zh"), elem_id="status")
     with gr.Row(elem_id="chats", equal_height=True):
         # Plain text: what a model or a user says never becomes markup, and loads nothing from elsewhere.
-        options: dict[str, Any] = {"render_markdown": False, "feedback_options": None, "allow_tags": False}
-        options |= {"buttons": ["copy", "copy_all"], "layout": "bubble", "height": "50vh"}
-        parts.box = gr.Chatbot(label=say("with_adapter", "zh"), elem_id="chat", **options)
-        parts.base_box = gr.Chatbot(label=say("base_only", "zh"), elem_id="base-chat", visible=False, **options)
+        options: dict[str, Any] = {"render_markdown": False, "allow_tags": False, "buttons": ["copy", "copy_all"]}
+        options |= {"layout": "bubble", "height": "50vh"}  # the style sheet's height counts; without one it grows
+        parts.box = gr.Chatbot(
+            label=say("with_adapter", "zh"), elem_id="chat", feedback_options=None,
+            placeholder=render.welcome("zh"), examples=[{"text": text} for text in render.examples(chat.personas)],
+            **options,
+        )  # fmt: skip
+        parts.base_box = gr.Chatbot(
+            label=say("base_only", "zh"), elem_id="base-chat", visible=False, feedback_options=None, **options
+        )
     parts.who = gr.Radio(render.voices(chat.personas, "zh"), value=AUTO, label=say("persona", "zh"), elem_id="who")
     with gr.Row(elem_id="asking"):
         parts.question = gr.Textbox(
@@ -84,45 +101,48 @@ def _lay_out(chat: Chat, parts: SimpleNamespace) -> None:
         parts.send = gr.Button(say("send", "zh"), variant="primary", scale=1, min_width=84, elem_id="send")
         parts.stop = gr.Button(say("stop", "zh"), variant="stop", scale=1, min_width=84, elem_id="stop")
     with gr.Row(elem_id="actions"):
+        parts.mode = gr.Radio(_modes("zh"), value=SINGLE, show_label=False, container=False, elem_id="mode")
         parts.retry = gr.Button(say("retry", "zh"), size="sm", min_width=90, elem_id="retry")
         parts.clear = gr.Button(say("clear", "zh"), size="sm", min_width=90, elem_id="clear")
-    probes = [probe for persona in chat.personas.personas.values() for probe in persona.probes[1:]]
-    parts.examples = gr.Dataset(
-        samples=[[probe] for probe in dict.fromkeys((*FIRST_EXAMPLES, *probes))], components=[parts.question],
-        label=say("examples", "zh"), samples_per_page=12, elem_id="examples",
-    )  # fmt: skip
+
+
+def _modes(language: Language) -> list[tuple[str, str]]:
+    return [(say("single", language), SINGLE), (say("compare", language), BESIDE)]
 
 
 def _lay_out_settings(chat: Chat, parts: SimpleNamespace) -> None:
     import gradio as gr
 
-    adapters = [(adapter.title, adapter.name) for adapter in find_adapters(chat.settings)]
-    with gr.Sidebar(position="right", open=False, elem_id="settings", width=340):
-        parts.tongue = gr.Radio(
-            [("中文", "zh"), ("English", "en")], value="zh", label=say("language", "zh"), elem_id="language"
-        )
-        parts.adapter = gr.Dropdown(
-            adapters, value=chat.first.name, label=say("adapter", "zh"), allow_custom_value=True, elem_id="adapter"
-        )
-        parts.compare = gr.Checkbox(False, label=say("compare", "zh"), elem_id="compare")
-        parts.filtering = gr.Checkbox(True, label=say("filtering", "zh"), elem_id="filtering")
-        with gr.Accordion(say("sampling", "zh"), open=False) as parts.sampling:
-            parts.temperature = gr.Slider(0, 1.5, 0.7, step=0.05, label=say("temperature", "zh"))
-            parts.top_p = gr.Slider(0.05, 1, 0.9, step=0.05, label=say("top_p", "zh"))
-            parts.length = gr.Slider(16, 1024, 200, step=8, label=say("length", "zh"), elem_id="length")
-            parts.repetition = gr.Slider(1, 1.5, 1.1, step=0.05, label=say("repetition", "zh"))
-        with gr.Accordion(say("history", "zh"), open=True) as parts.history:
-            parts.consent = gr.Checkbox(False, label=say("consent", "zh"), elem_id="consent")
-            parts.export = gr.Button(say("export", "zh"), size="sm", elem_id="export")
-            parts.file = gr.File(visible=False, elem_id="exported", label="JSONL")
-            parts.bring = gr.UploadButton(say("import", "zh"), size="sm", file_types=[".jsonl"], elem_id="import")
+    parts.adapter = gr.Dropdown(
+        _adapters(chat, "zh"), value=chat.first.name, label=say("adapter", "zh"), allow_custom_value=True,
+        elem_id="adapter",
+    )  # fmt: skip
+    parts.filtering = gr.Checkbox(True, label=say("filtering", "zh"), elem_id="filtering")
+    with gr.Accordion(say("sampling", "zh"), open=False) as parts.sampling:
+        parts.temperature = gr.Slider(0, 1.5, 0.7, step=0.05, label=say("temperature", "zh"))
+        parts.top_p = gr.Slider(0.05, 1, 0.9, step=0.05, label=say("top_p", "zh"))
+        parts.length = gr.Slider(16, 1024, 200, step=8, label=say("length", "zh"), elem_id="length")
+        parts.repetition = gr.Slider(1, 1.5, 1.1, step=0.05, label=say("repetition", "zh"))
+    with gr.Accordion(say("history", "zh"), open=True) as parts.history:
+        parts.consent = gr.Checkbox(False, label=say("consent", "zh"), elem_id="consent")
+        parts.export = gr.Button(say("export", "zh"), size="sm", elem_id="export")
+        parts.file = gr.File(visible=False, elem_id="exported", label="JSONL")
+        parts.bring = gr.UploadButton(say("import", "zh"), size="sm", file_types=[".jsonl"], elem_id="import")
+
+
+def _adapters(chat: Chat, language: Language) -> list[tuple[str, str]]:
+    """(shown, name) of the adapters here; the base alone has a title in words."""
+    return [
+        (say("base_title", language, name=each.base.model) if each.name == "base" else each.title, each.name)
+        for each in find_adapters(chat.settings)
+    ]
 
 
 def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
     import gradio as gr
 
     controls = [
-        parts.who, parts.adapter, parts.compare, parts.filtering, parts.temperature, parts.top_p, parts.length,
+        parts.who, parts.adapter, parts.mode, parts.filtering, parts.temperature, parts.top_p, parts.length,
         parts.repetition, parts.language,
     ]  # fmt: skip
     talk = [parts.left, parts.right]
@@ -130,6 +150,12 @@ def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
     limits: dict[str, Any] = {"concurrency_limit": AT_ONCE, **QUIET}
 
     def ask(request: gr.Request, text: str, mine: Conversation, other: Conversation, *chosen: Any) -> Iterator[Any]:
+        yield from respond(chat, text, (mine, other), Choices(*chosen), str(request.session_hash))
+
+    def ask_example(
+        request: gr.Request, event: gr.SelectData, mine: Conversation, other: Conversation, *chosen: Any
+    ) -> Iterator[Any]:
+        text = event.value["text"] if isinstance(event.value, dict) else str(event.value)
         yield from respond(chat, text, (mine, other), Choices(*chosen), str(request.session_hash))
 
     def again(request: gr.Request, mine: Conversation, other: Conversation, *chosen: Any) -> Iterator[Any]:
@@ -148,9 +174,10 @@ def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
         return Conversation(), Conversation(), [], []
 
     gr.on([parts.send.click, parts.question.submit], ask, [parts.question, *talk, *controls], shown, **limits)
+    parts.box.example_select(ask_example, [*talk, *controls], shown, **limits)
     parts.retry.click(again, [*talk, *controls], shown, **limits)
-    parts.stop.click(stop, None, None, queue=False, **QUIET)
-    cleared = gr.on([parts.clear.click, parts.box.clear], stop, None, None, queue=False, **QUIET)
+    parts.stop.click(stop, None, None, **QUIET)
+    cleared = gr.on([parts.clear.click, parts.box.clear], stop, None, None, **QUIET)
     cleared.then(forget, None, shown[:4], **QUIET)
 
 
@@ -182,42 +209,52 @@ def _wire_the_rest(chat: Chat, parts: SimpleNamespace) -> None:
         try:
             conversation = read_jsonl(Path(path))
         except ConversationError as error:
-            gr.Warning(str(error))
+            gr.Warning(error.say(language))
             return gr.skip(), gr.skip()
         gr.Info(say("imported", language, count=len(conversation.turns)))
         return conversation, render.history(conversation, chat.personas, language)
 
-    parts.examples.click(lambda sample: sample[0], parts.examples, parts.question, **QUIET)
-    parts.compare.change(lambda on: gr.update(visible=on), parts.compare, parts.base_box, **QUIET)
+    opened = gr.State(False)
+    parts.open_settings.click(
+        lambda is_open: (not is_open, gr.update(visible=not is_open)), opened, [opened, parts.settings], **QUIET
+    )
+    parts.mode.change(lambda mode: gr.update(visible=mode == BESIDE), parts.mode, parts.base_box, **QUIET)
     parts.adapter.input(preload, parts.adapter, None, **QUIET)
     parts.export.click(export, [parts.left, parts.consent, parts.language], parts.file, **QUIET)
     parts.bring.upload(bring, [parts.bring, parts.language], [parts.left, parts.box], **QUIET)
-    gr.Timer(1.0).tick(now, parts.language, parts.status, queue=False, **QUIET)
+    gr.Timer(1.0).tick(now, parts.language, parts.status, **QUIET)
 
 
 def _wire_language(chat: Chat, parts: SimpleNamespace, page: Any) -> None:
     import gradio as gr
 
     worded = {
-        "box": ("label", "with_adapter"), "base_box": ("label", "base_only"), "question": ("placeholder", "ask"),
+        "base_box": ("label", "base_only"), "question": ("placeholder", "ask"),
         "send": ("value", "send"), "stop": ("value", "stop"), "retry": ("value", "retry"),
-        "clear": ("value", "clear"), "examples": ("label", "examples"), "adapter": ("label", "adapter"),
-        "compare": ("label", "compare"), "filtering": ("label", "filtering"), "sampling": ("label", "sampling"),
+        "clear": ("value", "clear"), "open_settings": ("value", "settings"),
+        "filtering": ("label", "filtering"), "sampling": ("label", "sampling"),
         "temperature": ("label", "temperature"), "top_p": ("label", "top_p"), "length": ("label", "length"),
         "repetition": ("label", "repetition"), "history": ("label", "history"), "consent": ("label", "consent"),
         "export": ("value", "export"), "bring": ("label", "import"),
     }  # fmt: skip
 
     def speak(language: Language) -> list[Any]:
-        voices = gr.update(choices=render.voices(chat.personas, language), label=say("persona", language))
-        changed: list[dict[str, Any]] = [{name: say(key, language)} for name, key in worded.values()]
-        return [language, render.head(language), voices, *(gr.update(**change) for change in changed)]
+        first = [
+            language,
+            render.head(chat.personas, language),
+            gr.update(choices=render.voices(chat.personas, language), label=say("persona", language)),
+            gr.update(choices=_modes(language)),
+            gr.update(choices=_adapters(chat, language), label=say("adapter", language)),
+            gr.update(label=say("with_adapter", language), placeholder=render.welcome(language)),
+        ]
+        return [*first, *(gr.update(**{name: say(key, language)}) for name, key in worded.values())]
 
     def greet(request: gr.Request) -> list[Any]:
         language = preferred(request.headers.get("accept-language"))
         return [language, *speak(language)]
 
-    spoken = [parts.language, parts.head, parts.who, *(getattr(parts, name) for name in worded)]
+    fixed = [parts.language, parts.head, parts.who, parts.mode, parts.adapter, parts.box]
+    spoken = [*fixed, *(getattr(parts, name) for name in worded)]
     parts.tongue.input(speak, parts.tongue, spoken, **QUIET)
     page.load(greet, None, [parts.tongue, *spoken], **QUIET)
 
@@ -238,7 +275,7 @@ def respond(
             twin = other.begin(text, turn.persona or MODEL, base, chat.router)
             asked.append((twin, other.ask(twin, base, chat.engine, chosen.sampling, chosen.filtering)))
     except (ConversationError, AdapterError, EngineError) as error:
-        gr.Warning(str(error))
+        gr.Warning(error.say(chosen.language) if isinstance(error, ConversationError) else str(error))
         yield [gr.skip()] * 5
         return
 

@@ -12,30 +12,61 @@ from persona_dagster.chat.words import Language, say
 from persona_dagster.config.personas import Personas
 
 CSS = """
-.gradio-container { max-width: 1180px !important; margin: 0 auto !important; }
-#page-top { gap: 2px; flex: 0 0 auto; }
-#head h1 { font-size: 1.35rem; font-weight: 700; margin: 0; }
-#head p { margin: 0; opacity: .72; font-size: .9rem; }
-#status { font-size: .82rem; padding: 0; }
+.gradio-container { width: 100%; min-width: 0 !important; max-width: 1240px !important; margin: 0 auto !important; }
+.gradio-container main { padding-top: 10px !important; }
+#head { flex: 1 1 auto; }
+#top { align-items: center; flex-wrap: nowrap; gap: 10px; }
+#top > * { min-width: 0 !important; }
+#head h1 { font-size: 1.3rem; font-weight: 700; margin: 0; line-height: 1.3; }
+#head p { margin: 0; opacity: .7; font-size: .88rem; }
+#language { flex: 0 0 auto; width: auto; border: 0; }
+#language label { padding: 4px 9px; }
+#open-settings { flex: 0 0 auto; }
+#status { font-size: .8rem; padding: 0; margin: -14px 0 -10px; overflow-wrap: anywhere; }
 #status .bar { height: 3px; border-radius: 2px; overflow: hidden; margin-top: 4px;
   background: var(--border-color-primary); }
 #status .bar i { display: block; height: 100%; background: var(--color-accent); transition: width .6s; }
 #status .bad { color: #b91c1c; overflow-wrap: anywhere; }
+#body { flex-wrap: nowrap; align-items: flex-start; }
+#main { min-width: 0 !important; gap: 10px; }
+#settings { flex: 0 0 310px; min-width: 0 !important; }
+#chat, #base-chat { height: clamp(280px, 100dvh - 390px, 900px) !important; min-width: 0 !important; }
 #asking { gap: 8px; align-items: stretch; flex-wrap: nowrap; }
-#actions { gap: 8px; justify-content: flex-end; }
+#asking button { flex: 0 0 auto; }
+#actions { gap: 8px; align-items: center; flex-wrap: nowrap; }
 #actions button { flex: 0 0 auto; }
+#mode { flex: 1 1 auto; width: auto; min-width: 0 !important; border: 0; padding: 0; }
+#mode label { padding: 4px 10px; font-size: .86rem; }
+#who label { padding: 6px 12px; }
 /* Gradio keeps line breaks of the whole bubble, its own markup's too: only what is said needs them. */
 #chats .message-markdown-disabled { white-space: normal !important; }
 #chats .message-content .md { white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.65; }
-#chats .thought-group { white-space: pre-line; font-size: .85rem; opacity: .8; border: 0; padding: 0;
+#chats .thought-group { white-space: pre-line; font-size: .85rem; opacity: .85; border: 0; padding: 0;
   background: none; box-shadow: none; }
+#chats .placeholder-content { width: 100%; }
+.welcome { text-align: center; padding: 8px 12px; }
+.welcome h2 { font-size: 1.25rem; margin: 0 0 6px; }
+.welcome p { margin: 0 auto; max-width: 34em; opacity: .75; font-size: .92rem; }
+.welcome p + p { margin-top: 10px; opacity: .6; font-size: .85rem; }
+#chats .examples { max-width: 720px; margin: 0 auto; gap: 8px; padding: 4px 12px; }
+#chats .example { min-height: 0; padding: 10px 14px; justify-content: center; cursor: pointer;
+  border: 1px solid var(--border-color-primary); border-radius: 10px; background: var(--background-fill-secondary); }
+#chats .example:hover { border-color: var(--color-accent); }
 #adapter input { text-overflow: ellipsis; padding-right: 1.6em; }
 #chats button[aria-label="Clear"] { display: none; }
-#examples td, #examples button { white-space: nowrap; }
-@media (max-width: 640px) {
-  #head h1 { font-size: 1.1rem; }
+.voice { font-weight: 600; }
+@media (max-width: 700px) {
+  #head h1 { font-size: 1.05rem; }
   #head p { display: none; }
-  #chat, #base-chat { height: 46vh !important; }
+  #top, #body { flex-wrap: wrap; }
+  #head { flex: 1 1 100%; }
+  #settings { flex: 1 1 100%; order: -1; }
+  #chat, #base-chat { height: clamp(220px, 100dvh - 430px, 700px) !important; }
+  #actions { flex-wrap: wrap; }
+  #chats .examples { grid-template-columns: 1fr; }
+  #chats .example { padding: 6px 12px; }
+  #chats .example:nth-child(n + 4), .welcome p + p { display: none; }
+  #who .wrap { gap: 6px; }
   #who label { padding: 4px 8px; font-size: .82rem; }
   #asking button { min-width: 58px !important; padding: 0 6px; font-size: .9rem; }
   /* In a column a chat would shrink to nothing while empty, and grow past the screen when not. */
@@ -45,18 +76,43 @@ CSS = """
 """
 
 
-def head(language: Language) -> str:
-    return f"<h1>{escape(say('title', language))}</h1><p>{escape(say('subtitle', language))}</p>"
+def css(personas: Personas) -> str:
+    """The page's style; each persona's colour stands on its choice (after "auto") and on its turns."""
+    marks = (
+        f"#who label:nth-of-type({number + 1}) span {{ color: {colour}; font-weight: 600; }}\n"
+        f"#who label.selected:nth-of-type({number + 1}) {{ background: {colour}; border-color: {colour}; }}\n"
+        f"#who label.selected:nth-of-type({number + 1}) span {{ color: #fff; }}\n"
+        f".voice-{number} {{ color: {colour}; }}\n"
+        for number, colour in enumerate((persona.color for persona in personas.personas.values()), start=1)
+    )
+    return CSS + "".join(marks)
+
+
+def head(personas: Personas, language: Language) -> str:
+    subtitle = say("subtitle", language, count=len(personas.personas))
+    return f"<h1>{escape(say('title', language))}</h1><p>{escape(subtitle)}</p>"
+
+
+def welcome(language: Language) -> str:
+    """What an empty chat says, above the examples."""
+    told = "".join(f"<p>{escape(say(key, language))}</p>" for key in ("welcome_more", "welcome_examples"))
+    return f'<div class="welcome"><h2>{escape(say("welcome", language))}</h2>{told}</div>'
+
+
+def examples(personas: Personas) -> list[str]:
+    """Two questions for each of the first three personas."""
+    return [probe for persona in [*personas.personas.values()][:3] for probe in persona.probes[:2]]
 
 
 def status(now: Status, language: Language) -> str:
     """One line, and a bar while something loads."""
     if now.error:
         return f'<div class="bad">{escape(say("failed", language))}: {escape(now.text)}</div>'
+    text = escape(say(now.key, language, name=now.text) if now.key else now.text)
     if now.share >= 1:
-        return f"<div>● {escape(say('ready', language))} · {escape(now.text)}</div>"
+        return f"<div>● {escape(say('ready', language))} · {text}</div>"
     bar = f'<div class="bar"><i style="width:{now.share:.0%}"></i></div>'
-    return f"<div>○ {escape(say('loading', language))} · {escape(now.text)}{bar}</div>"
+    return f"<div>○ {escape(say('loading', language))} · {text}{bar}</div>"
 
 
 def voices(personas: Personas, language: Language) -> list[tuple[str, str]]:
@@ -87,7 +143,8 @@ def _turn(turn: Turn, personas: Personas, language: Language) -> list[dict[str, 
 
 
 def _note(title: str, content: str) -> dict[str, Any]:
-    return {"role": "assistant", "content": plain(content), "metadata": {"title": plain(title), "status": "done"}}
+    """`title` is markup of our own, `content` plain text."""
+    return {"role": "assistant", "content": plain(content), "metadata": {"title": title, "status": "done"}}
 
 
 def plain(text: str) -> str:
@@ -96,19 +153,23 @@ def plain(text: str) -> str:
 
 
 def _route(turn: Turn, personas: Personas, language: Language) -> tuple[str, str]:
-    """Who answers and how that came about: the title of the note, and its details."""
+    """Who answers and why: the title of the note, and its details."""
     if turn.persona is None:
-        return say("model", language), say("untagged", language)
-    name = voice(personas, turn.persona, language)
+        return escape(say("model", language)), say("untagged", language)
+    number = [*personas.personas].index(turn.persona) + 1
+    name = f'<span class="voice voice-{number}">{escape(voice(personas, turn.persona, language))}</span>'
     if turn.route is None:
         return name, say("chosen", language)
     route = turn.route
-    title = f"{name} · {say('auto', language)} {route.sure:.0%}"
-    words = "、".join(route.why) if language == "zh" else ", ".join(route.why)
-    why = say(f"why_{route.means}", language) + (f": {words}" if words else "")
+    quoted = [f"「{word}」" if language == "zh" else f"“{word}”" for word in route.why]
+    words = ("、" if language == "zh" else ", ").join(quoted)
+    if route.means == "classifier":
+        why = say("why_classifier", language) + words if words else say("why_nothing", language)
+    else:
+        why = say("why_tag", language)
     scores = sorted(route.scores.items(), key=lambda item: -item[1])
-    return f"{title} · {words}" if words else title, "\n".join(
-        [why, *(f"{voice(personas, each, language)} {score:.0%}" for each, score in scores)]
+    return f"{name} · {escape(say('auto', language))} {route.sure:.0%}" + (f" · {escape(words)}" if words else ""), (
+        "\n".join([say("why", language) + why, *(f"{voice(personas, each, language)} {p:.0%}" for each, p in scores)])
     )
 
 
@@ -117,6 +178,6 @@ def _figures(turn: Turn, language: Language) -> tuple[str, str]:
     ends = {"stopped": f" · {say('stopped', language)}", "length": f" · {say('cut', language)}"}
     title = figures + ends.get(turn.finish or "", "")
     if not turn.removed:
-        return title, turn.adapter
+        return escape(title), turn.adapter
     title += f" · {say('removed', language, count=len(turn.removed))}"
-    return title, "\n".join([turn.adapter, *(f"{piece.kind}: {piece.text}" for piece in turn.removed)])
+    return escape(title), "\n".join([turn.adapter, *(f"{piece.kind}: {piece.text}" for piece in turn.removed)])

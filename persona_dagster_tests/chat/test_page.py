@@ -65,8 +65,8 @@ def opened(chromium: Any, served: Served, width: int = 1280, locale: str = "zh-T
 
 
 def toggle_settings(page: Any) -> None:
-    page.click("#settings .toggle-button")
-    page.wait_for_timeout(600)  # it slides
+    page.click("#open-settings")
+    page.wait_for_timeout(300)
 
 
 def ask(page: Any, text: str, turns: int) -> None:
@@ -145,7 +145,7 @@ def test_every_persona_answers_and_is_asked_again(chromium: Any, served: Served,
 def test_stop_side_by_side_and_another_adapter(chromium: Any, served: Served) -> None:
     page = opened(chromium, served)
     toggle_settings(page)
-    page.check("#compare input")
+    page.get_by_role("radio", name="與原始模型並排").check()
     page.click("#adapter input")
     page.get_by_role("option", name="Version 1.0").click()
     page.wait_for_selector("#status:has-text('Version 1.0')")
@@ -164,6 +164,40 @@ def test_stop_side_by_side_and_another_adapter(chromium: Any, served: Served) ->
     assert page.problems == []
 
 
+CONTROLS = ("#language", "#open-settings", "#who", "#question", "#send", "#stop", "#mode", "#retry", "#clear")
+
+
+def hidden(page: Any) -> list[str]:
+    """Controls that are not wholly on the page's width, or that something else covers."""
+    return page.evaluate(
+        """names => names.filter(name => {
+            const node = document.querySelector(name);
+            node.scrollIntoView({block: "center"});
+            const box = node.getBoundingClientRect();
+            const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
+            return box.width < 20 || box.x < 0 || box.right > innerWidth + 1 || !(top && node.contains(top));
+        })""",
+        list(CONTROLS),
+    )
+
+
+@pytest.mark.parametrize("width", [390, 1280, 1920])
+def test_nothing_is_hidden_at_any_width_and_an_example_sends(chromium: Any, served: Served, width: int) -> None:
+    page = opened(chromium, served, width)
+    look(page, f"{width}-empty")
+    assert hidden(page) == []
+    page.locator("#chat .example").first.click()
+    page.wait_for_function(f"document.querySelectorAll('{NOTE}').length >= 2")
+    look(page, f"{width}-answered")
+    page.get_by_role("radio", name="與原始模型並排").check()
+    toggle_settings(page)
+    assert hidden(page) == []
+    assert page.is_visible("#base-chat") and page.is_visible("#settings")
+    look(page, f"{width}-side-by-side")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    assert page.problems == []
+
+
 def test_english_and_a_phone(chromium: Any, served: Served) -> None:
     page = opened(chromium, served, width=390, locale="en-US")
     page.wait_for_selector("#send:has-text('Send')")
@@ -172,6 +206,8 @@ def test_english_and_a_phone(chromium: Any, served: Served) -> None:
     assert "Razor-tongued venting voice · Auto" in page.inner_text(NOTE)
     assert page.evaluate("document.documentElement.scrollWidth") <= 390
     look(page, "phone")
+    page.click("#send")
+    page.wait_for_selector("text=Please type something first")
     assert page.problems == []
 
 
