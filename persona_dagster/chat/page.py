@@ -247,7 +247,8 @@ def _wire_language(chat: Chat, parts: SimpleNamespace, page: Any) -> None:
             gr.update(choices=_adapters(chat, language), label=say("adapter", language)),
             gr.update(label=say("with_adapter", language), placeholder=render.welcome(language)),
         ]
-        return [*first, *(gr.update(**{name: say(key, language)}) for name, key in worded.values())]
+        changed: list[dict[str, Any]] = [{name: say(key, language)} for name, key in worded.values()]
+        return [*first, *(gr.update(**change) for change in changed)]
 
     def greet(request: gr.Request) -> list[Any]:
         language = preferred(request.headers.get("accept-language"))
