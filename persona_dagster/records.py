@@ -1,7 +1,7 @@
-"""The records that the rooms hand each other: their columns, types and meaning.
+"""The records that folders hand each other: their columns, types and meaning.
 
-A leaf: it imports nothing of this package. What is here is shared by at least two rooms; a shape that one
-room keeps to itself belongs in that room.
+A leaf: it imports nothing of this package. What is here is shared by at least two folders; a shape that one folder
+keeps to itself belongs there.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import polars as pl
 from polars.datatypes import DataTypeClass
@@ -184,9 +184,53 @@ GENERATION_SCHEMA = pl.Schema(_GENERATION)
 FORGOTTEN = "forgotten.json"
 
 
-def doc_id(source: str, board: str, post_id: str) -> str:
+class DocId(NamedTuple):
     """The name of a post everywhere in the lineage: `source:board:post_id`."""
-    return f"{source}:{board}:{post_id}"
+
+    source: str
+    board: str
+    post_id: str
+
+    @classmethod
+    def read(cls, text: str) -> DocId:
+        return cls(*text.split(":", 2))
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.board}:{self.post_id}"
+
+
+def doc_id(source: str, board: str, post_id: str) -> str:
+    return str(DocId(source, board, post_id))
+
+
+class RowId(NamedTuple):
+    """The name of a row of a mix: `pair_id-repeat`; without a repeat, that of all rows of a pair."""
+
+    pair: str
+    repeat: str = ""
+
+    @classmethod
+    def read(cls, text: str) -> RowId:
+        pair, _, repeat = text.rpartition("-")
+        return cls(pair, repeat) if pair else cls(repeat)
+
+    def __str__(self) -> str:
+        return f"{self.pair}-{self.repeat}" if self.repeat else self.pair
+
+
+class PageKey(NamedTuple):
+    """The key of a capture: of a post, or of the page of its comments that begins after one of them (`230000001@0`)."""
+
+    post: str
+    after: str | None = None
+
+    @classmethod
+    def read(cls, key: str) -> PageKey:
+        post, mark, after = key.partition("@")
+        return cls(post, after if mark else None)
+
+    def __str__(self) -> str:
+        return self.post if self.after is None else f"{self.post}@{self.after}"
 
 
 def posts_frame(posts: list[Post]) -> pl.DataFrame:

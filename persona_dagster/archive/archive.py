@@ -36,7 +36,7 @@ from persona_dagster.archive.parts import (
     row_of,
 )
 from persona_dagster.digest import framed, sha256, text_digest
-from persona_dagster.records import Capture, Outcome, Source
+from persona_dagster.records import Capture, Outcome, PageKey, Source
 from persona_dagster.store import open_store
 
 PART_ROWS = 200  # of a part as a crawl writes it: bounds what a crash can cost
@@ -313,7 +313,7 @@ class Archive:
             self.recover(source, board)
             index = self.index(source, board)
             hit = [seen for name in names for seen in index.with_key(name)]
-            hit += [seen for name in names for seen in index.naming(name.split("@")[0])]
+            hit += [seen for name in names for seen in index.naming(PageKey.read(name).post)]
             hit += self._lists_without_names(source, board, set(names))
             return self._drop(source, board, hit)
 
@@ -452,7 +452,7 @@ class Archive:
 
 def lists(capture: Capture, keys: Iterable[str]) -> bool:
     """Whether a list names one of `keys` (`M.1600000000.A.ABC`, `230000001`, `230000001@0` for its comments)."""
-    posts = {key.split("@")[0] for key in keys}
+    posts = {PageKey.read(key).post for key in keys}
     if capture.names and posts.isdisjoint(capture.names):
         return False
     return any(post.encode() in capture.body for post in posts)

@@ -1,7 +1,7 @@
 """Copies within and across sources: which row is kept, which one repeats it, how alike they are and why.
 
 Exact copies by a stable 128-bit hash of the normalised text, near copies by an exact set join; star clusters
-around the kept row, so that a chain of small edits never pulls strangers together. Nothing is deleted.
+around the kept row, so that a chain of small edits never pulls unlike texts together. Nothing is deleted.
 """
 
 from __future__ import annotations

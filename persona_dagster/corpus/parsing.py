@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from persona_dagster.archive.archive import LISTS, WALK
-from persona_dagster.records import Capture, Outcome, Post
+from persona_dagster.records import Capture, Outcome, PageKey, Post
 from persona_dagster.sites.dcard import payloads as dcard
 from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.sites.ptt import article as ptt
@@ -68,7 +68,7 @@ def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 
         case _, kind if kind == WALK:
             return Parsed(Outcome.OK, flags=["listed"])
         case "dcard", _:
-            first = capture.key.endswith("@0") or "@" not in capture.key
+            first = PageKey.read(capture.key).after in (None, "0")
             post_id = capture.key if capture.kind == "post" else None
             return dcard.parse_dcard(
                 capture.body, board=capture.board, author_key=author_key, first=first, post_id=post_id

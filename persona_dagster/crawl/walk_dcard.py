@@ -17,7 +17,7 @@ from persona_dagster.crawl.fetcher import Pass
 from persona_dagster.crawl.frontier import BACK, FRESH, Listed
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.digest import text_digest
-from persona_dagster.records import Outcome
+from persona_dagster.records import Outcome, PageKey
 from persona_dagster.sites.dcard import pages
 from persona_dagster.sites.dcard.payloads import list_rows, load_json, parse_dcard, rows_of
 from persona_dagster.sites.parsed import MalformedError, decode
@@ -204,11 +204,11 @@ class DcardWalk:
                 value = load_json(decode(fetched.body))
                 rows = list(rows_of(value))
             except MalformedError as error:
-                self.work.keep_unread("comments", f"{post_id}@{key or 0}", fetched, str(error))
+                self.work.keep_unread("comments", str(PageKey(post_id, str(key or 0))), fetched, str(error))
                 return Outcome.PARSE_INCOMPLETE
             floors = max([floors, *(row["floor"] for row in rows)])
             if rows:
-                self.work.keep("comments", f"{post_id}@{key or 0}", fetched, counted=False)
+                self.work.keep("comments", str(PageKey(post_id, str(key or 0))), fetched, counted=False)
             key = value.get("nextKey") or "" if isinstance(value, dict) else ""
             if not key:
                 if floors < stated:

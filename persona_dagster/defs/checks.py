@@ -82,9 +82,9 @@ def _personas_fed(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset="dialogues", description="Every persona gets dialogues from the present corpus.")
     def personas_fed(dialogues: pl.DataFrame) -> dg.AssetCheckResult:
         counts = dict(dialogues.group_by("persona").len().iter_rows())
-        hungry = sorted(set(project.personas().personas) - set(counts))
+        without = sorted(set(project.personas().personas) - set(counts))
         return dg.AssetCheckResult(
-            passed=not hungry, severity=WARN, metadata={"counts": counts, "without_dialogues": hungry}
+            passed=not without, severity=WARN, metadata={"counts": counts, "without_dialogues": without}
         )
 
     return personas_fed

@@ -14,7 +14,7 @@ PATIENCE_S = 10
 
 
 def notify(text: str, log: logging.Logger) -> None:
-    """Sends `text` on every way that is set. A deaf webhook or mail server fails nothing."""
+    """Sends `text` on every way that is set. A webhook or mail server that does not answer fails nothing."""
     log.error(text)
     for way, send in (("PERSONA_WEBHOOK_URL", _post), ("PERSONA_SMTP_URL", _mail)):
         if url := os.environ.get(way):

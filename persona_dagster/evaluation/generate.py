@@ -147,8 +147,8 @@ def answer_all(
     """All answers as GENERATION_SCHEMA, in the order of `prompts`; `partial` holds those that are already there."""
     done = _read_partial(partial)
     spec = job.recipe.evaluation
-    rooms = prompt_rooms(model, job.recipe)
-    texts = {prompt.key: prompt_text(prompt.messages, tokenizer, rooms[prompt.model]) for prompt in prompts}
+    lengths = prompt_rooms(model, job.recipe)
+    texts = {prompt.key: prompt_text(prompt.messages, tokenizer, lengths[prompt.model]) for prompt in prompts}
     partial.parent.mkdir(parents=True, exist_ok=True)
     with partial.open("a", encoding="utf-8") as file:
         for batch in _batches(prompts, texts, spec.batch_size):

@@ -19,7 +19,7 @@ from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.digest import author_key, text_digest
 from persona_dagster.lineage import copies, needles, search, stores, tombstones
 from persona_dagster.lineage.needles import SAID
-from persona_dagster.records import Source
+from persona_dagster.records import DocId, RowId, Source
 from persona_dagster.settings import Settings
 
 SOURCES: tuple[Source, ...] = get_args(Source)
@@ -268,7 +268,7 @@ def _home_plan(home: Home, found: _Chosen, keys: set[str]) -> HomePlan:
             seen_at = {(seen.kind, seen.key) for seen in every if seen.sha256 in cut_from}
             for seen in every:
                 if (seen.kind, seen.key) in seen_at and seen.key not in whole:
-                    ids = sorted(doc.split(":", 2)[2] for doc in wanted if doc.startswith(f"{source}:"))
+                    ids = sorted(doc.post_id for doc in map(DocId.read, wanted) if doc.source == source)
                     of.cuts[f"{source}/{board}/{seen.sha256}"] = ids
     return of
 
@@ -321,7 +321,7 @@ def _downstream(home: Home, docs: list[str], pieces: list[str], of: HomePlan) ->
     pairs = set(of.pairs)
     for adapter in stores.adapters(home.settings):
         saw = adapter.rows
-        seen = sorted(row for row in saw if row.rsplit("-", 1)[0] in pairs)
+        seen = sorted(row for row in saw if RowId.read(row).pair in pairs)
         if rows_seen := (seen if saw else trained.get(f"{adapter.recipe}/{adapter.mix_digest}", [])):
             of.adapters[f"{adapter.recipe}/{adapter.folder.name}"] = rows_seen
 

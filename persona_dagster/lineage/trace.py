@@ -17,7 +17,7 @@ import polars as pl
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.lineage import stores
-from persona_dagster.records import FORGOTTEN, Capture
+from persona_dagster.records import FORGOTTEN, Capture, DocId, RowId
 from persona_dagster.settings import Settings
 
 ROW_ID = re.compile(r"^([0-9a-f]{32})(?:-(\d+))?$")
@@ -109,7 +109,7 @@ def trace(query: str, settings: Settings) -> Trace:
         return found
     found = Trace(query, "sentence", nearest=_nearest(query, settings))
     if found.nearest.height:
-        pairs = sorted({row.rsplit("-", 1)[0] for row in found.nearest["row_id"]})
+        pairs = sorted({RowId.read(row).pair for row in found.nearest["row_id"]})
         _follow(found, pairs, settings)
     return found
 
@@ -121,9 +121,9 @@ def captures(found: Trace, settings: Settings) -> Iterator[Capture]:
         return
     places = set()
     for row in found.posts.iter_rows(named=True):
-        source, board, _ = row["doc_id"].split(":", 2)
+        doc = DocId.read(row["doc_id"])
         if row["capture"]:
-            places.add((source, board, row["capture"]))
+            places.add((doc.source, doc.board, row["capture"]))
     for source, board, digest in sorted(places):
         now = {record["old"]: new for new, record in archive.redactions(source, board).items()}
         while digest in now:
@@ -159,11 +159,11 @@ def _follow(found: Trace, pairs: list[str], settings: Settings, row_id: str | No
         docs = known["doc_ids"].explode().drop_nulls().unique().to_list()
         docs = docs or (found.rows["doc_ids"].explode().unique().to_list() if found.rows.height else [])
         found.posts = _posts(stores.posts(settings), docs)
-    seen = {row.rsplit("-", 1)[0] for row in ([row_id] if row_id else pairs)}
+    seen = {RowId.read(row).pair for row in ([row_id] if row_id else pairs)}
     adapters = [
         adapter
         for adapter in stores.adapters(settings)
-        if adapter.mix_digest in saw or seen & {row.rsplit("-", 1)[0] for row in adapter.rows}
+        if adapter.mix_digest in saw or seen & {RowId.read(row).pair for row in adapter.rows}
     ]
     _judged(found, adapters, settings)
 
@@ -263,7 +263,7 @@ def _nearest(sentence: str, settings: Settings) -> pl.DataFrame:
             with path.open("rb") as file:
                 for line in file:
                     row = orjson.loads(line)
-                    pair = row["row_id"].rsplit("-", 1)[0]
+                    pair = RowId.read(row["row_id"]).pair
                     if pair in scored:
                         continue
                     text = "\n".join(turn["content"] for turn in row["messages"] if turn["role"] != "system")

@@ -227,7 +227,7 @@ def profile_page(name: str, result: dict[str, Any]) -> str:
 def post_page(
     name: str, code: str, text: str, data: dict[str, Any], related: list[dict[str, Any]], *, cut: bool
 ) -> str:
-    """A post with its replies; strangers' posts come along as `relatedPosts`, before it, as on the site."""
+    """A post with its replies; posts of others come along as `relatedPosts`, before it, as on the site."""
     related = [{key: value for key, value in node.items() if key != "__typename"} for node in related]
     scripts = [
         script(

@@ -110,8 +110,8 @@ class ThreadsSite:
             "edges": edges[:MAX_REPLIES],
             "page_info": {"has_next_page": cut, "has_previous_page": False, "end_cursor": None, "start_cursor": None},
         }
-        strangers = sorted((other for other in here if other is not item), key=lambda other: number(item.id, other.id))
-        related = [thread([self.medium(other)]) for other in strangers[:5]]
+        others = sorted((one for one in here if one is not item), key=lambda one: number(item.id, one.id))
+        related = [thread([self.medium(other)]) for other in others[:5]]
         return page(post_page(item.user, code, item.text or "", data, related, cut=cut))
 
     def medium(self, item: ThreadsItem) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from persona_dagster.digest import keyed_hash
 from persona_dagster.models.chat_format import check_template, encode
+from persona_dagster.records import RowId
 from persona_dagster.training.job import JobError
 
 if TYPE_CHECKING:
@@ -66,17 +67,12 @@ def read_rows(mix_dir: Path, split: str, tokenizer: PreTrainedTokenizerBase, max
             continue
         if encoded.cut != "none":
             cut.append(row_id)
-        rows.append(Row(row_id, _pair(row_id), persona, encoded.input_ids, encoded.labels))
+        rows.append(Row(row_id, RowId.read(row_id).pair, persona, encoded.input_ids, encoded.labels))
     if not rows and not dropped:
         raise JobError(f"{path}: empty; the recipe's mix found no dialogue (see the mix's manifest)")
     if not rows:
         raise JobError(f"{path}: none of {len(dropped)} rows fits training.max_length={max_length}; raise it")
     return Rows(rows, dropped, cut)
-
-
-def _pair(row_id: str) -> str:
-    """`row_id` is pair_id + "-" + repeat number."""
-    return row_id.rpartition("-")[0] or row_id
 
 
 def epoch_order(pair_ids: Sequence[str], window: int, seed: int, epoch: int) -> list[int]:

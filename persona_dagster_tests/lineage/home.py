@@ -1,4 +1,4 @@
-"""A small PERSONA_HOME made by the rooms themselves: archive, tables, mixes, an adapter and what surrounds them."""
+"""A small PERSONA_HOME, made by the folders themselves: archive, tables, mixes, an adapter and what surrounds them."""
 
 from __future__ import annotations
 

@@ -34,7 +34,7 @@ GATE = {
 
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A home with an adapter and, as their rooms write them, the manifest and metrics that belong to it."""
+    """A home with an adapter and, as training and evaluation write them, the manifest and metrics that belong to it."""
     home = tmp_path_factory.mktemp("home")
     make_adapter(home, "persona_v2", 1, "a" * 32)
     report = {

@@ -1,7 +1,7 @@
 """Threads: pages with `data-sjs` JSON, relay payloads, API answers → posts and replies.
 
 Posts are found by walking for objects with `pk` and `code`, never by path: paths change with every release. Posts
-under `relatedPosts` are strangers' and are dropped; a quoted post is kept as the quote of the one that quotes it.
+under `relatedPosts` are of other threads and are dropped; a quoted post is kept as the quote of the one that quotes it.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ LATEST = 4_102_444_800  # unix seconds of the year 2100
 SCRIPT = re.compile(r'<script\b([^>]*\btype="application/json"[^>]*)>(.*?)</script>', re.DOTALL)
 LENGTH = re.compile(r'data-content-len="(\d+)"')
 MARKERS = ("thread_items", "searchResults")  # of scripts that hold posts; a page has 43 others
-STRANGERS = frozenset(["relatedPosts", "related_posts", "suggested_users"])
+UNRELATED = frozenset(["relatedPosts", "related_posts", "suggested_users"])
 ALPHABET = "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_"
 LOGIN_PAGE = re.compile(r"<title>[^<]*(?:Log in|登入)[^<]*</title>")
 LOGIN_WALL = re.compile(r"Log in to see more replies|登入即可查看更多回覆|登入以查看更多|\"require_login\":\s*true")
@@ -152,7 +152,7 @@ def chains(value: Any, inside: bool = False) -> Iterator[list[dict[str, Any]]]:
             yield [value]
             return
         for key, item in value.items():
-            if key not in STRANGERS:
+            if key not in UNRELATED:
                 yield from chains(item)
     elif isinstance(value, list):
         for item in value:
@@ -277,6 +277,6 @@ def _api_post(raw: dict[str, Any], board: str, author_key: AuthorKey) -> Post:
 def _has_more(value: Any) -> bool:
     if isinstance(value, dict):
         return bool(value.get("has_next_page")) or any(
-            _has_more(item) for key, item in value.items() if key not in STRANGERS
+            _has_more(item) for key, item in value.items() if key not in UNRELATED
         )
     return isinstance(value, list) and any(_has_more(item) for item in value)
