@@ -1,13 +1,70 @@
-"""Where a program of ours says what it does: to Dagster through Pipes when it runs under it, else to the terminal."""
+"""Where a program of ours says what it does: to Dagster through Pipes when it runs under it, else to the terminal.
+
+`progress` is called by long loops; it costs nothing unless somebody shows it (`progress_bars`).
+"""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.progress import TaskID
+
+_listeners: list[Callable[[str, int, int | None], None]] = []
+
+
+def progress(what: str, done: int, total: int | None = None) -> None:
+    """`done` (of `total`, where that is known) of what is counted under the name `what`, since its start."""
+    for listener in _listeners:
+        listener(what, done, total)
+
+
+@contextmanager
+def progress_bars(console: Console) -> Iterator[None]:
+    """Shows what `progress` is told within: count, rate, time so far and left. Nothing where no terminal is."""
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        ProgressColumn,
+        SpinnerColumn,
+        Task,
+        TextColumn,
+        TimeElapsedColumn,
+        TimeRemainingColumn,
+    )
+    from rich.text import Text
+
+    class Rate(ProgressColumn):
+        def render(self, task: Task) -> Text:
+            return Text(f"{task.speed:,.0f}/s" if task.speed else "")  # none at the start
+
+    columns = (
+        *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.completed:,.0f}")),
+        *(Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
+    )
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+        tasks: dict[str, TaskID] = {}
+
+        def show(what: str, done: int, total: int | None) -> None:
+            if what not in tasks or done < bars.tasks[bars.task_ids.index(tasks[what])].completed:
+                if what in tasks:
+                    bars.remove_task(tasks[what])
+                tasks[what] = bars.add_task(what, total=total)
+            bars.update(tasks[what], completed=done, total=total)
+            if done == total:
+                bars.remove_task(tasks.pop(what))
+
+        _listeners.append(show)
+        try:
+            yield
+        finally:
+            _listeners.remove(show)
 
 
 class Reporter:

@@ -11,7 +11,6 @@ from typing import Annotated
 import orjson
 import typer
 from rich.console import Console
-from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from persona_dagster.intake.bring import HUB_ID, Consents, Look, from_hub, lay_out, look_at
@@ -19,6 +18,7 @@ from persona_dagster.intake.files import IntakeError
 from persona_dagster.intake.mapping import Mappings, read_mapping
 from persona_dagster.intake.reading import Options
 from persona_dagster.intake.take_in import Intake
+from persona_dagster.reporting import progress_bars
 from persona_dagster.settings import Settings
 
 console = Console(soft_wrap=True, highlight=False)
@@ -147,18 +147,8 @@ def _take_in(settings: Settings, said: dict[str, Options]) -> Intake:
 
     sources = load_sources(settings.config_dir, settings.profile)
     archive = Archive(settings.archive_url or settings.raw_dir)
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TextColumn("{task.completed:,.0f} rows"))
-    speed = TextColumn("{task.speed:,.0f} rows/s")
-    with Progress(
-        *columns, speed, TimeElapsedColumn(), console=console, transient=True, disable=not console.is_terminal
-    ) as bar:
-        tasks: dict[str, object] = {}
-
-        def progress(file: str, rows: int) -> None:
-            task = tasks.setdefault(file, bar.add_task(file, total=None)) if file not in tasks else tasks[file]
-            bar.update(task, completed=rows)  # type: ignore[arg-type]
-
-        return take_in(settings, archive, denied=sources.denied_boards, options=said, progress=progress)
+    with progress_bars(console):
+        return take_in(settings, archive, denied=sources.denied_boards, options=said)
 
 
 def _tell(done: Intake, notes: list[Path], settings: Settings) -> None:
@@ -206,12 +196,13 @@ def build(
 @app.command()
 def funnel(
     recipe: Annotated[str | None, typer.Argument(help="whose mix to follow the rows into; default: the newest")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="counts and every row's fate as JSON")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="every bucket with examples by file and row")] = False,
+    every_row: Annotated[bool, typer.Option("--every-row", help="with --json: the fate of each row too")] = False,
     page: Annotated[Path | None, typer.Option(help="where to write the page; default: reports/funnel.html")] = None,
 ) -> None:
     """Where every row went: each in exactly one bucket, with file and row; the sums equal the input at every stage."""
     from persona_dagster.corpus.ledger import row_ledger
-    from persona_dagster.corpus.ledger_page import stages, write_page
+    from persona_dagster.corpus.ledger_page import examples, stages, write_page
 
     settings = Settings()
     ledger = row_ledger(settings, recipe)
@@ -221,7 +212,9 @@ def funnel(
         )
     counts = stages(ledger)
     if as_json:
-        sys.stdout.buffer.write(orjson.dumps({"stages": counts, "rows": ledger.to_dicts()}, default=str) + b"\n")
+        opened = [one | {"examples": examples(ledger, one).to_dicts()} for one in counts]
+        told = {"rows": ledger.height, "stages": opened} | ({"every_row": ledger.to_dicts()} if every_row else {})
+        sys.stdout.buffer.write(orjson.dumps(told, default=str) + b"\n")
         return
     table = Table("stage", "bucket", "why", "rows")
     for one in counts:

@@ -21,6 +21,7 @@ from persona_dagster.corpus.labels import standardise_boards, standardise_tags
 from persona_dagster.corpus.quality import quality_flags, usable
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
 from persona_dagster.records import FORUMS, POST_SCHEMA
+from persona_dagster.reporting import progress
 from persona_dagster.sites.ptt import structure
 from persona_dagster.sites.ptt.pushes import join_pushes
 
@@ -154,11 +155,13 @@ def clean_posts(
         boards, unlisted = standardise_boards(frame["board"], known)
         frame = frame.with_columns(boards)
         funnel.unknown_labels.update(unlisted if known else {})
-    frame = _in_slices(frame, lambda rows: _stripped(rows, source, funnel))
+    frame = _in_slices(frame, f"{source}: rows by the rules", lambda rows: _stripped(rows, source, funnel))
     if source == "ptt":
         frame, joined = join_pushes(frame)
         frame = _flag(frame, joined, "joined")
-    frame = _in_slices(frame, lambda rows: _finished(rows, source, simplified, funnel))
+    frame = _in_slices(
+        frame, f"{source}: languages, personal data", lambda rows: _finished(rows, source, simplified, funnel)
+    )
     if source in FORUM:
         frame = quality_flags(frame)
     if personas:
@@ -172,11 +175,16 @@ def clean_posts(
     return Cleaned(frame, funnel)
 
 
-def _in_slices(frame: pl.DataFrame, step: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
+def _in_slices(frame: pl.DataFrame, what: str, step: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
     """What concerns each row alone, over so many rows at a time that its copies of columns stay small."""
     if len(frame) <= SLICE:
         return step(frame)
-    return pl.concat([step(rows) for rows in frame.iter_slices(SLICE)])
+    done: list[pl.DataFrame] = []
+    for rows in frame.iter_slices(SLICE):
+        progress(what, len(done) * SLICE, len(frame))
+        done.append(step(rows))
+    progress(what, len(frame), len(frame))
+    return pl.concat(done)
 
 
 def _stripped(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:

@@ -187,10 +187,6 @@ def _paired(settings: Settings) -> pl.DataFrame:
     edges = _table(settings, "reply_graph")
     if edges is None:
         return pl.DataFrame(schema=schema)
-    ends = [edges[name] for name in edges.columns if name in ("doc_id", "parent_doc", "child", "parent", "child_doc")]
-    found = (
-        pl.concat([end.alias("doc_id").cast(pl.String) for end in ends]).unique().drop_nulls()
-        if ends
-        else pl.Series("doc_id", [], pl.String)
-    )
-    return found.to_frame().with_columns(paired=pl.lit(value=True))
+    edges = edges.drop_nulls("parent_doc")  # whose floor is gone answers nobody that is here
+    ends = [edges["doc_id"], edges["parent_doc"].alias("doc_id")]
+    return pl.concat(ends).unique().to_frame("doc_id").with_columns(paired=pl.lit(value=True))

@@ -32,6 +32,12 @@ def stages(ledger: pl.DataFrame) -> list[dict[str, Any]]:
     )
 
 
+def examples(ledger: pl.DataFrame, of: dict[str, Any]) -> pl.DataFrame:
+    """Rows of one of `stages`: file, row, doc_id, and what they repeat."""
+    here = [pl.col(name).eq_missing(of[name]) for name in ("stage", "bucket", "why")]
+    return ledger.filter(*here).select("file", "row", "doc_id", "of").head(EXAMPLES)
+
+
 def write_page(ledger: pl.DataFrame, path: Path) -> Path:
     """The page; no text of posts stands on it, but where each row lies."""
     records = ledger.filter(pl.col("part") == 0).height
@@ -47,13 +53,11 @@ def write_page(ledger: pl.DataFrame, path: Path) -> Path:
         left -= one["rows"]
         name = f"{one['bucket']} · {one['why']}" if one["why"] else one["bucket"]
         share = max(1, round(400 * one["rows"] / ledger.height))
-        here = [pl.col(name).eq_missing(one[name]) for name in ("stage", "bucket", "why")]
-        found = ledger.filter(*here).head(EXAMPLES)
         rows = "".join(
             "<tr>"
             + "".join(f"<td>{html.escape(str(value if value is not None else ''))}</td>" for value in row)
             + "</tr>"
-            for row in found.select("file", "row", "doc_id", "of").iter_rows()
+            for row in examples(ledger, one).iter_rows()
         )
         body.append(
             f'<details><summary><span>{html.escape(name)}</span><i style="width:{share}px"></i>{one["rows"]:,}'

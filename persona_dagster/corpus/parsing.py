@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 
 from persona_dagster.archive.archive import LISTS, WALK
 from persona_dagster.records import Capture, Outcome, PageKey, Post
+from persona_dagster.reporting import progress
 from persona_dagster.sites.dcard import payloads as dcard
 from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.sites.ptt import article as ptt
@@ -17,6 +18,7 @@ from persona_dagster.sites.threads import payloads as threads
 
 PARSER_VERSION = "6"  # raised when the same bytes would give other posts: everything is then parsed again
 NOT_PARSED, REPLACED = "not_parsed", "replaced"
+TOLD = 1000  # captures between two words of progress
 THREAD_DAYS = 180  # a title comes back for another thread after that
 
 
@@ -97,7 +99,9 @@ def parse_board(
     """
     result = BoardPosts([])
     posts: dict[tuple[str, str], Post] = {}
-    for capture in captures:
+    for number, capture in enumerate(captures, 1):
+        if number % TOLD == 0:
+            progress(f"{capture.source}/{capture.board}: captures parsed", number)
         if capture.kind in LISTS:
             continue
         parsed = parse_capture(capture, author_key)

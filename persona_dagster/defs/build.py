@@ -20,6 +20,7 @@ from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import WIDTH, Pass, StepFailedError
 from persona_dagster.intake.take_in import STORED, read_ledger
 from persona_dagster.records import FORUMS
+from persona_dagster.reporting import progress, progress_bars
 from persona_dagster.settings import Settings
 
 Until = Literal["posts", "mix", "report"]
@@ -65,7 +66,8 @@ def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInsta
     from persona_dagster.intake.take_in import take_in
 
     denied = load_sources(settings.config_dir, settings.profile).denied_boards
-    take_in(settings, Archive(settings.archive_url or settings.raw_dir), denied=denied)
+    with progress_bars(console):
+        take_in(settings, Archive(settings.archive_url or settings.raw_dir), denied=denied)
     ledger = read_ledger(settings.intake_dir).filter(fate=STORED)
     notes = settings.notes_dir.is_dir() and any(settings.notes_dir.rglob("*.*"))
     if ledger.is_empty() and not notes:
@@ -79,9 +81,12 @@ def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInsta
     walk = Pass(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH), again=True)
     steps = [*flow(walk.defs, recipe, until, set(ledger["source"].unique())), ("row_ledger", None)]
     started = time.monotonic()
-    for number, (asset, partition) in enumerate(steps, 1):
-        walk.console.print(f"[dim]{number} of {len(steps)}, {time.monotonic() - started:.0f} s so far[/dim]")
-        walk.step(asset, partition)
+    with progress_bars(walk.console):
+        for number, (asset, partition) in enumerate(steps):
+            walk.console.print(f"[dim]{number + 1} of {len(steps)}, {time.monotonic() - started:.0f} s so far[/dim]")
+            progress("steps", number, len(steps))
+            walk.step(asset, partition)
+        progress("steps", len(steps), len(steps))
     return walk
 
 

@@ -168,7 +168,7 @@ def _new_files(project: ProjectResource, status: dg.DefaultSensorStatus, jobs: J
             requests.append(_take_in(REBUILD, "notes_raw", notes))
         if imports not in (old_imports, EMPTY):
             requests += [_take_in(job, f"{source}_raw", imports, IMPORT_BOARD) for source, job in RESCRAPE.items()]
-            requests.append(_take_in(REBUILD, "capybara_raw", imports))
+            requests += [_take_in(REBUILD, asset, imports) for asset in ("capybara_raw", "chat_raw")]
         return dg.SensorResult(run_requests=requests, cursor=f"{notes} {imports}")
 
     return new_files

@@ -16,7 +16,7 @@ from pathlib import Path
 import yaml
 
 from persona_dagster.artifacts import write_text, writing
-from persona_dagster.intake.files import IntakeError, Unit, units
+from persona_dagster.intake.files import IntakeError, Unit, plain, units
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import Mappings
 from persona_dagster.intake.notes import SUFFIXES as NOTE_SUFFIXES
@@ -97,12 +97,16 @@ def lay_out(look: Look, settings: Settings, options: Options) -> tuple[dict[str,
 
 
 def _lay_notes(file: Path, name: str, found: list[Seen], folder: Path) -> list[Path]:
-    """A note as it is; notes within a ZIP each by itself."""
-    if not any("!" in seen.stream.name for seen in found):
-        return [_copy(file, folder / name)] if file.suffix.lower() in NOTE_SUFFIXES else []
-    wanted = {seen.stream.name for seen in found if seen.stream.holds == "notes"}
-    notes = (unit for unit in units(file, []) if unit.name in wanted and unit.suffix in NOTE_SUFFIXES)
-    return [_copy(unit.path, folder / unit.name.replace("!", "/")) for unit in notes]
+    """Notes unpacked, those within a ZIP each by itself."""
+    wanted = {seen.stream.name.partition("!")[2] for seen in found if seen.stream.holds == "notes"}
+    laid: list[Path] = []
+    for unit in units(file, []):
+        member = unit.name.partition("!")[2]
+        if member in wanted and unit.suffix in NOTE_SUFFIXES:
+            place = f"{name}/{member}" if member else name
+            with plain(unit) as path:
+                laid.append(_copy(path, folder / place.removesuffix(unit.packed)))
+    return laid
 
 
 def _copy(file: Path, target: Path) -> Path:
@@ -113,7 +117,7 @@ def _copy(file: Path, target: Path) -> Path:
 
 
 def from_hub(name: str, settings: Settings) -> Path:
-    """A data set of the Hugging Face Hub (or a folder in its layout) as Parquet files, one a split, below the imports.
+    """A data set of the Hugging Face Hub (or a folder in its layout) as Parquet files, one a split, in the cache.
 
     Raises `IntakeError` where it cannot be had.
     """
@@ -128,7 +132,7 @@ def from_hub(name: str, settings: Settings) -> Path:
         raise IntakeError(
             name, f"cannot be had from the Hub ({why})", "Check the name, the network, and `hf auth login`"
         ) from error
-    folder = settings.imports_dir / name.replace("/", "__")
+    folder = settings.home / "cache" / "hub" / name.replace("/", "__")
     for split, rows in splits.items():
         with writing(folder / f"{split}.parquet") as fresh:
             rows.to_parquet(fresh)

@@ -31,7 +31,6 @@ FRONT_MATTER = re.compile(r"\A---[ \t]*\n(.*?)\n(?:---|\.\.\.)[ \t]*(?:\n|\Z)", 
 FENCE = re.compile(r" {0,3}(`{3,}|~{3,})(.*)$")
 # `##標題` is no heading to CommonMark; to whoever wrote it, it is one. `#tag` of Obsidian has one sign.
 HEADING = re.compile(r" {0,3}(#{1,6})(?:[ \t]+|(?<=##)(?=[\u3400-\u9fff0-9A-Z]))(.*?)(?:[ \t]+#+)?[ \t]*$")
-HEADING_LINE = re.compile(r"^ {0,3}#{1,6}[ \t]", re.MULTILINE)
 # `**Q:** …` asks and `**A:** …` answers; a question that nobody answers is no section.
 ASKED = re.compile(r"[ ]{0,3}(?:\*\*)?(?:Q|問)\d*\s?[:：](?:\*\*)?\s*(.*)$")
 ANSWERED = re.compile(r"[ ]{0,3}(?:\*\*)?(?:A|答)\d*\s?[:：](?:\*\*)?\s*(.*)$")
@@ -115,15 +114,17 @@ def parse_note(capture: Capture, author_key: AuthorKey) -> Parsed:
     try:
         if suffix == ".jsonl":
             return Parsed(Outcome.OK, _unique(capture, "", list(_questions(decode(capture.body)))))
-        url, sections = split_sections(as_markdown(capture.body, suffix, capture.board).replace("\r\n", "\n"))
+        url, sections = split_sections(as_markdown(capture.body, suffix).replace("\r\n", "\n"))
     except MalformedError as error:
         return incomplete(f"{capture.key}: {error}")
+    if not any(section.title for section in sections):
+        sections[0].title = PurePosixPath(capture.key).stem  # a note without headings is asked for by its name
     answered = [section for section in sections if section.title and not section.unanswered]
     found = [(section.title, body) for section in answered if is_prose(body := section.text())]
     return Parsed(Outcome.OK, _unique(capture, url, [(title or "", body) for title, body in found]))
 
 
-def as_markdown(body: bytes, suffix: str, name: str) -> str:
+def as_markdown(body: bytes, suffix: str) -> str:
     """A note of any kind as Markdown. Raises `MalformedError` for what is not of that kind."""
     if suffix in (".pdf", ".docx"):
         return _office(body, suffix)
@@ -139,8 +140,6 @@ def as_markdown(body: bytes, suffix: str, name: str) -> str:
             return _notebook(text)
         case ".html" | ".htm":
             return _html(text)
-        case ".txt":
-            return text if HEADING_LINE.search(text) else f"# {name}\n\n{text}"  # its name asks
     return text
 
 

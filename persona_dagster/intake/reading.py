@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
 from typing import Any, Literal
 
@@ -255,7 +255,11 @@ def _table_stream(table: tables.Table, options: Options, mappings: Mappings | No
             return
         yield _rows_stream(table, records, options, mappings, about)
     elif all(isinstance(record.get("question"), str) and isinstance(record.get("answer"), str) for record in records):
-        yield Stream(table.name, table.format, "notes", lambda: iter(()), **about)
+        if table.name.endswith(".jsonl"):
+            yield Stream(table.name, table.format, "notes", lambda: iter(()), **about)
+            return
+        asked = replace(options, source="notes", columns={"title": "question", "text": "answer", **options.columns})
+        yield _rows_stream(table, records, asked, mappings, about)
     elif set(columns_of(records)) | {"Content"} >= chats.DISCORD_COLUMNS and {"AuthorID", "Author", "Date"} <= set(
         columns_of(records)
     ):
@@ -325,6 +329,9 @@ def _said(messages: Iterator[tuple[int, Row | IntakeError | None]]) -> Iterator[
 
 
 def _note(unit: Unit) -> Stream:
+    if unit.suffix not in NOTES:
+        known = ", ".join(NOTES)
+        raise IntakeError(unit.name, "is a note whose name does not say of which kind", f"Let it end in one of {known}")
     return Stream(unit.name, f"note ({unit.suffix.lstrip('.') or 'text'})", "notes", lambda: iter(()))
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -31,6 +31,7 @@ from persona_dagster.intake.reading import Options, Stream, streams
 from persona_dagster.intake.schema import SOURCES, Row, RowError
 from persona_dagster.intake.seen import Found, Seen
 from persona_dagster.records import Capture, Outcome
+from persona_dagster.reporting import progress
 from persona_dagster.settings import Settings
 
 READER_VERSION = "1"  # raised when the same bytes would give other rows: every file is then read again
@@ -60,7 +61,6 @@ LEDGER = pl.Schema(
     }
 )
 LOST = pl.Schema({"snapshot": pl.String, "fate": pl.String, "kept": pl.String})
-Progress = Callable[[str, int], None]  # file, rows so far
 
 
 @dataclass
@@ -101,7 +101,6 @@ def take_in(
     *,
     denied: Collection[str] = (),
     options: dict[str, Options] | None = None,
-    progress: Progress | None = None,
 ) -> Intake:
     """Reads every file below the imports folder that is new, changed or mended into the archive.
 
@@ -109,7 +108,7 @@ def take_in(
     """
     settings.intake_dir.mkdir(parents=True, exist_ok=True)
     with FileLock(settings.intake_dir / ".lock"):
-        return _Pass(settings, archive, {board.casefold() for board in denied}, options or {}, progress).run()
+        return _Pass(settings, archive, {board.casefold() for board in denied}, options or {}).run()
 
 
 class _Pass:
@@ -119,11 +118,9 @@ class _Pass:
         archive: Archive,
         denied: set[str],
         options: dict[str, Options],
-        progress: Progress | None,
     ) -> None:
         self.settings, self.archive, self.denied, self.options = settings, archive, denied, options
         self.folder = settings.imports_dir
-        self.progress = progress or (lambda file, rows: None)
         self.mappings = Mappings(settings.mappings_dir)
         self.forgotten: dict[tuple[str, str], set[str]] = {}
 
@@ -226,7 +223,7 @@ class _Pass:
                         taken.sources[fate["source"]] += 1
             ledger.write(fates)
             batch.clear()
-            self.progress(taken.file, taken.rows)
+            progress(f"{taken.file}, rows", taken.rows)
             return fresh
 
         broken: IntakeError | None = None

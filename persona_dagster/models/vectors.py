@@ -19,6 +19,7 @@ import numpy as np
 import numpy.typing as npt
 
 from persona_dagster.models.encoder import BUNDLED, Encoder, load_sentence_encoder
+from persona_dagster.reporting import progress
 
 Floats = npt.NDArray[np.float32]
 
@@ -90,6 +91,7 @@ class Vectors:
                 mask = torch.tensor([[1] * len(ids[row]) + [0] * (longest - len(ids[row])) for row in rows])
                 yield rows, batch, mask
                 start = end
+                progress("texts read by the encoder", end, len(order))
 
 
 def _cut(text: str) -> str:

@@ -137,6 +137,18 @@ def test_automation_is_on_in_the_sample_and_off_in_live(tmp_path: Path) -> None:
         assert {sensors[name] for name in ("automation", "new_files", "config_changes", "retrain_policy")} == {status}
 
 
+def test_a_file_put_into_the_imports_is_taken_in_for_every_source(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, profile="tiny")
+    settings.imports_dir.mkdir(parents=True)
+    (settings.imports_dir / "line.txt").write_text("[LINE]", encoding="utf-8")
+    defs = build_defs(settings)
+    with dg.DagsterInstance.ephemeral() as instance:
+        context = dg.build_sensor_context(instance, repository_def=defs.get_repository_def())
+        requests = defs.resolve_sensor_def("new_files").evaluate_tick(context).run_requests or []
+    asked = {key.to_user_string() for request in requests for key in request.asset_selection or ()}
+    assert asked == {"ptt_raw", "dcard_raw", "threads_raw", "capybara_raw", "chat_raw"}
+
+
 def test_every_setting_of_a_run_has_help(defs: dg.Definitions) -> None:
     """What the launchpad shows beside a field, and what the asset does without any."""
     jobs = [defs.resolve_job_def(name) for name in ("rescrape_ptt", "release", "trace", "forget")]

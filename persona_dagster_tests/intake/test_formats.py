@@ -1,4 +1,5 @@
-"""Every format from a file to rows: made by the real writers (Polars, sqlite3, datasets, zipfile) or after its schema.
+"""Every format from a file to rows: made by the real writers (Polars, sqlite3, datasets, zipfile, nbformat,
+matplotlib's PDF) or after its schema (DOCX: ECMA-376, HTML and Obsidian as people write them).
 
 LINE's text follows the app's own export, Discord's JSON and CSV DiscordChatExporter 2.43's documented shape.
 """
@@ -17,9 +18,10 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from persona_dagster.intake.bring import Consents, lay_out, look_at
+from persona_dagster.intake.bring import Consents, from_hub, lay_out, look_at
 from persona_dagster.intake.files import IntakeError, encoding_of
 from persona_dagster.intake.mapping import Mappings, guess, read_mapping
+from persona_dagster.intake.notes import parse_note, read_notes
 from persona_dagster.intake.reading import Options
 from persona_dagster_tests.intake.conftest import Home
 
@@ -110,6 +112,104 @@ def test_comments_within_their_posts(home: Home) -> None:
     assert home.take_in().fates == {"stored": 1}
     post, push = home.posts()
     assert (push.parent_id, push.text_raw) == (post.post_id, "推 <user>: 推推 09/13 20:30") and post.board == "Hate"
+
+
+ANSWER = "Gradient descent walks down the slope of the loss, one small step at a time."
+
+
+def notebook(path: Path) -> None:
+    import nbformat
+    from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook
+
+    cells = [new_markdown_cell(f"# 什麼是梯度下降？\n\n{ANSWER}"), new_code_cell("x -= rate * gradient")]
+    nbformat.write(new_notebook(cells=cells), path)
+
+
+def pdf(path: Path) -> None:
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    with rc_context({"pdf.fonttype": 42}):
+        figure = Figure(figsize=(8, 2))
+        figure.text(0.01, 0.5, ANSWER)
+        figure.savefig(path)
+
+
+def docx(path: Path) -> None:
+    """The least that ECMA-376 takes for a document."""
+    office = "http://schemas.openxmlformats.org"
+    kind = "application/vnd.openxmlformats-officedocument.wordprocessingml.document.main+xml"
+    heading = '<w:p><w:pPr><w:pStyle w:val="Heading1"/></w:pPr><w:r><w:t>什麼是梯度下降？</w:t></w:r></w:p>'
+    body = f"{heading}<w:p><w:r><w:t>{ANSWER}</w:t></w:r></w:p>"
+    zipped(
+        path,
+        {
+            "[Content_Types].xml": f'<Types xmlns="{office}/package/2006/content-types"><Default Extension="rels" '
+            'ContentType="application/vnd.openxmlformats-package.relationships+xml"/>'
+            f'<Override PartName="/word/document.xml" ContentType="{kind}"/></Types>'.encode(),
+            "_rels/.rels": f'<Relationships xmlns="{office}/package/2006/relationships"><Relationship Id="a" Type='
+            f'"{office}/officeDocument/2006/relationships/officeDocument" Target="word/document.xml"/>'
+            "</Relationships>".encode(),
+            "word/document.xml": f'<w:document xmlns:w="{office}/wordprocessingml/2006/main"><w:body>{body}</w:body>'
+            "</w:document>".encode(),
+        },
+    )
+
+
+HTML = f"<html><body><nav>首頁</nav><article><h1>什麼是梯度下降？</h1><p>{ANSWER}</p></article></body></html>"
+VAULT = f"---\ntags: [ml]\n---\n#機器學習\n# 什麼是梯度下降？\n> [!note] {ANSWER}\n見 [[損失函數|損失]]\n"
+NOTES: dict[str, Callable[[Path], object]] = {
+    "n.ipynb": notebook,
+    "n.html": lambda path: path.write_text(HTML, encoding="utf-8"),
+    "n.docx": docx,
+    "什麼是梯度下降？.pdf": pdf,
+    "什麼是梯度下降？.md": lambda path: path.write_text(ANSWER, encoding="utf-8"),
+    "什麼是梯度下降？.txt": lambda path: path.write_text(ANSWER, encoding="utf-16"),
+    "n.md.gz": lambda path: path.write_bytes(gzip.compress(f"##什麼是梯度下降？\n{ANSWER}".encode())),
+    "vault.zip": lambda path: zipped(path, {"v/.obsidian/app.json": b"{}", "v/n.md": VAULT.encode()}),
+    "qa.jsonl": lambda path: path.write_text(json.dumps({"question": "什麼是梯度下降？", "answer": ANSWER})),
+}
+
+
+@pytest.mark.parametrize("name", NOTES)
+def test_a_note_of_any_kind_asks_and_answers(home: Home, tmp_path: Path, name: str) -> None:
+    (tmp_path / "desk" / "sub").mkdir(parents=True)
+    NOTES[name](tmp_path / "desk" / "sub" / name)
+    look = look_at(tmp_path / "desk", Options(), Mappings(home.settings.mappings_dir))
+    assert not look.problems
+    (laid,) = lay_out(look, home.settings, Options())[1]
+    assert laid.is_relative_to(home.settings.notes_dir)
+    (capture,) = read_notes(home.settings.notes_dir)
+    (post,) = parse_note(capture, str).posts
+    assert post.title == "什麼是梯度下降？" and ANSWER in post.text_raw.replace("\n", " ")
+    assert "[[" not in post.text_raw and "首頁" not in post.text_raw
+
+
+def test_questions_with_answers_in_a_table(home: Home) -> None:
+    home.put("qa.csv", f"question,answer\n什麼是梯度下降？,{ANSWER}\n".replace("loss, one", "loss one"))
+    assert home.take_in().fates == {"stored": 1}
+    (post,) = home.posts("notes")
+    assert (post.title, post.kind) == ("什麼是梯度下降？", "post")
+
+
+def test_a_data_set_of_the_hub(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The Hub's answer is a folder in its layout; the network alone is replaced."""
+    import datasets
+
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    FRAME.write_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
+    load = datasets.load_dataset
+    monkeypatch.setattr(
+        datasets, "load_dataset", lambda name: load(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
+    )
+    look = look_at(from_hub("acme/ptt_Salary", home.settings), Options(), Mappings(home.settings.mappings_dir))
+    assert not list(home.settings.imports_dir.iterdir()), "a look writes nothing into the imports"
+    lay_out(look, home.settings, Options())
+    assert home.take_in().fates == {"stored": 12}
+
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: load(str(tmp_path / "nothing")))
+    with pytest.raises(IntakeError, match=r"acme/gone: cannot be had from the Hub .* Check the name"):
+        from_hub("acme/gone", home.settings)
 
 
 LINE = """[LINE] 與小明的聊天記錄

@@ -16,10 +16,11 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona_dagster.config.sources import load_sources
+from persona_dagster.conversation.graph import reply_graph
 from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.dedup import mark_duplicates
 from persona_dagster.corpus.ledger import row_ledger
-from persona_dagster.corpus.ledger_page import stages, write_page
+from persona_dagster.corpus.ledger_page import examples, stages, write_page
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.digest import author_key
 from persona_dagster.intake.take_in import places_of, write_lost
@@ -101,6 +102,26 @@ def test_a_hostile_set_of_files(home: Home, tmp_path: Path) -> None:
     assert ledger.filter(pl.col("part") >= 1000).height == 2, "the pushes of the flat page are rows of their own"
     page = write_page(ledger, tmp_path / "funnel.html").read_text(encoding="utf-8")
     assert "ptt_station" in page and "主管" not in page
+
+
+def test_who_has_a_partner_is_said_by_the_reply_graph(home: Home, tmp_path: Path) -> None:
+    post = POST | {"source": "dcard", "id": "900000001"}
+    comment = {"source": "dcard", "kind": "comment", "board": "Hate", "parent_id": post["id"], "author": "somebody"}
+    answer = comment | {"id": "900000002", "floor": 1, "text": "先跟主管把話說清楚，再看要不要換工作"}
+    lost = comment | {"id": "900000003", "floor": 9, "text": "B7 你說的那個辦法我試過，真的沒有什麼用"}
+    alone = POST | {"source": "dcard", "id": "900000004", "text": "圖書館今天開到幾點，有人知道嗎"}
+    home.put("a.jsonl", [post, answer, lost, alone])
+    home.take_in()
+    build(home, tmp_path)
+    edges = reply_graph(pl.read_parquet(home.settings.tables_dir / "posts" / "all.parquet"))
+    (home.settings.tables_dir / "reply_graph").mkdir()
+    edges.write_parquet(home.settings.tables_dir / "reply_graph" / "all.parquet")
+    ledger = row_ledger(home.settings)
+    exact(home, ledger)
+    found = dict(ledger.select("row", "bucket").iter_rows())
+    assert found == {1: "no_voice", 2: "no_voice", 3: "no_partner", 4: "no_partner"}
+    (one,) = (one for one in stages(ledger) if one["bucket"] == "no_partner")
+    assert examples(ledger, one).select("file", "row").rows() == [("a.jsonl", 3), ("a.jsonl", 4)]
 
 
 VALUES = st.sampled_from([None, "", "1", "2", "M.1600000000.A.ABC", "推", "一段話在這裡", "哈", 3, True, [], {"a": 1}])

@@ -53,6 +53,17 @@ def test_datasets_loads_the_folder_as_it_is(mix: Path, tmp_path: Path, monkeypat
     assert loaded["train"][0]["messages"] == MESSAGES
 
 
+@pytest.mark.parametrize("form", ["openai", "llamafactory", "sharegpt", "alpaca"])
+def test_datasets_loads_every_other_form_as_json(mix: Path, tmp_path: Path, form: str) -> None:
+    from datasets import load_dataset
+
+    folder = export_mix(mix, tmp_path / "out", form)
+    files = {path.stem: str(path) for path in folder.iterdir() if path.stem != "dataset_info"}
+    loaded = load_dataset("json", data_files=files, cache_dir=str(tmp_path / "cache"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 3, "validation": 1, "test": 2}
+    assert MESSAGES[-1]["content"] in str(loaded["test"][0])
+
+
 def test_what_cannot_be_exported_is_named(mix: Path, tmp_path: Path) -> None:
     with pytest.raises(MixExportError, match="no format 'xml'"):
         export_mix(mix, tmp_path, "xml")
