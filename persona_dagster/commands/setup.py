@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 from typing import Annotated
@@ -31,6 +32,8 @@ def doctor(
         console.print(f"chromium  {find_chromium(settings.chromium)}")
     except BrowserMissing as error:
         console.print(f"[red]chromium  {error}[/red]")
+    if settings.headed and not os.environ.get("DISPLAY"):
+        console.print("[red]display   none, and PERSONA_HEADED is set[/red]; run under xvfb-run (apt install xvfb)")
     where = settings.home if settings.home.exists() else settings.home.parent
     free = shutil.disk_usage(where).free / 1e9
     colour = "red" if free < 2 else "green"

@@ -7,6 +7,7 @@ holds on every hop, also on redirects that Playwright's own routing does not see
 from __future__ import annotations
 
 import base64
+import os
 import re
 import time
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Outcome
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, Page, Response
+    from playwright.sync_api import BrowserContext, BrowserType, Page, ProxySettings, Response
 
 T = TypeVar("T")
 
@@ -121,14 +122,7 @@ class Browser:
                 self._browser = self._playwright.chromium.connect_over_cdp(self.transport.cdp_url)
                 self._context = self._browser.contexts[0]
             else:
-                self._browser = self._playwright.chromium.launch(
-                    executable_path=self.transport.browser_path(),
-                    headless=not self.transport.headed,
-                    args=[*FLAGS, self._resolver_rule()],
-                )
-                self._context = self._browser.new_context(
-                    locale="zh-TW", service_workers="block", accept_downloads=False
-                )
+                self._context = self._launch(self._playwright.chromium)
             self._page = self._context.new_page()
             self._page.set_default_timeout(NAVIGATION_MS)
         except Error as error:
@@ -138,8 +132,41 @@ class Browser:
                 raise BrowserMissing(f"{why}; {INSTALL}") from error
             raise BrowserError(f"Chromium does not start: {why}; run `persona doctor`") from error
 
-    def _resolver_rule(self) -> str:
-        hosts = sorted({urlsplit(origin).hostname or "" for origin in self.policy.origins})
+    def _launch(self, chromium: BrowserType) -> BrowserContext:
+        if self.transport.headed and not os.environ.get("DISPLAY"):
+            raise BrowserError("PERSONA_HEADED needs a display: run under xvfb-run (apt install xvfb chromium)")
+        proxy = self._proxy()
+        launch: dict[str, Any] = {
+            "executable_path": self.transport.browser_path(),
+            "headless": not self.transport.headed,
+            "args": [*FLAGS, self._resolver_rule(proxy)],
+            "proxy": proxy,
+        }
+        page: dict[str, Any] = {"locale": "zh-TW", "service_workers": "block", "accept_downloads": False}
+        if self.transport.profile:
+            folder = self.transport.profile / sorted(self._hosts())[0]  # one pass at a time holds a host
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            context = chromium.launch_persistent_context(folder, **launch, **page)
+        else:
+            self._browser = chromium.launch(**launch)
+            context = self._browser.new_context(**page)
+        if proxy:  # names are resolved there, so that the resolver's rule does not hold
+            context.route("**/*", lambda route: route.continue_() if self._within(route.request.url) else route.abort())
+        return context
+
+    def _within(self, url: str) -> bool:
+        return url.startswith(("data:", "blob:")) or self.policy.allows(url)
+
+    def _proxy(self) -> ProxySettings | None:
+        """The operator's proxy as Playwright takes it."""
+        proxy = self.transport.proxy_server()
+        return {"server": proxy.server, "username": proxy.user, "password": proxy.password} if proxy else None
+
+    def _hosts(self) -> set[str]:
+        return {urlsplit(origin).hostname or "" for origin in self.policy.origins}
+
+    def _resolver_rule(self, proxy: ProxySettings | None) -> str:
+        hosts = sorted(self._hosts() | ({urlsplit(proxy["server"]).hostname or ""} if proxy else set()))
         return ", ".join(["--host-resolver-rules=MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in hosts)])
 
     def close(self) -> None:

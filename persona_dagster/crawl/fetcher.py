@@ -63,6 +63,7 @@ class CrawlReport:
     watermark: str | None = None  # up to when the board is known, ISO
     digest: str = ""
     stopped: str = ""  # why the pass ended early; "" when it was finished
+    passes_left: float | None = None  # until the goal is reached, at the pace of the last ones; None: not known
     due: int = 0  # posts and gaps that are still owed
     quarantined: list[str] = field(default_factory=list)  # "key: why": given up for a week
     problems: list[str] = field(default_factory=list)  # "URL: outcome: why", the first 20
@@ -405,6 +406,7 @@ class Pass:
         report.due = frontier.count("todo", "failing", "unread") + sum(span.tries < QUARANTINE for span in owed)
         report.quarantined = [f"{item.key}: {item.why}" for item in frontier.items("quarantined")]
         report.quarantined += [span.why for span in owed if span.tries >= QUARANTINE]
+        report.passes_left = frontier.standing(self.clock()).passes_left
         frontier.close()
         report.digest = self.archive.digest(self.source, self.board)
         return report

@@ -41,9 +41,9 @@ class HttpFetcher:
         self.policy, self.transport, self.max_bytes, self.total = policy, transport, max_bytes, total
         self.cookies: dict[str, str] = {}
         timeout = urllib3.Timeout(connect=min(CONNECT, total), read=min(READ, total))
-        proxy = transport.proxy if not transport.rewrites else None
+        proxy = transport.proxy_server()
         self.pool = (
-            urllib3.ProxyManager(proxy, retries=False, timeout=timeout, maxsize=2)
+            urllib3.ProxyManager(proxy.server, proxy_headers=proxy.headers, retries=False, timeout=timeout, maxsize=2)
             if proxy
             else urllib3.PoolManager(retries=False, timeout=timeout, maxsize=2)
         )

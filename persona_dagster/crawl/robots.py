@@ -9,6 +9,7 @@ from protego import Protego
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.records import Outcome
 
+LONGEST = 3600.0  # seconds
 MAX_BYTES = 500 << 10  # what a crawler must read at least (RFC 9309, 2.5); the rest is ignored
 
 
@@ -29,8 +30,9 @@ class Robots:
 
     @property
     def delay(self) -> float:
-        """Crawl-delay in seconds, 0 where none is asked."""
-        return float((self._rules.crawl_delay(self.agent) if self._rules else None) or 0)
+        """Crawl-delay in seconds, 0 where none is asked, `LONGEST` where more than a pass could take is."""
+        asked = float((self._rules.crawl_delay(self.agent) if self._rules else None) or 0)
+        return min(max(asked, 0.0), LONGEST)
 
     def _read(self) -> None:
         answer = self.fetch()

@@ -18,7 +18,7 @@ import orjson
 from persona_dagster.artifacts import write_bytes
 from persona_dagster.crawl import lease
 from persona_dagster.crawl.outcomes import Fetched
-from persona_dagster.sites.dcard.payloads import load_json
+from persona_dagster.sites.boundary import load_json
 from persona_dagster.sites.parsed import MalformedError, decode
 
 GRAPH = "https://graph.threads.net"

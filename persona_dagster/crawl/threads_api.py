@@ -21,9 +21,8 @@ from persona_dagster.crawl.frontier import Listed
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.threads_account import DAY, GRAPH, TOKEN_VARIABLE, Account
 from persona_dagster.records import Outcome
-from persona_dagster.sites.dcard.payloads import load_json
-from persona_dagster.sites.parsed import MalformedError, decode
-from persona_dagster.sites.threads.payloads import parse_threads
+from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.threads.payloads import api_answer, api_refusal, parse_threads
 
 FIELDS = "id,text,media_type,permalink,timestamp,username,has_replies,is_quote_post,is_reply,replied_to,root_post"
 LIMIT = 100  # rows a query, the most that is given
@@ -122,20 +121,17 @@ def _take(work: Pass, fetched: Fetched, after: str) -> tuple[str, list[float]] |
         work.owe("api", [Listed(row, int(max(times, default=0)))])
         work.keep("api", row, replace(fetched, body=body))
         work.frontier.settle("api", row, "stored", None)  # it is looked at again with its list
-    value = load_json(decode(fetched.body))
-    paging = value.get("paging") or {}
-    cursors = paging.get("cursors") or {}
-    return (str(cursors.get("after") or "") if paging.get("next") else ""), times
+    return api_answer(fetched.body).after, times
 
 
 def _rows(fetched: Fetched) -> Iterator[tuple[str, bytes]]:
     """One capture a post, so that a post keeps its key whatever page it comes on."""
-    for row in load_json(decode(fetched.body))["data"]:
-        yield str(row["id"]), orjson.dumps({"data": [row]})
+    for row in api_answer(fetched.body).data:
+        yield row["id"], orjson.dumps({"data": [row]})
 
 
 def _reason(fetched: Fetched) -> str:
     try:
-        return str(load_json(decode(fetched.body))["error"]["message"])
-    except (MalformedError, KeyError, TypeError):
+        return api_refusal(fetched.body)
+    except MalformedError:
         return fetched.why

@@ -19,7 +19,7 @@ from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.digest import text_digest
 from persona_dagster.records import Outcome, PageKey
 from persona_dagster.sites.dcard import pages
-from persona_dagster.sites.dcard.payloads import list_rows, load_json, parse_dcard, rows_of
+from persona_dagster.sites.dcard.payloads import page_of, parse_dcard
 from persona_dagster.sites.parsed import MalformedError, decode
 
 KIND = "post"
@@ -141,17 +141,16 @@ class DcardWalk:
         if not fetched.ok:
             return f"list: {fetched.outcome.value}: {fetched.why}"
         try:
-            value = load_json(decode(fetched.body))
-            found = list_rows(value)
+            page = page_of(fetched.body)
         except MalformedError as error:
             self.work.not_parsed(fetched, str(error))
             return f"list: {error}"
-        last = isinstance(value, dict) and value.get("nextKey", "") is None
-        if not found and not (last and begun):
+        found = page.listed
+        if not found and not (page.last and begun):
             self.work.not_parsed(fetched, "an empty list: nothing there, or a ban", EMPTY)
             return "the list is empty: nothing there, or a ban"
         self.work.keep("list", text_digest(fetched.url)[:16], fetched, counted=False, names=[key for key, _ in found])
-        return [Listed(key, int(at.timestamp())) for key, at in found], last
+        return [Listed(key, int(at.timestamp())) for key, at in found], page.last
 
     # Posts
 
@@ -173,7 +172,7 @@ class DcardWalk:
         if not (parsed.usable and parsed.posts):
             self.work.keep_unread(KIND, post_id, fetched, parsed.why or "a post without its text")
             return Outcome.PARSE_INCOMPLETE
-        comments = self.comments(post_id, int(load_json(decode(fetched.body)).get("commentCount") or 0))
+        comments = self.comments(post_id, page_of(fetched.body).comments_stated)
         # The post is stored last: it is what says that its comments are there.
         self.work.keep(KIND, post_id, fetched)
         return comments
@@ -201,15 +200,14 @@ class DcardWalk:
             if not fetched.ok:
                 return Outcome.OK if fetched.outcome is Outcome.GONE else fetched.outcome
             try:
-                value = load_json(decode(fetched.body))
-                rows = list(rows_of(value))
+                page = page_of(fetched.body)
             except MalformedError as error:
                 self.work.keep_unread("comments", str(PageKey(post_id, str(key or 0))), fetched, str(error))
                 return Outcome.PARSE_INCOMPLETE
-            floors = max([floors, *(row["floor"] for row in rows)])
-            if rows:
+            floors = max([floors, *page.floors])
+            if page.rows:
                 self.work.keep("comments", str(PageKey(post_id, str(key or 0))), fetched, counted=False)
-            key = value.get("nextKey") or "" if isinstance(value, dict) else ""
+            key = page.next_key or ""
             if not key:
                 if floors < stated:
                     self.work.not_parsed(fetched, f"{stated} comments are stated, the last floor is {floors}")

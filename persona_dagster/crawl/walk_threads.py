@@ -5,7 +5,6 @@ robots.txt of the site refuses crawlers, so the browser's route works only with 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -16,9 +15,8 @@ from persona_dagster.crawl.frontier import BACK, FRESH, Listed
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.threads_api import crawl_api
 from persona_dagster.records import Outcome
-from persona_dagster.sites.dcard.payloads import load_json
-from persona_dagster.sites.parsed import MalformedError, Parsed, decode
-from persona_dagster.sites.threads.payloads import chains, page_payloads, parse_threads
+from persona_dagster.sites.parsed import Parsed
+from persona_dagster.sites.threads.payloads import named, parse_threads
 
 ORIGIN = "https://www.threads.com"
 MORE_PATHS = ("/graphql/query", "/api/graphql")  # where the page's script asks for what comes below
@@ -144,21 +142,3 @@ class ThreadsWalk:
 
 def is_more(answer: Any) -> bool:
     return urlsplit(answer.url).path.startswith(MORE_PATHS)
-
-
-def named(body: bytes) -> dict[str, str]:
-    """Account by code, of all posts in a page."""
-    return dict(_names(body))
-
-
-def _names(body: bytes) -> Iterator[tuple[str, str]]:
-    try:
-        text = decode(body)
-        payloads = page_payloads(text) if text.lstrip().startswith("<") else [load_json(text)]
-    except MalformedError:
-        return
-    for payload in payloads:
-        for chain in chains(payload):
-            for post in chain:
-                if post.get("code") and (post.get("user") or {}).get("username"):
-                    yield post["code"], post["user"]["username"]

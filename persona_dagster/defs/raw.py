@@ -93,6 +93,7 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
             "megabytes": round(report.bytes / 1e6, 3),
             "seconds": round(report.seconds, 1),
             "left_for_the_next_pass": report.due,
+            "passes_left": "not known yet" if report.passes_left is None else round(report.passes_left, 1),
             "in_quarantine": report.quarantined[:20],
             "outcomes": dict(report.outcomes),
             "problems": report.problems,

@@ -153,7 +153,7 @@ class ProjectResource:
         """The way to the sites: the replica on loopback in tiny and sample, the sites themselves in live."""
         settings = self.settings
         if settings.profile == "live":
-            yield Transport(chromium=settings.chromium, cdp_url=settings.cdp_url, headed=settings.headed)
+            yield Transport.live(settings)
             return
         from persona_dagster.sample.clock import Clock
         from persona_dagster.sample.content import load, tiny

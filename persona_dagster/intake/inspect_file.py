@@ -14,6 +14,7 @@ from persona_dagster.crawl.outcomes import BY_STATUS, classify
 from persona_dagster.digest import author_key
 from persona_dagster.intake.saved_pages import unwrap
 from persona_dagster.records import Outcome, Post, Source
+from persona_dagster.sites.boundary import load_json
 from persona_dagster.sites.dcard import payloads as dcard
 from persona_dagster.sites.parsed import MAX_BODY, MalformedError, Parsed, decode, incomplete
 from persona_dagster.sites.ptt import article as ptt
@@ -177,7 +178,7 @@ def _article_name(text: str, path: Path) -> tuple[str, str]:
 
 def _payload(text: str, body: bytes, path: Path) -> Recognised:  # noqa: PLR0911 - one return a kind
     try:
-        value = dcard.load_json(text)
+        value = load_json(text)
     except MalformedError as error:
         return _lines(text, path) or Recognised(_site(text), "unknown", incomplete(str(error)))
     if isinstance(value, dict):
@@ -202,16 +203,16 @@ def _payload(text: str, body: bytes, path: Path) -> Recognised:  # noqa: PLR0911
 def _dcard_list(value: Any) -> list[dict[str, Any]]:
     return [
         {
-            "post_id": str(row["id"]),
-            "board": row["forumAlias"],
-            "title": row["title"],
-            "excerpt": row["excerpt"],
-            "created_at": row["createdAt"],
-            "comments": row["commentCount"],
-            "score": row["likeCount"],
+            "post_id": row.id,
+            "board": row.forum_alias,
+            "title": row.title,
+            "excerpt": row.excerpt,
+            "created_at": row.created_at.isoformat(),
+            "comments": row.comment_count,
+            "score": row.like_count,
         }
         for row in dcard.rows_of(value)
-        if "forumAlias" in row and "content" not in row
+        if isinstance(row, dcard.PostRow) and row.listed
     ]
 
 
@@ -292,7 +293,7 @@ def _lines(text: str, path: Path) -> Recognised | None:
     posts: list[Post] = []
     try:
         for line in lines:
-            posts += threads.posts_from_payload(dcard.load_json(line), "", _key("threads"))
+            posts += threads.posts_from_payload(load_json(line), "", _key("threads"))
     except MalformedError as error:
         return Recognised("threads", "ndjson", incomplete(f"{path.name}: {error}", posts))
     return Recognised("threads", "ndjson", Parsed(Outcome.OK, posts)) if posts else None

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from persona_dagster.crawl.frontier import Frontier, Listed
-from persona_dagster.sites.dcard.payloads import load_json
+from persona_dagster.sites.boundary import load_json
 from persona_dagster.sites.parsed import MalformedError
 from persona_dagster.sites.ptt.listing import PAGE_ROWS, disproof, parse_listing
 from persona_dagster_tests.crawl.mutations import MUTATIONS

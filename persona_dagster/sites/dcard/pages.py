@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from html.parser import HTMLParser
 
 from persona_dagster.records import Post
+from persona_dagster.sites.boundary import moment
 from persona_dagster.sites.parsed import MalformedError
 
 ORIGIN = "https://www.dcard.tw"
@@ -91,11 +92,10 @@ def rendered(source: str) -> list[Rendered]:
     return reader.articles
 
 
-def moment(text: str) -> datetime | None:
+def _moment(text: str) -> datetime | None:
     try:
-        at = datetime.fromisoformat(text)
-        return (at if at.tzinfo else at.replace(tzinfo=UTC)).astimezone(UTC)
-    except (ValueError, OverflowError):
+        return moment(text)
+    except ValueError:
         return None
 
 
@@ -105,7 +105,7 @@ def listed(source: str, forum: str) -> list[tuple[str, datetime | None]]:
     for article in rendered(source):
         for alias, key in article.links[:1]:
             if alias == forum:
-                found.setdefault(key, moment(article.at))
+                found.setdefault(key, _moment(article.at))
     return list(found.items())
 
 
@@ -115,7 +115,7 @@ def post_of(source: str, post_id: str, board: str) -> Post:
     if len(articles) != 1:
         raise MalformedError(f"{len(articles)} articles with a heading of their own")
     text = re.sub(r"\n{3,}", "\n\n", re.sub(r"[ \t]*\n[ \t]*", "\n", "".join(articles[0].text))).strip()
-    created = moment(articles[0].at)
+    created = _moment(articles[0].at)
     if not text or created is None:
         raise MalformedError("an article without its text or its time")
     return Post(

@@ -6,7 +6,8 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from persona_dagster.sites.dcard.payloads import NEXT_DATA, load_json
+from persona_dagster.sites.boundary import depth_bounded, load_json
+from persona_dagster.sites.dcard.payloads import NEXT_DATA
 from persona_dagster.sites.parsed import MalformedError, decode
 
 KEPT = ("id", "postId", "parentId", "createdAt", "updatedAt", "floor")
@@ -18,9 +19,10 @@ def cut(body: bytes, *, ids: Collection[str]) -> bytes | None:
         source = decode(body)
         page = NEXT_DATA.search(source) if source.lstrip().startswith("<") else None
         value = load_json(page[1] if page else source)
+        with depth_bounded():
+            fresh = json.dumps(_hidden(value, ids), ensure_ascii=False, separators=(",", ":"))
     except MalformedError:
         return None
-    fresh = json.dumps(_hidden(value, ids), ensure_ascii=False, separators=(",", ":"))
     if page:
         fresh = source[: page.start(1)] + fresh.replace("</", "<\\/") + source[page.end(1) :]
     return fresh.encode()

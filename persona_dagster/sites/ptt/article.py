@@ -15,12 +15,12 @@ from itertools import pairwise
 
 from persona_dagster.digest import text_digest
 from persona_dagster.records import Kind, Outcome, Post
+from persona_dagster.sites.boundary import guarded
 from persona_dagster.sites.parsed import (
     ADDRESS,
     NICK,
     USER,
     AuthorKey,
-    MalformedError,
     Parsed,
     decode,
     incomplete,
@@ -85,15 +85,13 @@ class Head:
     flags: list[str] = field(default_factory=list)
 
 
+@guarded
 def parse_article(
     body: bytes, *, board: str, article_id: str, author_key: AuthorKey, fetched_at: datetime | None = None
 ) -> Parsed:
     """The article and every push of a page, or `parse_incomplete` with what could be read and why not more."""
-    try:
-        source = decode(body)
-        article = scan_article(source)
-    except MalformedError as error:
-        return incomplete(str(error))
+    source = decode(body)
+    article = scan_article(source)
     problems = [*article.problems, *_page_problems(source, article, article_id)]
     posts, flags = _posts(article, board, article_id, author_key, fetched_at)
     if "truncated_by_site" not in flags and (misfit := ptt_size.misfit(source, article)):

@@ -16,6 +16,7 @@ from persona_dagster.sites.ptt.article import ARTICLE_ID
 from persona_dagster.sites.ptt.markup import decode_cfemail
 
 PAGE_ROWS = 20
+MOST_DIGITS = 7  # of a page number
 MOST_ODD = 6  # steps back in time on one page
 CONTAINER = re.compile(r'<div class="r-list-container[^"]*">')
 ROW = re.compile(r'<div class="r-ent">')
@@ -111,6 +112,8 @@ def parse_listing(body: bytes, board: str = "") -> Listing:
     if len(set(named)) != len(named):
         raise MalformedError("an article is listed twice")
     older = OLDER.search(source)
+    if older and len(older[2]) > MOST_DIGITS:
+        raise MalformedError(f"a page whose number has {len(older[2])} digits")
     return Listing(rows, int(older[2]) if older else None)
 
 

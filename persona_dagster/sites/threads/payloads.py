@@ -9,14 +9,27 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
-from typing import Any
+from typing import Annotated, Any
+
+from pydantic import Field
 
 from persona_dagster.records import Outcome, Post
-from persona_dagster.sites.dcard.payloads import load_json, shown
+from persona_dagster.sites.boundary import (
+    Count,
+    Digits,
+    Moment,
+    Name,
+    Seconds,
+    Sent,
+    depth_bounded,
+    guarded,
+    load_json,
+    sent,
+)
+from persona_dagster.sites.dcard.payloads import shown
 from persona_dagster.sites.parsed import USER, AuthorKey, MalformedError, Parsed, decode, incomplete
 
 ORIGIN = "https://www.threads.com"
-LATEST = 4_102_444_800  # unix seconds of the year 2100
 SCRIPT = re.compile(r'<script\b([^>]*\btype="application/json"[^>]*)>(.*?)</script>', re.DOTALL)
 LENGTH = re.compile(r'data-content-len="(\d+)"')
 MARKERS = ("thread_items", "searchResults")  # of scripts that hold posts; a page has 43 others
@@ -28,6 +41,131 @@ PERMALINK = re.compile(r"https://(?:www\.)?threads\.(?:com|net)/@[^/]+/post/([A-
 MENTION = re.compile(r"(?<![\w@])@[A-Za-z0-9_.]{2,30}")
 
 
+Pk = Annotated[int, Field(ge=0, lt=2**64)]
+
+
+class User(Sent):
+    username: Name
+
+
+class Caption(Sent):
+    text: str
+
+
+class Fragment(Sent):
+    fragment_type: str | None = None
+    plaintext: str | None = None
+
+
+class Fragments(Sent):
+    fragments: list[Fragment | None] | None = None
+
+
+class Snippet(Sent):
+    snippet_text: str | None = None
+    text: str | None = None
+
+
+class Quoted(Sent):
+    caption: Caption | None = None
+
+
+class Share(Sent):
+    quoted_post: Quoted | None = None
+
+
+class Answered(Sent):
+    username: str | None = None
+
+
+class AppInfo(Sent):
+    is_reply: bool | None = None
+    reply_to_author: Answered | None = None
+    text_fragments: Fragments | None = None
+    snippet_attachment_info: Snippet | None = None
+    share_info: Share | None = None
+
+
+class PageRow(Sent):
+    """A post as pages and relay payloads have it."""
+
+    pk: Digits | Pk
+    code: Name
+    id: str | None = None
+    taken_at: Seconds
+    user: User
+    caption: Caption | None = None
+    like_count: Count | None = None
+    like_and_view_counts_disabled: bool | None = None
+    text_post_app_info: AppInfo | None = None
+
+    @property
+    def info(self) -> AppInfo:
+        return self.text_post_app_info or AppInfo()
+
+    @property
+    def answers(self) -> str | None:
+        """The account that it says it answers."""
+        return self.info.reply_to_author.username if self.info.reply_to_author else None
+
+
+class ApiId(Sent):
+    id: Digits
+
+
+class ApiRow(Sent):
+    """A post as the official API has it; text and username only where the medium has them."""
+
+    id: Digits
+    permalink: str
+    timestamp: Moment
+    text: str | None = None
+    username: str | None = None
+    is_reply: bool | None = None
+    replied_to: ApiId | None = None
+    root_post: ApiId | None = None
+
+
+class Cursors(Sent):
+    after: str | None = None
+
+
+class Paging(Sent):
+    next: str | None = None
+    cursors: Cursors | None = None
+
+
+class ApiAnswer(Sent):
+    """A page of the official API, its rows as they came."""
+
+    data: list[dict[str, Any]]
+    paging: Paging | None = None
+
+    @property
+    def after(self) -> str:
+        """Where the next page begins; '' when this is the last one."""
+        paging = self.paging
+        return (paging.cursors.after or "") if paging and paging.next and paging.cursors else ""
+
+
+class ApiFault(Sent):
+    message: str
+
+
+class ApiRefusal(Sent):
+    error: ApiFault
+
+
+def api_answer(body: bytes) -> ApiAnswer:
+    """Raises `MalformedError`."""
+    return sent(ApiAnswer, load_json(decode(body)), "an API answer")
+
+
+def api_refusal(body: bytes) -> str:
+    """Why the API says no. Raises `MalformedError`."""
+    return sent(ApiRefusal, load_json(decode(body)), "an API answer").error.message
+
+
 def code_of(pk: str) -> str:
     """The short code in a post's URL: its number in base 64."""
     number, code = int(pk), ""
@@ -37,18 +175,14 @@ def code_of(pk: str) -> str:
     return code
 
 
+@guarded
 def parse_threads(body: bytes, *, board: str, author_key: AuthorKey, code: str | None = None) -> Parsed:
     """A page, a relay payload or an API answer. With `code`, the post of that code must be among the rows."""
-    try:
-        text = decode(body)
-        page = text.lstrip().startswith("<")
-        payloads = page_payloads(text) if page else [load_json(text)]
-        posts = posts_from_payloads(payloads, board, author_key)
-        more = any(_has_more(payload) for payload in payloads)
-    except MalformedError as error:
-        return incomplete(str(error))
-    except RecursionError:
-        return incomplete("nested too deep")
+    text = decode(body)
+    page = text.lstrip().startswith("<")
+    payloads = page_payloads(text) if page else [load_json(text)]
+    posts = posts_from_payloads(payloads, board, author_key)
+    more = any(_has_more(payload) for payload in payloads)
     wall = bool(LOGIN_WALL.search(text))
     if not posts:
         return _nothing(wall or (page and bool(LOGIN_PAGE.search(text))), page)
@@ -87,6 +221,20 @@ def page_payloads(source: str) -> list[Any]:
     return payloads
 
 
+def named(body: bytes) -> dict[str, str]:
+    """Account by code, of all posts that a page shows; none for a page that cannot be read."""
+    try:
+        with depth_bounded():
+            text = decode(body)
+            payloads = page_payloads(text) if text.lstrip().startswith("<") else [load_json(text)]
+            rows = [raw for payload in payloads for chain in chains(payload) for raw in chain]
+            return {
+                row.code: row.user.username for row in (sent(PageRow, raw, "a post") for raw in rows if is_shown(raw))
+            }
+    except MalformedError:
+        return {}
+
+
 def posts_from_payloads(payloads: list[Any], board: str, author_key: AuthorKey) -> list[Post]:
     """Posts of all payloads, each once, in page order, replies with the post that they answer.
 
@@ -99,12 +247,16 @@ def posts_from_payloads(payloads: list[Any], board: str, author_key: AuthorKey) 
         for chain in chains(payload):
             above = list(subject)
             for raw in chain:
-                post = post_of(raw, board, author_key)
-                if post is None:
+                if "permalink" in raw:
+                    row, post = None, _api_post(raw, board, author_key)
+                elif is_shown(raw):
+                    row = sent(PageRow, raw, f"post {raw.get('code')!r}"[:60])
+                    post = _page_post(row, board, author_key)
+                else:
                     continue
-                if post.kind == "reply" and post.parent_id is None:
-                    post.parent_id = _answered(raw, above)
-                above.append((post, (raw.get("user") or {}).get("username", "")))
+                if row and post.kind == "reply":
+                    post.parent_id = _answered(row, above)
+                above.append((post, row.user.username if row else ""))
                 posts.setdefault(post.post_id, post)
             subject = subject or above
     rows = list(posts.values())
@@ -112,17 +264,16 @@ def posts_from_payloads(payloads: list[Any], board: str, author_key: AuthorKey) 
     return rows
 
 
-def _answered(raw: dict[str, Any], above: list[tuple[Post, str]]) -> str | None:
+def _answered(row: PageRow, above: list[tuple[Post, str]]) -> str | None:
     """The last post above whose author the reply names; the last one where it names nobody; none where that author's
     post is not shown."""
-    named = (raw.get("text_post_app_info") or {}).get("reply_to_author")
-    author = named.get("username") if isinstance(named, dict) else None
-    return next((post.post_id for post, user in reversed(above) if author in (None, user)), None)
+    return next((post.post_id for post, user in reversed(above) if row.answers in (None, user)), None)
 
 
 def posts_from_payload(payload: Any, board: str, author_key: AuthorKey) -> list[Post]:
     """For importers: the posts of one decoded JSON value. Raises `MalformedError` on damaged rows."""
-    return posts_from_payloads([payload], board, author_key)
+    with depth_bounded():
+        return posts_from_payloads([payload], board, author_key)
 
 
 def _attach(rows: list[Post]) -> None:
@@ -163,69 +314,58 @@ def is_post(value: dict[str, Any]) -> bool:
     return ("pk" in value and value.get("code") is not None) or ("permalink" in value and "timestamp" in value)
 
 
-def post_of(raw: dict[str, Any], board: str, author_key: AuthorKey) -> Post | None:
-    """One row; None for a post that the page names but does not show."""
-    if "permalink" in raw:
-        return _api_post(raw, board, author_key)
-    info = raw.get("text_post_app_info") or {}
-    if info.get("is_post_unavailable"):
-        return None
-    code, pk = raw.get("code"), raw.get("pk")
-    if not (isinstance(code, str) and str(pk).isdigit() and code_of(str(pk)) == code):
-        raise MalformedError(f"post {pk!r} whose code {code!r} is not its number")
-    user = raw.get("user")
-    if not (isinstance(user, dict) and user.get("username")):
-        raise MalformedError(f"post {code} without its author")
-    if not str(raw.get("id", f"{pk}_")).startswith(f"{pk}_"):
-        raise MalformedError(f"post {code} with another's id {raw['id']!r}")
-    taken = raw.get("taken_at")
-    if type(taken) is not int or not 0 < taken < LATEST:
-        raise MalformedError(f"post {code} without a time")
-    created = datetime.fromtimestamp(taken, UTC)
-    text, flags = _text(raw, info, code)
-    is_reply = bool(info.get("is_reply"))
-    quoted = (info.get("share_info") or {}).get("quoted_post")
+def is_shown(raw: dict[str, Any]) -> bool:
+    """False for a post that the page names and does not show any more."""
+    info = raw.get("text_post_app_info")
+    return not (isinstance(info, dict) and info.get("is_post_unavailable") is True)
+
+
+def _page_post(row: PageRow, board: str, author_key: AuthorKey) -> Post:
+    code = row.code
+    if code_of(str(row.pk)) != code:
+        raise MalformedError(f"post {row.pk} whose code {code!r} is not its number")
+    if row.id is not None and not row.id.startswith(f"{row.pk}_"):
+        raise MalformedError(f"post {code} with another's id {row.id!r}")
+    created = datetime.fromtimestamp(row.taken_at, UTC)
+    text, flags = _text(row)
     return Post(
         source="threads",
         board=board,
-        kind="reply" if is_reply else "post",
+        kind="reply" if row.info.is_reply else "post",
         post_id=code,
         url=f"{ORIGIN}/@{USER}/post/{code}",
         text_raw=f"{text}\n{shown(created)}" if text else "",
-        author_key=author_key(user["username"]),
+        author_key=author_key(row.user.username),
         created_at=created,
-        quoted=_quote(quoted),
-        score=None if raw.get("like_and_view_counts_disabled") else raw.get("like_count"),
+        quoted=_quote(row.info.share_info),
+        score=None if row.like_and_view_counts_disabled else row.like_count,
         flags=flags,
     )
 
 
-def _text(raw: dict[str, Any], info: dict[str, Any], code: str) -> tuple[str, list[str]]:
+def _text(row: PageRow) -> tuple[str, list[str]]:
     """The caption, its fragments in agreement with it, and a long text attached to it."""
-    caption = raw.get("caption")
-    if caption is not None and not isinstance(caption.get("text") if isinstance(caption, dict) else None, str):
-        raise MalformedError(f"post {code} whose caption is no text")
-    text = caption["text"] if caption else ""
-    parts = (info.get("text_fragments") or {}).get("fragments") or []
-    parts = [part for part in parts if isinstance(part, dict)]
-    pieces = "".join(str(part.get("plaintext") or "") for part in parts)
+    text = row.caption.text if row.caption else ""
+    fragments = row.info.text_fragments.fragments if row.info.text_fragments else None
+    parts = [part for part in fragments or [] if part]
+    pieces = "".join(part.plaintext or "" for part in parts)
     if text and pieces and not _agree(text, pieces, parts):
-        raise MalformedError(f"post {code} whose caption and fragments differ")
+        raise MalformedError(f"post {row.code} whose caption and fragments differ")
     text = text or pieces
     flags = [] if text else ["no_text"]
-    snippet = info.get("snippet_attachment_info")
-    if isinstance(snippet, dict) and (long := snippet.get("snippet_text") or snippet.get("text")):
+    snippet = row.info.snippet_attachment_info
+    if snippet and (long := snippet.snippet_text or snippet.text):
         text, flags = f"{text}\n{long}".strip(), [*flags, "long_text"]
     return MENTION.sub(f"@{USER}", text).strip(), flags
 
 
-def _agree(text: str, pieces: str, parts: list[dict[str, Any]]) -> bool:
+def _agree(text: str, pieces: str, parts: list[Fragment]) -> bool:
     """The caption is its fragments; where some are links, mentions or tags, which may be shown shorter, the plain
     ones stand in it in order."""
     whole = _plain(text)
     if whole == _plain(pieces):
         return True
-    plain = [_plain(str(part.get("plaintext") or "")) for part in parts if part.get("fragment_type") == "plaintext"]
+    plain = [_plain(part.plaintext or "") for part in parts if part.fragment_type == "plaintext"]
     if len(plain) == len(parts):
         return False
     at = 0
@@ -241,35 +381,28 @@ def _plain(text: str) -> str:
     return re.sub(r"[\s\u2060\u200b]+", "", text)
 
 
-def _quote(quoted: Any) -> str | None:
-    caption = quoted.get("caption") if isinstance(quoted, dict) else None
-    text = caption.get("text") if isinstance(caption, dict) else None
-    return MENTION.sub(f"@{USER}", text) if isinstance(text, str) and text else None
+def _quote(share: Share | None) -> str | None:
+    quoted = share.quoted_post if share else None
+    return MENTION.sub(f"@{USER}", quoted.caption.text) or None if quoted and quoted.caption else None
 
 
 def _api_post(raw: dict[str, Any], board: str, author_key: AuthorKey) -> Post:
-    """A row of the official API: `id`, `permalink`, `timestamp`, and text and username where the media has them."""
-    match = PERMALINK.fullmatch(str(raw["permalink"]))
+    row = sent(ApiRow, raw, "an API row")
+    match = PERMALINK.fullmatch(row.permalink)
     if not match:
-        raise MalformedError(f"an API row whose permalink is {str(raw['permalink'])[:60]!r}")
-    try:
-        created = datetime.strptime(str(raw["timestamp"]), "%Y-%m-%dT%H:%M:%S%z").astimezone(UTC)
-    except ValueError as error:
-        raise MalformedError(f"an API row whose time is {raw['timestamp']!r}") from error
-    text = MENTION.sub(f"@{USER}", raw.get("text") or "").strip()
-    replied = raw.get("replied_to") or {}
-    root = raw.get("root_post") or {}
+        raise MalformedError(f"an API row whose permalink is {row.permalink[:60]!r}")
+    text = MENTION.sub(f"@{USER}", row.text or "").strip()
     return Post(
         source="threads",
         board=board,
-        kind="reply" if raw.get("is_reply") else "post",
+        kind="reply" if row.is_reply else "post",
         post_id=match[1],
         url=f"{ORIGIN}/@{USER}/post/{match[1]}",
-        text_raw=f"{text}\n{shown(created)}" if text else "",
-        parent_id=code_of(replied["id"]) if str(replied.get("id", "")).isdigit() else None,
-        thread_id=code_of(root["id"]) if str(root.get("id", "")).isdigit() else None,
-        author_key=author_key(raw["username"]) if raw.get("username") else None,
-        created_at=created,
+        text_raw=f"{text}\n{shown(row.timestamp)}" if text else "",
+        parent_id=code_of(row.replied_to.id) if row.replied_to else None,
+        thread_id=code_of(row.root_post.id) if row.root_post else None,
+        author_key=author_key(row.username) if row.username else None,
+        created_at=row.timestamp,
         flags=[] if text else ["no_text"],
     )
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Collection
 from typing import Any
 
-from persona_dagster.sites.dcard.payloads import load_json
+from persona_dagster.sites.boundary import depth_bounded, load_json
 from persona_dagster.sites.parsed import MalformedError, decode
 from persona_dagster.sites.threads.payloads import LENGTH, MARKERS, PERMALINK, SCRIPT, is_post
 
@@ -36,7 +36,8 @@ def cut(body: bytes, *, ids: Collection[str]) -> bytes | None:
 
 def _dumped(value: Any, ids: Collection[str]) -> str:
     names: set[str] = set()
-    fresh = json.dumps(_unavailable(value, ids, names), ensure_ascii=False, separators=(",", ":"))
+    with depth_bounded():
+        fresh = json.dumps(_unavailable(value, ids, names), ensure_ascii=False, separators=(",", ":"))
     for name in names:
         fresh = re.sub(rf"(?<![A-Za-z0-9_.]){re.escape(name)}(?![A-Za-z0-9_.]*[A-Za-z0-9_])", "forgotten", fresh)
     return fresh

@@ -1,0 +1,123 @@
+"""What the live layer adds: the operator's proxy, contact and browser profile, and `persona doctor --live`."""
+
+from __future__ import annotations
+
+import base64
+import socketserver
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from persona_dagster.commands.crawling import look
+from persona_dagster.config.sources import Sources
+from persona_dagster.crawl.browser import Browser
+from persona_dagster.crawl.http import HttpFetcher
+from persona_dagster.crawl.policy import UrlPolicy
+from persona_dagster.crawl.transport import Transport
+from persona_dagster.records import Source
+from persona_dagster.sample.faults import Rule, Scenario
+from persona_dagster.sample.replica import Replica, serve
+from persona_dagster.settings import Settings
+
+PAGE = "https://www.ptt.cc/bbs/Boy-Girl/index.html"
+BASIC = "Basic " + base64.b64encode(b"me:pass word").decode()
+
+
+class ProxyServer(socketserver.ThreadingTCPServer):
+    """Asks for a password, notes what it was asked for, and reaches nothing."""
+
+    allow_reuse_address, daemon_threads = True, True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), ProxyHandler)
+        self.asked: list[tuple[str, str]] = []  # target and credentials
+
+    @property
+    def url(self) -> str:
+        return f"http://me:pass%20word@127.0.0.1:{self.server_address[1]}"
+
+
+class ProxyHandler(socketserver.StreamRequestHandler):
+    server: ProxyServer
+
+    def handle(self) -> None:
+        while first := self.rfile.readline().decode().split():
+            headers = {}
+            while line := self.rfile.readline().decode().strip():
+                name, _, value = line.partition(":")
+                headers[name.lower()] = value.strip()
+            credentials = headers.get("proxy-authorization", "")
+            self.server.asked.append((first[1], credentials))
+            if credentials == BASIC:
+                self.wfile.write(b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n")
+            else:
+                self.wfile.write(
+                    b'HTTP/1.1 407 Proxy\r\nProxy-Authenticate: Basic realm="x"\r\nContent-Length: 0\r\n\r\n'
+                )
+
+
+@pytest.fixture
+def proxy() -> Iterator[ProxyServer]:
+    with ProxyServer() as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield server
+        server.shutdown()
+
+
+def test_http_goes_by_the_proxy(proxy: ProxyServer) -> None:
+    transport = Transport(proxy=proxy.url)
+    assert "pass" not in repr(transport)
+    assert not HttpFetcher(UrlPolicy(["www.ptt.cc"], transport), transport, 1 << 20).fetch(PAGE).ok
+    assert proxy.asked == [("www.ptt.cc:443", BASIC)]
+
+
+def test_the_browser_goes_by_the_proxy_to_the_sites_hosts_alone(proxy: ProxyServer) -> None:
+    transport = Transport(proxy=proxy.url)
+    with Browser(UrlPolicy(["www.ptt.cc"], transport), transport, 1 << 20) as browser:
+        assert not browser.goto(PAGE).ok
+        assert ("www.ptt.cc:443", BASIC) in proxy.asked
+        browser.page.set_content('<img src="https://elsewhere.example/x.png"><img src="https://www.ptt.cc/y.png">')
+        browser.wait(500)
+    assert {target for target, _ in proxy.asked} == {"www.ptt.cc:443"}
+
+
+@pytest.mark.parametrize("wrong", ["socks5://x:1", "http://host", "me:secret@host:1", "http://me:secret@host:x"])
+def test_a_wrong_proxy_is_said_without_its_password(wrong: str) -> None:
+    with pytest.raises(ValueError) as error:
+        Transport(proxy=wrong).proxy_server()
+    assert "secret" not in str(error.value)
+
+
+def test_settings_reach_the_transport(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, proxy="http://host:1", contact="me@example.org")
+    transport = Transport.live(settings)
+    assert (transport.proxy, transport.profile) == ("http://host:1", settings.browser_dir)
+    assert "+me@example.org;" in transport.user_agent
+    with pytest.raises(ValueError, match="PERSONA_CONTACT"):
+        Transport.live(settings.model_copy(update={"contact": "a\r\nHost: b"}))
+
+
+def test_a_profile_keeps_the_session(replica: Replica, tiny: Sources, tmp_path: Path) -> None:
+    transport = Transport(replica.rewrites, profile=tmp_path / "browser")
+    policy = UrlPolicy(tiny.ptt.hosts, transport)
+    for passed in (False, True):
+        with Browser(policy, transport, 8 << 20) as browser:
+            assert ("kept" in browser.cookies()) is passed
+            origin = next(iter(policy.origins))
+            browser.page.context.add_cookies([{"name": "kept", "value": "1", "url": origin, "expires": 4_000_000_000}])
+            assert browser.goto("https://www.ptt.cc/bbs/Boy-Girl/index.html").status == 200
+
+
+@pytest.mark.parametrize(("source", "board"), [("ptt", "Boy-Girl"), ("dcard", "mood"), ("threads", "失戀")])
+def test_doctor_says_what_a_site_shows(source: Source, board: str, tiny: Sources) -> None:
+    site = tiny.site(source)
+    sources = tiny.model_copy(update={source: site.model_copy(update={"boards": [board]})})
+    with serve() as running:
+        line = look(source, sources, Transport(running.rewrites))
+    assert f"posts of {board} seen" in line
+    with serve(scenario=Scenario([Rule("challenge", f"{source}/(?!robots)", times=None)])) as running:
+        line = look(source, sources, Transport(running.rewrites))
+    assert "challenge" in line
+    assert "PERSONA_CDP_URL" in line
