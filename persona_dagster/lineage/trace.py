@@ -11,13 +11,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from difflib import SequenceMatcher
 from pathlib import Path
+from typing import cast
 
 import orjson
 import polars as pl
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.lineage import stores
-from persona_dagster.records import FORGOTTEN, Capture, DocId, RowId
+from persona_dagster.records import FORGOTTEN, Capture, DocId, RowId, Source
 from persona_dagster.settings import Settings
 
 ROW_ID = re.compile(r"^([0-9a-f]{32})(?:-(\d+))?$")
@@ -123,7 +124,7 @@ def captures(found: Trace, settings: Settings) -> Iterator[Capture]:
     for row in found.posts.iter_rows(named=True):
         doc = DocId.read(row["doc_id"])
         if row["capture"]:
-            places.add((doc.source, doc.board, row["capture"]))
+            places.add((cast(Source, doc.source), doc.board, row["capture"]))
     for source, board, digest in sorted(places):
         now = {record["old"]: new for new, record in archive.redactions(source, board).items()}
         while digest in now:
