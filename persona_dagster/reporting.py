@@ -40,13 +40,13 @@ def progress_bars(console: Console) -> Iterator[None]:
     )
     from rich.text import Text
 
-    class Rate(ProgressColumn):
+    class Speed(ProgressColumn):
         def render(self, task: Task) -> Text:
             return Text(f"{task.speed:,.0f}/s" if task.speed else "")  # none at the start
 
     columns = (
         *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.completed:,.0f}")),
-        *(Rate(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
+        *(Speed(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
     )
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         tasks: dict[str, TaskID] = {}

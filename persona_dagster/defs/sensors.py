@@ -91,8 +91,7 @@ def _wanted(project: ProjectResource, bad: dict[str, str]) -> Iterator[tuple[str
             resolved = present_recipe(project, name)
             yield "recipe_config", name, _whole_recipe(resolved)
             yield "evaluation_config", name, json_digest(resolved.recipe.evaluation.model_dump(mode="json"))
-    if project.settings.labels_dir.is_dir():
-        yield "voice_labels", None, labels_version(project.settings.labels_dir)
+    yield "voice_labels", None, labels_version(project.settings.labels_dir)
     yield "personas_config", None, personas_version(project)
     yield "sources_config", None, sources_version(project)
 

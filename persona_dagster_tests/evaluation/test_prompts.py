@@ -12,6 +12,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.evaluation.forgetting import written_right
 from persona_dagster.evaluation.prompts import (
+    SHOTS,
     MixError,
     contradictions,
     knowledge,
@@ -93,7 +94,7 @@ def test_base_and_adapter_are_asked_the_same(mix: Path, personas: Personas, reci
     held_out = {row.answer for row in test}
     assert shots
     for prompt in shots:
-        assert [turn["role"] for turn in prompt.messages] == ["system", *["user", "assistant"] * 2, "user"]
+        assert [turn["role"] for turn in prompt.messages] == ["system", *["user", "assistant"] * SHOTS, "user"]
         assert not held_out & {turn["content"] for turn in prompt.messages}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import signal
@@ -15,7 +14,6 @@ from typing import Any
 
 import pytest
 
-from persona_dagster.artifacts import RunCard
 from persona_dagster.digest import file_digest
 from persona_dagster.reporting import Reporter
 from persona_dagster.training import trl_backend
@@ -135,20 +133,13 @@ def test_the_loss_over_answers_alone_is_the_models_own(make_job: Callable[..., T
 
 
 def test_batches_without_padding_teach_the_same(make_job: Callable[..., TrainJob]) -> None:
-    """Rows laid end to end, or packed into fewer, do not see each other, or the losses would part at the first step.
-
-    Every step sees all twelve rows: whatever the order, and however they are packed, the losses are the same.
-    """
-    losses, steps = [], []
-    for home, way in (("padded", {}), ("free", {"padding_free": True}), ("packed", {"packing": True})):
-        job = make_job(home=home, epochs=3, batch_size=12, max_length=160, report_to=["tensorboard"], **way)
-        folder = train(job, QUIET)
+    """Rows laid end to end do not see each other, or the losses would part at the first step."""
+    losses = []
+    for home, free in (("padded", False), ("free", True)):
+        folder = train(make_job(home=home, epochs=1, padding_free=free), QUIET)
         lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
         losses.append([line["loss"] for line in map(json.loads, lines) if line["kind"] == "train"])
-        steps.append(RunCard.read(folder).plan["steps"])
-        assert len(list(job.checkpoints_dir.glob("tensorboard/*/events.*"))) == 1, "live, and kept"
-    assert steps == [3, 3, 3] and len(losses[0]) == 3
-    assert losses[0] == pytest.approx(losses[1], abs=2e-4) == losses[2]
+    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=2e-4)
 
 
 def test_the_remembered_prefix_changes_no_loss_and_no_gradient(make_job: Callable[..., TrainJob]) -> None:
@@ -190,61 +181,43 @@ def test_bad_jobs_end_with_one_clear_line(make_job: Callable[..., TrainJob], tmp
     assert "empty" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_killed_and_resumed_reaches_the_same_weights(
-    make_job: Callable[..., TrainJob], tmp_path: Path, soak: bool
+    number: signal.Signals, make_job: Callable[..., TrainJob], tmp_path: Path, soak: bool
 ) -> None:
-    """SIGKILL, its newest checkpoint cut short, SIGINT: one training through all three; 5 of 5 under soak."""
-    settings = {"epochs": 40 if soak else 24, "save_every": 5}
-    whole = finish(make_job(home="whole", **settings), tmp_path / "whole.json")
+    """At a different step each time; SIGKILL as often as SIGINT: 10 of 10 in all under soak."""
+    whole = finish(make_job(home="whole", epochs=40, save_every=5), tmp_path / "whole.json")
     for round_ in range(5 if soak else 1):
-        job = make_job(home=f"cut{round_}", **settings)
-        # The second waits for a step that the first has not logged.
-        for number, step, status in ((signal.SIGKILL, 11, -signal.SIGKILL), (signal.SIGINT, 30, 130)):
-            process = start(job, tmp_path / "job.json")
-            wait_for_step(job, step + 17 * round_, process)
-            os.killpg(process.pid, number)
-            assert process.wait(60) == status
-            assert find_adapter(job) is None
-            newest = last_whole_checkpoint(job.work_dir)
-            assert newest is not None
-            if number == signal.SIGKILL:
-                optimizer = newest / "optimizer.pt"
-                optimizer.write_bytes(optimizer.read_bytes()[:-100])
-                assert last_whole_checkpoint(job.work_dir) not in (newest, None), "passed over"
+        job = make_job(home=f"cut{round_}", epochs=40, save_every=5)
+        process = start(job, tmp_path / "job.json")
+        wait_for_step(job, 6 + 17 * round_, process)
+        os.killpg(process.pid, number)
+        status = process.wait(60)
+        assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
+        assert find_adapter(job) is None
+        assert last_whole_checkpoint(job.work_dir) is not None
         resumed = finish(job, tmp_path / "job.json")
         assert weights(resumed) == weights(whole), f"round {round_}"
         logs = [(folder / "training_log.jsonl").read_text(encoding="utf-8") for folder in (resumed, whole)]
         steps = [
             [line["step"] for line in map(json.loads, log.splitlines()) if line["kind"] == "train"] for log in logs
         ]
-        assert steps[0] == steps[1] == list(range(1, len(steps[1]) + 1)) and len(steps[1]) == settings["epochs"] * 3
+        assert steps[0] == steps[1] == list(range(1, 121))
 
 
-def test_a_disk_that_fills_in_mid_training_loses_no_checkpoint(
-    make_job: Callable[..., TrainJob], tmp_path: Path, request: pytest.FixtureRequest
-) -> None:
-    job = make_job(epochs=100, save_every=5)
-    job.checkpoints_dir.mkdir(parents=True)
-    disk = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", job.checkpoints_dir]
-    if subprocess.run(disk, capture_output=True, check=False).returncode != 0:
-        pytest.skip("no disk of its own can be mounted here")
-    request.addfinalizer(lambda: subprocess.run(["umount", "-l", job.checkpoints_dir], check=False))
-    command = [sys.executable, "-m", "persona_dagster.training.train", str(job.save(tmp_path / "job.json"))]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    wait_for_step(job, 12, process)
-    with (job.checkpoints_dir / "others").open("wb", buffering=0) as file, contextlib.suppress(OSError):
-        while True:
-            file.write(bytes(4096))
-    _, said = process.communicate(timeout=120)
-    assert process.returncode == 1 and "the disk is full" in said.splitlines()[-1] and "Traceback" not in said
-    assert find_adapter(job) is None
-    kept = last_whole_checkpoint(job.work_dir)
-    assert kept is not None
-    (job.checkpoints_dir / "others").unlink()
-    command[-1] = str(job.save(tmp_path / "job.json"))
-    again = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert again.returncode == 0 and f"going on from step {kept.name.rpartition('-')[2]}" in again.stdout
-    assert find_adapter(job) is not None
+def test_a_half_written_checkpoint_is_passed_over(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
+    whole = train(make_job(home="whole", epochs=40, save_every=5), QUIET)
+    job = make_job(home="cut", epochs=40, save_every=5)
+    process = start(job, tmp_path / "job.json")
+    wait_for_step(job, 9, process)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    newest = last_whole_checkpoint(job.work_dir)
+    assert newest is not None
+    optimizer = newest / "optimizer.pt"
+    optimizer.write_bytes(optimizer.read_bytes()[:-100])
+    assert last_whole_checkpoint(job.work_dir) != newest
+    assert weights(train(job, QUIET)) == weights(whole)
 
 
 def test_two_processes_make_one_adapter(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
