@@ -118,7 +118,7 @@ def guarded(parse: Callable[P, Parsed]) -> Callable[P, Parsed]:
                 return parse(*arguments, **named)
         except MalformedError as error:
             return incomplete(str(error))
-        except Exception as error:  # the edge of what strangers send
+        except Exception as error:  # the edge of what others send
             return incomplete(f"the parser failed: {type(error).__name__}: {error}"[:300], flags=[FAULT])
 
     return whole
