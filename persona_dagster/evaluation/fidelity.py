@@ -7,7 +7,7 @@ of a human answer as the models may write, or it would wait for the list at the 
 it. Beside it stand markers that anyone can count.
 
 Two numbers, both 0 to 1: the share of answers in which the asked voice is the likeliest, and the clarity, the mean
-probability that the judge gives to the asked voice. The share counts a voice hardly heard and one heard at once
+probability that the judge gives to the asked voice. The share counts a faint voice and a plain one
 alike; the clarity weighs them, and so tells two models apart over fewer prompts (after Mir et al. 2019, who measure
 the intensity of a style by a classifier's distribution instead of its first choice). Answers with hardly any Chinese
 count 0 in both, so a model gains on an English one by its language alone: `voices` gives what is over chance as well.
@@ -162,10 +162,10 @@ def disguised(rows: Sequence[tuple[str, str, str]]) -> list[tuple[str, str, str]
     return made
 
 
-def confusion(asked: Sequence[str], heard: Sequence[str], voices: Sequence[str]) -> dict[str, dict[str, int]]:
-    """Counts by asked voice (rows), then heard voice and `unclear` (columns)."""
+def confusion(asked: Sequence[str], judged: Sequence[str], voices: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Counts by asked voice (rows), then judged voice and `unclear` (columns)."""
     table = {voice: dict.fromkeys([*voices, UNCLEAR], 0) for voice in voices}
-    for wanted, got in zip(asked, heard, strict=True):
+    for wanted, got in zip(asked, judged, strict=True):
         if wanted in table:
             table[wanted][got] += 1
     return table

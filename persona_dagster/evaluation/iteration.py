@@ -174,7 +174,7 @@ SECTIONS: list[tuple[str, list[tuple[str, Tell]]]] = [
         "Generation behaviour",
         [
             ("asked voice", lambda run: _spread(run, "fidelity_adapter", "percent")),
-            ("how clearly it is heard", lambda run: _spread(run, "clarity_adapter", "percent")),
+            ("how clear it is", lambda run: _spread(run, "clarity_adapter", "percent")),
             ("… more than by the base", lambda run: _spread(run, "clarity_gain", "percent")),
             ("… more than a voice at random", lambda run: _spread(run, "over_chance_adapter", "percent")),
             ("voice chosen untold", lambda run: _spread(run, "routing_adapter", "percent")),

@@ -87,17 +87,17 @@ def measure(material: Material, scorer: Scorer) -> Measured:
 
 
 def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
-    """A line an answer: the generation, the voice heard, repetition, what is broken, copied, left over; BERTScore."""
+    """A line an answer: the generation, the voice judged, repetition, what is broken, copied, left over; BERTScore."""
     index = TrainIndex((row.row_id, row.answer) for row in material.train)
     tags = residue.tag_pattern(material.personas)
     frame = material.generations
     questions = [question_of(messages) for messages in frame["messages"].to_list()]
     answers = frame["answer"].to_list()
-    heard: list[Any] = [None] * len(answers)
-    told: list[Any] = heard
+    judged: list[Any] = [None] * len(answers)
+    told: list[Any] = judged
     if material.judge:
         weighed = material.judge.weigh(answers, questions)
-        heard, told = material.judge.likeliest(weighed), weighed.tolist()
+        judged, told = material.judge.likeliest(weighed), weighed.tolist()
     # A reference of the tokens that were allowed could have been written in full.
     fits = [_fits(text, material.max_new_tokens) for text in frame["reference"].to_list()]
     copied = [index.look_up(text) for text in answers]
@@ -106,7 +106,7 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
     bert = dict(zip(scored["place"].to_list(), values.tolist(), strict=True))
     return frame.with_columns(
         pl.Series("question", questions, dtype=pl.String),
-        pl.Series("heard", heard, dtype=pl.String),
+        pl.Series("judged", judged, dtype=pl.String),
         pl.Series("told", told, dtype=pl.List(pl.Float64)),
         pl.Series("repetition", [collapse.repetition(text) for text in answers], dtype=pl.Float64),
         pl.Series(
@@ -437,7 +437,7 @@ def worst_cases(rows: pl.DataFrame, count: int = 4) -> dict[str, Sequence[dict[s
     """The adapter's answers that an editor should read first, by kind of trouble."""
     ours = rows.filter(pl.col("model") == "adapter")
     spoken = ours.filter(pl.col("suite").is_in(SPOKEN))
-    wrong = spoken.filter(pl.col("heard").is_not_null() & (pl.col("heard") != pl.col("asked")))
+    wrong = spoken.filter(pl.col("judged").is_not_null() & (pl.col("judged") != pl.col("asked")))
     kinds = {
         "copied": ours.filter(pl.col("copied_run") > 0).sort("copied", "copied_run", "prompt_id", descending=True),
         "residue": ours.filter(pl.col("residue").list.len() > 0).sort(pl.col("residue").list.len(), descending=True),

@@ -178,7 +178,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
     wanted = [
         (
             "clarity",
-            "How clearly the asked voice is heard",
+            "How clear the asked voice is",
             Words("裁判給它的平均機率", "the judge's mean probability for it"),
             "percent",
             voices,
@@ -192,7 +192,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         (
             "voiced",
-            "A voice is heard at all",
+            "Enough Chinese to judge a voice",
             Words("中文夠多、聽得出語氣的回答", "answers with enough Chinese to hear one in"),
             "percent",
             voices,
@@ -206,7 +206,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         ),
         (
             "shown",
-            "… beside two examples",
+            "… beside few-shot",
             Words("也問過附範例模型的測試題", "the test rows that few-shot was asked too"),
             "percent",
             voices,
@@ -328,11 +328,11 @@ def sampled(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
     base = wide.filter(pl.col("model") == "base").select(
         *keys,
         pl.col("answer").alias("base"),
-        pl.col("heard").alias("base_heard"),
+        pl.col("judged").alias("base_judged"),
         pl.col("flaw").alias("base_flaw"),
     )
     ours = wide.filter(pl.col("model") == "adapter").rename(
-        {"answer": "adapter", "heard": "adapter_heard", "flaw": "adapter_flaw"}
+        {"answer": "adapter", "judged": "adapter_judged", "flaw": "adapter_flaw"}
     )
     both = ours.join(base, on=keys, how="inner", maintain_order="left")
     groups = []

@@ -1,4 +1,4 @@
-"""Which voice was asked for and which is heard: fidelity in all its families, confusion, markers.
+"""Which voice was asked for and which is judged: fidelity in all its families, confusion, markers.
 
 A voice is asked for by a tag, by what is said, or by a tag against what is said: all of them are fidelity. Clarity and
 its surplus over chance are means over those prompts together; shares are given for each family too.
@@ -19,7 +19,7 @@ from persona_dagster.evaluation.compared import SPOKEN, compare, gain_over, of_m
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.prompts import Row
 
-SURE = 0.8  # a probability that would count as a voice heard
+SURE = 0.8  # a probability that would count as a voice judged
 
 FAMILIES = {
     "fidelity": list(SPOKEN),
@@ -40,7 +40,7 @@ def measure_voices(
     test: Sequence[Row],
     validation: Sequence[Row],
 ) -> dict[str, Interval]:
-    """The gated numbers. `rows`: a line an answer, with `heard` and `told` (what `judge` says to it)."""
+    """The gated numbers. `rows`: a line an answer, with `judged` and `told` (what `judge` says to it)."""
     if judge is None:
         detail["voices"] = None
         return dict.fromkeys(GATED, NOTHING)
@@ -83,9 +83,9 @@ def _examine(judge: Judge, validation: Sequence[Row], intervals: dict[str, Inter
     rows = [(row.persona, row.question, row.answer) for row in validation if row.persona in judge.voices]
     disguised = fidelity.disguised(rows)
     for name, part in (("judge_accuracy", rows), ("judge_disguised", disguised)):
-        heard = judge.hear([row[2] for row in part], [row[1] for row in part])
+        judged = judge.hear([row[2] for row in part], [row[1] for row in part])
         intervals[name] = mean_interval(
-            [float(voice == row[0]) for voice, row in zip(heard, part, strict=True)],
+            [float(voice == row[0]) for voice, row in zip(judged, part, strict=True)],
             groups=[text_digest(row[1]) for row in part],
         )
     alone = [opening for found in fidelity.openings(rows).values() for opening in found]
@@ -115,12 +115,12 @@ def _people(judge: Judge, human: list[Row], intervals: dict[str, Interval], deta
     groups = [text_digest(question) for question in questions]
     answers, asked = [row.answer for row in human], [row.persona for row in human]
     told = judge.weigh(answers, questions)
-    heard = judge.likeliest(told)
-    right = [float(voice == wanted) for voice, wanted in zip(heard, asked, strict=True)]
+    judged = judge.likeliest(told)
+    right = [float(voice == wanted) for voice, wanted in zip(judged, asked, strict=True)]
     clear = [float(row[judge.voices.index(wanted)]) for row, wanted in zip(told, asked, strict=True)]
     intervals["fidelity_human"] = mean_interval(right, groups=groups)
     intervals["clarity_human"] = mean_interval(clear, groups=groups)
-    detail["confusion"] = {"human": fidelity.confusion(asked, heard, judge.voices)}
+    detail["confusion"] = {"human": fidelity.confusion(asked, judged, judge.voices)}
     by_voice = {voice: [row.answer for row in human if row.persona == voice] for voice in judge.voices}
     detail["markers"] = {"human": fidelity.by_voice(by_voice)}
 
@@ -135,15 +135,15 @@ def _judged(rows: pl.DataFrame, voices: Sequence[str]) -> pl.DataFrame:
     # A voice counts only in an answer without a flaw.
     known = known.with_columns(
         told=pl.when(pl.col("flaw").is_null()).then("told").otherwise(pl.lit([0.0] * len(voices))),
-        heard=pl.when(pl.col("flaw").is_null()).then("heard").otherwise(pl.lit(fidelity.UNCLEAR)),
+        judged=pl.when(pl.col("flaw").is_null()).then("judged").otherwise(pl.lit(fidelity.UNCLEAR)),
     )
     clarity = [pl.when(pl.col("asked") == voice).then(pl.col("told").list.get(n)) for n, voice in enumerate(voices)]
     spoken = pl.col("suite").is_in(SPOKEN)
     share = [((pl.col("asked") == voice) & spoken).sum().over("model") / spoken.sum().over("model") for voice in voices]
     chance = [pl.col("told").list.get(n) * part for n, part in enumerate(share)]
     return known.with_columns(
-        right=(pl.col("heard") == pl.col("asked")).cast(pl.Float64),
-        voiced=(pl.col("heard") != fidelity.UNCLEAR).cast(pl.Float64),
+        right=(pl.col("judged") == pl.col("asked")).cast(pl.Float64),
+        voiced=(pl.col("judged") != fidelity.UNCLEAR).cast(pl.Float64),
         clarity=pl.coalesce(clarity),
     ).with_columns(over_chance=pl.col("clarity") - pl.sum_horizontal(chance))
 
@@ -156,4 +156,4 @@ def _beside_examples(known: pl.DataFrame, intervals: dict[str, Interval]) -> Non
 
 
 def _confusion(rows: pl.DataFrame, judge: Judge) -> dict[str, dict[str, int]]:
-    return fidelity.confusion(rows["asked"].to_list(), rows["heard"].to_list(), judge.voices)
+    return fidelity.confusion(rows["asked"].to_list(), rows["judged"].to_list(), judge.voices)

@@ -31,7 +31,7 @@ KEPT = {tombstones.FOLDER, RESTORING, SWAP, ".forgetting.lock", JOURNAL, copies.
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
 PARTS = (
     "reports", "generations", "adapters", "judge", "mix", "tables", "jobs", "tombstones", "config", "accepted",
-    "resolved", "notes", "imports", "intake", "quarantine", "replica", "author.key",
+    "resolved", "notes", "imports", "intake", "quarantine", "labels", "replica", "author.key",
 )  # fmt: skip
 
 

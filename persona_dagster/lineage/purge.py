@@ -34,8 +34,8 @@ RECORDS = {FORGOTTEN, "rows.json", MANIFEST, REGISTER}
 PACK: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zstandard.compress}
 # What assets, programs and Dagster make. Whatever else lies under the home is the user's own.
 MADE = {
-    "adapters", "backups", "cache", "checkpoints", "dagster", "generations", "intake", "jobs", "judge", "logs", "mix",
-    "raw", "releases", "reports", "tables", "warehouse", "weights", "exports",
+    "adapters", "backups", "cache", "checkpoints", "dagster", "exports", "generations", "harness", "intake", "jobs",
+    "judge", "labels", "logs", "mix", "raw", "releases", "reports", "tables", "warehouse", "weights",
 }  # fmt: skip
 # Not `quarantine`: files that could not be taken in lie there, and are searched as all others.
 JOURNAL, SET_ASIDE = "forgetting", "forgotten"

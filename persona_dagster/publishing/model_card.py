@@ -18,7 +18,7 @@ from persona_dagster.publishing.exports import GGUF, MERGED, Export
 # Metric of the report: what a reader is told.
 FIGURES = {
     "fidelity": "speaks in the asked voice (share, by a style judge)",
-    "clarity": "how clearly the asked voice is heard (mean probability by that judge)",
+    "clarity": "how clear the asked voice is (mean probability by that judge)",
     "over_chance": "… more than a voice drawn at random",
     "routing": "chooses the right voice untagged (share)",
     "contradiction": "obeys its tag against the topic (share)",

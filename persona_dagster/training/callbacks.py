@@ -110,7 +110,7 @@ def evaluation_loss(model: Any, rows: Sequence[Row], pad_token_id: int, batch_si
                 inputs = {"input_ids": ids, "attention_mask": mask, "labels": labels}
                 inputs = {name: value.to(device) for name, value in inputs.items()}
                 if device.type == "cpu" and hasattr(model, "get_base_model"):
-                    loss = answer_loss(model, inputs)  # logits of the answers alone: a fifth of the time
+                    loss = answer_loss(model, inputs)  # logits of the answers alone
                 else:
                     loss = model(**inputs, use_cache=False).loss
                 total += float(loss) * count

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 
 from persona_dagster.chat.adapters import Adapter, AdapterError, choose, find_adapters
-from persona_dagster.chat.engine import Ask, Engine, EngineError, Sampling
+from persona_dagster.chat.engine import Answer, Ask, Engine, EngineError, Sampling, _Streamer
 from persona_dagster.config.bases import Base, BaseEntry, Packages, Part
 from persona_dagster.config.personas import Personas
 from persona_dagster.settings import Settings
@@ -156,3 +157,31 @@ def test_an_unknown_base_fails_with_its_cure_and_the_engine_lives_on(
 def test_a_question_must_be_asked(engine: Engine, adapters: dict[str, Adapter], messages: list[dict[str, str]]) -> None:
     with pytest.raises(EngineError, match="user says"):
         engine.answer(Ask(messages, adapters["base"]))
+
+
+@pytest.mark.parametrize(
+    ("said", "shown", "ended"),
+    [
+        ("好。\n問：再問", "好。", True),  # the model goes on with a question of its own
+        ("一、\n二、\n問", "一、\n二、\n問", False),  # what might have become a mark is shown in the end
+        ("好", "好", False),
+    ],
+)
+def test_an_answer_ends_where_the_next_turn_begins(engine: Engine, said: str, shown: str, ended: bool) -> None:
+    class Characters:
+        all_special_ids = ()
+
+        @staticmethod
+        def decode(ids: list[int], **_: object) -> str:
+            return "".join(map(chr, ids))
+
+    answer = Answer(engine.personas, filtered=False)
+    streamer = _Streamer(Characters(), answer, (), ("\n問：", "\n答："))  # type: ignore[arg-type]
+    streamer.put(torch.tensor([0]))  # the prompt
+    for character in said:
+        streamer.put(torch.tensor([ord(character)]))
+        if streamer.ended:
+            break
+    streamer.end()
+    answer.end("stop")
+    assert ("".join(answer), streamer.ended) == (shown, ended)

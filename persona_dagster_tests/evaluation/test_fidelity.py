@@ -28,8 +28,8 @@ def judge(mix: Path, scorer: Scorer) -> fidelity.Judge:
 
 def test_hears_held_out_human_voices(judge: fidelity.Judge, mix: Path) -> None:
     test = read_rows(mix / "test.jsonl")
-    heard = judge.hear([row.answer for row in test], [row.question for row in test])
-    right = sum(row.persona == voice for row, voice in zip(test, heard, strict=True))
+    judged = judge.hear([row.answer for row in test], [row.question for row in test])
+    right = sum(row.persona == voice for row, voice in zip(test, judged, strict=True))
     assert right >= 17  # of 18
 
 
@@ -82,9 +82,9 @@ def test_confusion_is_sklearns() -> None:
     from sklearn.metrics import confusion_matrix
 
     asked = ["assistant", "assistant", "mentor", "mouthpiece", "mentor"]
-    heard = ["assistant", "mentor", "mentor", "unclear", "mentor"]
-    table = fidelity.confusion(asked, heard, NAMES)
-    expected = confusion_matrix(asked, heard, labels=[*NAMES, "unclear"])
+    judged = ["assistant", "mentor", "mentor", "unclear", "mentor"]
+    table = fidelity.confusion(asked, judged, NAMES)
+    expected = confusion_matrix(asked, judged, labels=[*NAMES, "unclear"])
     assert [list(table[name].values()) for name in NAMES] == expected[:3].tolist()
 
 
@@ -109,8 +109,8 @@ def test_a_marker_of_another_voice_before_an_answer_changes_little(judge: fideli
     assert all(
         after[2].endswith(before[2]) and after[2] != before[2] for before, after in zip(rows, disguised, strict=True)
     )
-    heard = judge.hear([row[2] for row in disguised], [row[1] for row in disguised])
-    assert sum(row[0] == voice for row, voice in zip(disguised, heard, strict=True)) >= 15  # of 18
+    judged = judge.hear([row[2] for row in disguised], [row[1] for row in disguised])
+    assert sum(row[0] == voice for row, voice in zip(disguised, judged, strict=True)) >= 15  # of 18
 
 
 def test_the_judge_learns_what_was_written_for_a_voice_and_nothing_it_is_examined_on(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""What is asked and what is heard, on tables small enough to count by hand."""
+"""What is asked and what is judged, on tables small enough to count by hand."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def measured(
             "prompt_id": str(place),
             "question": f"question {place}",
             "asked": VOICES[place % 3],
-            "heard": VOICES[int(np.argmax(told))] if any(told) else "unclear",
+            "judged": VOICES[int(np.argmax(told))] if any(told) else "unclear",
             "told": told,
             "answer": "好",
             "flaw": None,
@@ -52,7 +52,7 @@ def test_a_voice_counts_only_in_an_answer_without_a_flaw() -> None:
     rows = [
         {
             "model": "adapter", "suite": "routing", "prompt_id": str(place), "question": f"question {place}",
-            "asked": VOICES[place % 3], "heard": VOICES[place % 3], "told": told, "answer": "好",
+            "asked": VOICES[place % 3], "judged": VOICES[place % 3], "told": told, "answer": "好",
             "flaw": "salad" if place % 3 else None,
         }
         for place, told in enumerate(right)
@@ -84,7 +84,7 @@ def test_one_voice_for_all_has_nothing_over_chance_however_often_it_is_asked_for
 
 
 def test_questions_asked_again_from_train_count_for_nothing() -> None:
-    again = {"suite": "reference_train", "prompt_id": "t", "question": "t", "asked": "mentor", "heard": "mentor"}
+    again = {"suite": "reference_train", "prompt_id": "t", "question": "t", "asked": "mentor", "judged": "mentor"}
     rows = [{"model": "adapter", **again, "told": MENTOR, "answer": "好", "flaw": None}] * 50
     plain = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3})[0]
     more = measured({"base": [ENGLISH] * 9, "adapter": [ASSISTANT, MENTOR, MOUTHPIECE] * 3}, also=rows)[0]

@@ -45,7 +45,7 @@ def settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Settings:
     adapter = home.adapters_dir / "persona_v2" / "abc"
     adapter.mkdir(parents=True)
     (adapter / "adapter_model.safetensors").write_bytes(bytes(range(256)) * 40)
-    for folder in (home.intake_dir, home.quarantine_dir, home.weights_dir):
+    for folder in (home.intake_dir, home.quarantine_dir, home.labels_dir, home.weights_dir):
         folder.mkdir()
         (folder / "kept.bin").write_bytes(b"\x00\x01")
     dagster = home.home / "dagster" / "history"
@@ -77,7 +77,9 @@ def test_a_lost_home_comes_back_whole(settings: Settings, tmp_path: Path) -> Non
     report = backup(settings, tmp_path / "copy", models=True)
     assert report.files == len(verify(tmp_path / "copy")) >= 8
     backup(settings, tmp_path / "small")
-    assert not (tmp_path / "small" / "weights").exists() and (tmp_path / "small" / "intake" / "kept.bin").is_file()
+    small = tmp_path / "small"
+    assert not (small / "weights").exists()
+    assert all((small / kept / "kept.bin").is_file() for kept in ("intake", "labels", "quarantine"))
     settings.home.rename(tmp_path / "lost")
     restored = restore(settings, tmp_path / "copy")
     assert contents(settings.home) == before
