@@ -148,7 +148,8 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
         for export in exports:
             shutil.copytree(export, folder / export.name, copy_function=_link)
         public = {name: run[name] for name in (*PUBLIC_RUN, *PUBLIC_FIGURES) if name in run}
-        write_json(folder / RunCard.FILE, {**public, "verdict": report["verdict"], "gates": report["gates"]})
+        public |= {"verdict": report["verdict"], "gates": report["gates"]}
+        write_json(folder / RunCard.FILE, _rounded(public))
         write_json(folder / "personas.json", _public_personas(personas))
         card = write_model_card(
             recipe=recipe,
@@ -310,6 +311,16 @@ def _need(folder: Path, names: Sequence[str], source: Path) -> None:
     missing = [name for name in names if not (folder / name).is_file()]
     if missing:
         raise ReleaseError(f"{source}: no {' and no '.join(missing)}; materialise lora_adapter")
+
+
+def _rounded(value: Any) -> Any:
+    """Figures to what was measured of them. Their sixteen digits are noise, and one in ten such numbers passes for a
+    card's."""
+    if isinstance(value, dict):
+        return {key: _rounded(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_rounded(one) for one in value]
+    return round(value, 4) if isinstance(value, float) else value
 
 
 def _public_personas(personas: Personas) -> Mapping[str, Any]:

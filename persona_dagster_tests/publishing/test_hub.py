@@ -229,6 +229,16 @@ def test_an_adapter_of_another_mix_or_personal_data_stops_the_plan(made: Path, t
     assert not list((tmp_path / "out").glob("*"))
 
 
+def test_the_digits_of_a_figure_are_nobodys_card(made: Path, tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    shutil.copytree(made, home)
+    report = json.loads((home / "report/metrics.json").read_text(encoding="utf-8"))
+    report["gates"][0]["value"] = 4.844421851525048  # as a number of sixteen digits it has a card's check digit
+    (home / "report/metrics.json").write_text(json.dumps(report), encoding="utf-8")
+    released = json.loads((plan(home, tmp_path / "out").folder / "run_card.json").read_text(encoding="utf-8"))
+    assert released["gates"][0]["value"] == 4.8444
+
+
 def test_an_adapter_that_no_report_judged_stops_the_plan(made: Path, tmp_path: Path) -> None:
     """Trained again on the same mix: the former one's green gates are not its own."""
     other = tmp_path / "adapter"
