@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ENVIRONMENTS = {
     "core": "",
     "chat": "[chat]",
-    "cpu": "[train,chat,dev]",
+    "cpu": "[train,chat,docs,dev]",
     "gpu": "[train,chat,gpu]",
     "cluster": "[train,ray,s3,postgres]",
 }

