@@ -47,7 +47,14 @@ TOKENIZER = (
     "vocab.json",
     "merges.txt",
 )
-DIGEST = re.compile(r"\b(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})\b")
+# Digests, times and measured figures are ours; their digits must not pass for anyone's number. The digits of 09:12:34
+# UTC are a mobile's, and so are those of two neighbouring figures of a table.
+OURS = re.compile(
+    r"\b(?:[0-9a-f]{32}|[0-9a-f]{40}|[0-9a-f]{64})\b"
+    r"|\b20\d\d-\d\d-\d\dT\d\d:\d\d:\d\d(?:\.\d+)?(?:Z|[+-]\d\d:\d\d)?(?!\w)"
+    r"|(?<![\w.])(?:0|[1-9]\d{0,3})\.\d{1,4}(?![\w.])",
+    re.ASCII,
+)
 PUBLIC_RUN = ("digest", "recipe", "recipe_digest", "mix_digest", "base_model", "base_revision", "dtype", "finished_at")
 PUBLIC_FIGURES = (
     "eval_loss_before",
@@ -163,7 +170,7 @@ def plan_release(  # noqa: PLR0917  (three folders, in the order of the graph)
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
         (folder / "data_card.md").write_text(write_data_card(manifest), encoding="utf-8")
-        _guard(folder)
+        guard(folder)
         files = _files(folder)
         write_json(folder / MANIFEST, {"files": [asdict(file) for file in files], "adapter": run["digest"]})
         digest = json_digest([[file.path, file.sha256] for file in files])
@@ -330,24 +337,42 @@ def _public_personas(personas: Personas) -> Mapping[str, Any]:
     }
 
 
-def _guard(folder: Path) -> None:
-    """Nothing that a person could be found by, and no path of this machine, in any text that leaves it."""
+def guard(folder: Path) -> None:
+    """Nothing that a person could be found by, and no path of this machine, in any text that leaves it.
+
+    Raises:
+        ReleaseError: naming file, place and kind, and nothing of what was found.
+    """
     home = str(Path.home())
     for path in sorted(folder.rglob("*")):
         if path.suffix not in (".md", ".json", ".jinja", ".txt") or path.name.startswith(
             ("tokenizer", "vocab", "merges")
         ):
             continue
-        # Digests are ours; their digits must not pass for anyone's number.
-        text = DIGEST.sub("", path.read_text(encoding="utf-8"))
-        if found := privacy.find(text):
-            start, _, kind = found[0]
-            line = text.count("\n", 0, start) + 1
-            raise ReleaseError(f"{path.name}, line {line}: holds what looks like personal data ({kind})")
-        if kind := next(second_look.identifiers(text), ""):
-            raise ReleaseError(f"{path.name}: a second detector finds what looks like personal data ({kind}) in it")
-        if home != "/" and f"{home}/" in text:
-            raise ReleaseError(f"{path.name}: names a path of this machine under {home}")
+        text = path.read_text(encoding="utf-8")
+        for place, whole in _strings(json.loads(text)) if path.suffix == ".json" else [("", text)]:
+            where, words = ", ".join(filter(None, (path.name, place))), OURS.sub("", whole)
+            if found := privacy.find(words):
+                start, _, kind = found[0]
+                line = f"line {words.count(chr(10), 0, start) + 1}"
+                raise ReleaseError(f"{where}, {line}: holds what looks like personal data ({kind})")
+            if kind := next(second_look.identifiers(words), ""):
+                raise ReleaseError(f"{where}: a second detector finds what looks like personal data ({kind}) in it")
+            if home != "/" and f"{home}/" in words:
+                raise ReleaseError(f"{where}: names a path of this machine under {home}")
+
+
+def _strings(value: Any, place: str = "") -> Iterator[tuple[str, str]]:
+    """Keys and strings of JSON with where they stand. Its numbers are figures of ours, and nobody's."""
+    if isinstance(value, str):
+        yield place, value
+    elif isinstance(value, list):
+        for number, one in enumerate(value):
+            yield from _strings(one, f"{place}[{number}]")
+    elif isinstance(value, dict):
+        for key, one in value.items():
+            yield place, key
+            yield from _strings(one, f"{place}.{key}".lstrip("."))
 
 
 def _files(folder: Path) -> list[PlannedFile]:

@@ -3,19 +3,33 @@
 from __future__ import annotations
 
 import json
+import random
 import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from persona_dagster.artifacts import write_json
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.recipes import load_recipe
 from persona_dagster.digest import file_digest
 from persona_dagster.publishing.exports import merge
-from persona_dagster.publishing.hub import ReleaseError, ReleasePlan, plan_release, pull, release, verify
+from persona_dagster.publishing.hub import (
+    PUBLIC_FIGURES,
+    ReleaseError,
+    ReleasePlan,
+    guard,
+    plan_release,
+    pull,
+    release,
+    verify,
+)
+from persona_dagster.publishing.model_card import FIGURES, write_model_card
 from persona_dagster.records import FORGOTTEN
 from persona_dagster_tests.chat.conftest import make_adapter
 from persona_dagster_tests.chat.serving import Served
@@ -237,6 +251,64 @@ def test_the_digits_of_a_figure_are_nobodys_card(made: Path, tmp_path: Path) -> 
     (home / "report/metrics.json").write_text(json.dumps(report), encoding="utf-8")
     released = json.loads((plan(home, tmp_path / "out").folder / "run_card.json").read_text(encoding="utf-8"))
     assert released["gates"][0]["value"] == 4.8444
+
+
+def random_run(draw: random.Random) -> dict[str, Any]:
+    """A run card, its report and manifest as they could come out: figures of any size, at any hour, of any digest."""
+
+    def digest() -> str:
+        return f"{draw.getrandbits(256):064x}"
+
+    def interval() -> dict[str, Any]:
+        low, value, high = sorted(draw.random() for _ in range(3))
+        return {"value": value, "low": low, "high": high, "n": draw.randint(0, 10**7), "enough": True}
+
+    finished = datetime.fromtimestamp(draw.randint(1_700_000_000, 2_000_000_000), UTC)
+    figures = {name: draw.uniform(0, 10 ** draw.randint(-6, 9)) for name in PUBLIC_FIGURES[:-1]}
+    versions = {
+        name: ".".join(str(draw.randint(0, 99)) for _ in range(3)) + draw.choice(("", "+cu126", ".dev20260912"))
+        for name in ("torch", "transformers", "trl")
+    }
+    run = {
+        **figures, "steps": draw.randint(1, 10**6), "digest": digest(), "mix_digest": digest()[:32], "recipe_digest": digest(), "base_model": "me/base",
+        "base_revision": digest()[:40], "finished_at": finished.isoformat(timespec="seconds"), "versions": versions,
+        "recipe": {"seed": draw.getrandbits(40), "learning_rate": draw.random() / 1000},
+    }  # fmt: skip
+    gates = [{**GATE, **interval(), "threshold": draw.random()} for _ in range(4)]
+    report = {
+        "digest": digest()[:32], "verdict": "green", "gates": gates, "test": {"rows": draw.randint(0, 10**7)},
+        "intervals": {f"{name}_{side}": interval() for name in FIGURES for side in ("base", "adapter")},
+    }  # fmt: skip
+    manifest = {
+        "digest": digest()[:32], "recipe": "persona_v2", "largest_jaccard": draw.random(),
+        "train_by_persona": {"mentor": draw.randint(0, 10**7)}, "test_by_persona": {"mentor": draw.randint(0, 10**6)},
+        "by_source": {"dcard": draw.randint(0, 10**7), "notes": draw.randint(0, 10**7)},
+    }  # fmt: skip
+    return {"run": run, "report": report, "manifest": manifest}
+
+
+def test_no_figure_digest_or_hour_of_ours_passes_for_a_person(tmp_path: Path) -> None:
+    recipe, personas = load_recipe("persona_v2", PACKAGED, "tiny", "cpu"), load_personas(PACKAGED)
+    draw = random.Random(23)
+    for _ in range(150):
+        made = random_run(draw)
+        write_json(tmp_path / "run_card.json", {**made["run"], "gates": made["report"]["gates"]})
+        card = write_model_card(recipe=recipe, personas=personas, base="me/base", repo_id=REPO, **made)
+        (tmp_path / "README.md").write_text(card, encoding="utf-8")
+        guard(tmp_path)
+
+
+@pytest.mark.parametrize("words", ["0912-345-678", "0912.345.678", "0912345678", "a.b@c.tw", "line id: abc_12"])
+def test_a_person_in_any_text_of_a_release_stops_it(tmp_path: Path, words: str) -> None:
+    write_json(tmp_path / "any.json", {"a": [1.5, {"b": words}]})
+    with pytest.raises(ReleaseError, match=r"any\.json, a\[1\]\.b, line 1"):
+        guard(tmp_path)
+    write_json(tmp_path / "any.json", {words: 1})
+    with pytest.raises(ReleaseError, match=r"any\.json"):
+        guard(tmp_path)
+    (tmp_path / "any.json").rename(tmp_path / "any.md")
+    with pytest.raises(ReleaseError, match=r"any\.md"):
+        guard(tmp_path)
 
 
 def test_an_adapter_that_no_report_judged_stops_the_plan(made: Path, tmp_path: Path) -> None:
