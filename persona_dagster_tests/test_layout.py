@@ -132,6 +132,14 @@ def test_no_import_runs_back_up() -> None:
         assert {entry.split(".")[0] for entry in allowed} <= {*above, folder, "defs"}, folder
 
 
+def test_what_a_ptt_page_looks_like_is_known_in_one_place() -> None:
+    """The station's line: in the site's folder, the cleaning rules, the residue metric and the sample's replica."""
+    files = (path for path in PACKAGE.rglob("*") if path.suffix in {".py", ".yaml", ".sql", ".md", ".j2"})
+    knows = {path.relative_to(PACKAGE).as_posix() for path in files if "發信站" in path.read_text(encoding="utf-8")}
+    others = {name for name in knows if not name.startswith(("sites/ptt/", "sample/"))}
+    assert others == {"corpus/rules.yaml", "evaluation/residue.py"}
+
+
 def test_words_that_are_out_stand_nowhere() -> None:
     """The pre-commit hook `words`, over the package and the pages that people read."""
     hooks = yaml.safe_load((PACKAGE.parent / ".pre-commit-config.yaml").read_text(encoding="utf-8"))["repos"][0][

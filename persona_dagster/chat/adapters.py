@@ -7,9 +7,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from persona_dagster.artifacts import RunCard, families
-from persona_dagster.config.bases import BaseEntry, base_of_adapter
+from persona_dagster.config.bases import base_of_adapter, load_bases
 from persona_dagster.config.recipes import Base, Quantisation, load_recipe
 from persona_dagster.models.hardware import find_hardware, hardware_of
+from persona_dagster.models.hub import ADAPTER, HubError, pull
 from persona_dagster.settings import Settings
 
 
@@ -51,30 +52,22 @@ def choose(adapters: list[Adapter], recipe: str | None) -> Adapter:
     raise AdapterError(f"no adapter of {recipe!r} here (there are: {known}); train it: make demo, or `lora_adapter`")
 
 
-def from_hub(repo_id: str, bases: dict[str, BaseEntry], revision: str | None = None) -> Adapter:
-    """The adapter `repo_id` of the Hub, downloaded (a cache hit makes no download), on the base of the entry that lists
-    it, or on the one that it names.
+def from_hub(repo_id: str, settings: Settings) -> Adapter:
+    """The adapter `repo_id` of the Hub, on the base of the entry that lists it, or on the one that it names. Its title
+    says so where it is no release of this project, whose manifest its files could be verified against.
 
     Raises:
-        AdapterError: no such adapter, no access, no network.
+        AdapterError: no such adapter, no access, no network, or a file that is not what was released.
     """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
     try:
-        folder = Path(
-            snapshot_download(repo_id, revision=revision, allow_patterns=["*.json", "*.safetensors", "*.jinja"])
-        )
-        config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    except HFValidationError as error:
-        raise AdapterError(f"{repo_id!r} is no Hub id: write owner/name") from error
-    except (HfHubHTTPError, OSError) as error:
-        raise AdapterError(
-            f"adapter {repo_id} of the Hub: {error}. Check the id, the network, and HF_TOKEN if it is private."
-        ) from error
-    base = base_of_adapter(repo_id, config["base_model_name_or_path"], bases)
+        pulled = pull(repo_id, settings.models_dir / "hub" / repo_id.replace("/", "--"), only=ADAPTER)
+    except HubError as error:
+        raise AdapterError(f"adapter of the Hub: {error}") from error
+    config = json.loads((pulled.folder / "adapter_config.json").read_text(encoding="utf-8"))
+    base = base_of_adapter(repo_id, config["base_model_name_or_path"], load_bases(settings.config_dir))
     nf4 = Quantisation(scheme="nf4") if _cuda() and base.full_precision() == base else None
-    return Adapter(f"hub/{repo_id}", repo_id, base, folder, nf4, own_tokenizer=True)
+    title = f"{repo_id} ({pulled.commit[:8]}, {'verified' if pulled.verified else 'unverified'})"
+    return Adapter(f"hub/{repo_id}", title, base, pulled.folder, nf4, own_tokenizer=True)
 
 
 def _read(folder: Path, recipe: str, newest: bool) -> Adapter:

@@ -18,7 +18,6 @@ from persona_dagster.chat.routing import (
     questions_of_pool,
     train_classifier,
 )
-from persona_dagster.config.bases import load_bases
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.settings import Settings
 
@@ -58,7 +57,7 @@ class Chat:
             return choose(find_adapters(self.settings), name)
         wanted = name.removeprefix("hub/").strip()
         if wanted not in self._hub:
-            self._hub[wanted] = from_hub(wanted, load_bases(self.settings.config_dir))
+            self._hub[wanted] = from_hub(wanted, self.settings)
         return self._hub[wanted]
 
     def base_of(self, adapter: Adapter) -> Adapter:

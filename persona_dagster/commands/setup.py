@@ -50,20 +50,24 @@ def doctor(
 def config_problems(settings: Settings) -> list[str]:
     """What is wrong with configuration files, each with file, line and key."""
     from persona_dagster.config.bases import find_bases
+    from persona_dagster.config.cluster import find_cluster
     from persona_dagster.config.personas import find_personas
     from persona_dagster.config.recipes import find_recipes
     from persona_dagster.config.sources import find_sources
     from persona_dagster.config.split import find_split
+    from persona_dagster.conversation.safety import find_unsafe
 
     folder, accepted = settings.config_dir, settings.accepted_dir
-    split = find_split(folder, accepted)[1]
+    singles = (find(folder, accepted)[1] for find in (find_split, find_cluster, find_unsafe))
     items = (
         find_sources(folder, settings.profile, accepted),
         find_personas(folder, accepted),
         find_bases(folder, accepted),
         find_recipes(folder, accepted),
     )
-    return [str(error) for found in items for error in found.problems.values()] + ([str(split)] if split else [])
+    return [str(error) for found in items for error in found.problems.values()] + [
+        str(error) for error in singles if error
+    ]
 
 
 @app.command()

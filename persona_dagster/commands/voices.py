@@ -32,7 +32,9 @@ def score(source: Path, target: Path) -> None:
 
     settings = Settings()
     try:
-        console.print(score_file(source, target, _voices(settings)[1], load_unsafe(settings.config_dir)))
+        console.print(
+            score_file(source, target, _voices(settings)[1], load_unsafe(settings.config_dir, settings.accepted_dir))
+        )
     except (PairsError, OSError) as error:
         raise typer.BadParameter(str(error)) from error
 

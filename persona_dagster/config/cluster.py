@@ -6,7 +6,7 @@ from pathlib import Path
 
 from pydantic import Field
 
-from persona_dagster.config.loading import Config, find, read_yaml, validate
+from persona_dagster.config.loading import Config, ConfigError, read_single, read_yaml, validate
 
 
 class SlurmSpec(Config):
@@ -29,6 +29,10 @@ class Cluster(Config):
     slurm: SlurmSpec = SlurmSpec()
 
 
-def load_cluster(config_dir: Path) -> Cluster:
-    path = find("cluster.yaml", config_dir)
-    return validate(Cluster, read_yaml(path), path)
+def find_cluster(config_dir: Path, accepted: Path | None = None) -> tuple[Cluster, ConfigError | None]:
+    return read_single("cluster.yaml", lambda path: validate(Cluster, read_yaml(path), path), config_dir, accepted)
+
+
+def load_cluster(config_dir: Path, accepted: Path | None = None) -> Cluster:
+    """cluster.yaml. With `accepted`, a bad one goes on as it last was; without, raises `ConfigError`."""
+    return find_cluster(config_dir, accepted)[0]

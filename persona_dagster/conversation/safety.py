@@ -10,7 +10,7 @@ from pathlib import Path
 
 import polars as pl
 
-from persona_dagster.config.loading import ConfigError, find, read_yaml
+from persona_dagster.config.loading import ConfigError, read_single, read_yaml
 
 # A full name before a title: three characters of which the first is one of the common family names.
 NAMED_PERSON = (
@@ -21,8 +21,19 @@ NAMED_PERSON = (
 KINDS = ("sexual", "self_harm", "hate", "doxing", "minors")
 
 
-def load_unsafe(config_dir: Path) -> dict[str, tuple[str, ...]]:
-    path = find("unsafe.yaml", config_dir)
+Lexicon = dict[str, tuple[str, ...]]
+
+
+def find_unsafe(config_dir: Path, accepted: Path | None = None) -> tuple[Lexicon, ConfigError | None]:
+    return read_single("unsafe.yaml", _read, config_dir, accepted)
+
+
+def load_unsafe(config_dir: Path, accepted: Path | None = None) -> Lexicon:
+    """unsafe.yaml. With `accepted`, a bad one goes on as it last was; without, raises `ConfigError`."""
+    return find_unsafe(config_dir, accepted)[0]
+
+
+def _read(path: Path) -> Lexicon:
     value = read_yaml(path)
     wrong = sorted(set(value) - set(KINDS)) or [
         kind for kind, words in value.items() if not (words and all(isinstance(word, str) and word for word in words))

@@ -9,6 +9,7 @@ import dagster as dg
 from persona_dagster.config.loading import ConfigError, accept, accept_single
 from persona_dagster.config.recipes import ResolvedEvaluation, ResolvedRecipe
 from persona_dagster.config.sources import load_sources
+from persona_dagster.conversation.safety import load_unsafe
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import json_digest
@@ -34,21 +35,22 @@ def sources_version(project: ProjectResource) -> str:
 
 
 def personas_version(project: ProjectResource) -> str:
-    return json_digest(project.personas().model_dump(mode="json"))
+    unsafe = load_unsafe(project.settings.config_dir, project.settings.accepted_dir)
+    return json_digest([project.personas().model_dump(mode="json"), unsafe])
 
 
 def _sources_config(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
-        description="The sites, their boards and pace (sources/*.yaml), and how dialogues part (split.yaml).",
+        description="The sites, their boards and pace (sources/*.yaml), how dialogues part (split.yaml), the cluster's "
+        "options (cluster.yaml).",
         kinds={"yaml"},
         owners=["team:data"],
     )
     def sources_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         problems = _warn(project, "sources_config", context)
         _accept(project, "sources", [name for name in FORUMS if name not in problems])
-        if "split" not in problems:
-            accept_single("split.yaml", project.settings.config_dir, project.settings.accepted_dir)
+        _accept_singles(project, ["split", "cluster"], problems)
         boards: dict[str, list[str]] = {source: list(project.sources.site(source).boards) for source in FORUMS}
         return dg.MaterializeResult(
             data_version=dg.DataVersion(sources_version(project)), metadata={"boards": dg.MetadataValue.json(boards)}
@@ -60,13 +62,15 @@ def _sources_config(project: ProjectResource) -> dg.AssetsDefinition:
 def _personas_config(project: ProjectResource) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="config",
-        description="personas/*.yaml as an input of the graph: editing one rebuilds the dialogues, and nothing before.",
+        description="personas/*.yaml and unsafe.yaml as an input of the graph: editing one rebuilds the dialogues, and "
+        "nothing before.",
         kinds={"yaml"},
         owners=["team:ml"],
     )
     def personas_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         problems, personas = _warn(project, "personas_config", context), project.personas().personas
         _accept(project, "personas", [name for name in personas if name not in problems])
+        _accept_singles(project, ["unsafe"], problems)
         return dg.MaterializeResult(
             data_version=dg.DataVersion(personas_version(project)),
             metadata={"personas": [persona.tag for persona in personas.values()]},
@@ -145,6 +149,12 @@ def _or_failure(project: ProjectResource, name: str, hardware: str) -> ResolvedR
 def _accept(project: ProjectResource, kind: str, names: list[str]) -> None:
     for name in names:
         accept(kind, name, project.settings.config_dir, project.settings.accepted_dir)
+
+
+def _accept_singles(project: ProjectResource, names: list[str], problems: dict[str, str]) -> None:
+    for name in names:
+        if name not in problems:
+            accept_single(f"{name}.yaml", project.settings.config_dir, project.settings.accepted_dir)
 
 
 def _warn(

@@ -118,7 +118,7 @@ def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
             Voices(personas, Vectors(settings.voice_encoder, settings.models_dir, settings.vectors_dir), labels),
             usable=usable(),
             edges=reply_graph,
-            unsafe=load_unsafe(settings.config_dir),
+            unsafe=load_unsafe(settings.config_dir, settings.accepted_dir),
         )
         by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
         turns = built.frame.select("source", turns=pl.col("messages").list.len() // 2)

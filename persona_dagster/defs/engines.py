@@ -119,7 +119,7 @@ def build_engine(settings: Settings) -> Engine:
     if settings.engine == "ray":
         return RayEngine(settings.ray_address)
     if settings.engine == "slurm":
-        return SlurmEngine(load_cluster(settings.config_dir).slurm, settings.home / "slurm")
+        return SlurmEngine(load_cluster(settings.config_dir, settings.accepted_dir).slurm, settings.home / "slurm")
     return LocalEngine()
 
 

@@ -26,6 +26,7 @@ from persona_dagster.artifacts import (
     Versions,
 )
 from persona_dagster.config.bases import find_bases
+from persona_dagster.config.cluster import find_cluster
 from persona_dagster.config.loading import ConfigError
 from persona_dagster.config.personas import Personas, find_personas, load_personas
 from persona_dagster.config.recipes import (
@@ -41,6 +42,7 @@ from persona_dagster.config.split import SplitSpec, find_split, load_split
 from persona_dagster.conversation.graph import GRAPH_SCHEMA
 from persona_dagster.conversation.labels import LABEL_SCHEMA
 from persona_dagster.conversation.mix_store import recipe_mixes
+from persona_dagster.conversation.safety import find_unsafe
 from persona_dagster.corpus.tables import WHOLE, Tables
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.models.hardware import hardware_of
@@ -106,16 +108,22 @@ class ProjectResource:
     def config_problems(self) -> dict[str, dict[str, str]]:
         """What is wrong with configuration files, by the asset that stands for them and by item."""
         config, accepted = self.settings.config_dir, self.settings.accepted_dir
-        split = find_split(config, accepted)[1]
+        singles = {
+            "split": find_split(config, accepted)[1],
+            "cluster": find_cluster(config, accepted)[1],
+            "unsafe": find_unsafe(config, accepted)[1],
+        }
+        split, cluster, unsafe = ({name: error} if error else {} for name, error in singles.items())
         found: dict[str, dict[str, ConfigError]] = {
             "recipe_config": {
                 **{f"base {name}": error for name, error in find_bases(config, accepted).problems.items()},
                 **find_recipes(config, accepted).problems,
             },
-            "personas_config": find_personas(config, accepted).problems,
+            "personas_config": {**find_personas(config, accepted).problems, **unsafe},
             "sources_config": {
                 **find_sources(config, self.settings.profile, accepted).problems,
-                **({"split": split} if split else {}),
+                **split,
+                **cluster,
             },
         }
         return {asset: {name: str(error) for name, error in wrong.items()} for asset, wrong in found.items()}

@@ -20,7 +20,7 @@ from persona_dagster.intake.times import TAIPEI, moment
 from persona_dagster.records import Capture, Kind, Outcome, Post, Source
 from persona_dagster.sites.dcard.payloads import shown
 from persona_dagster.sites.parsed import ADDRESS, USER, AuthorKey, Parsed, incomplete
-from persona_dagster.sites.ptt.article import ADDRESSES, ARTICLE_ID, NAMED, QUOTE, thread_of
+from persona_dagster.sites.ptt.article import ADDRESSES, ARTICLE_ID, BELOW, NAMED, QUOTE, thread_of
 from persona_dagster.sites.threads.payloads import MENTION, code_of
 
 FLAT_PUSH = re.compile(
@@ -34,7 +34,6 @@ PUSH_LINE = re.compile(
     r" ?(?:(?:<IP>|<ip>|(?:\d{1,3}\.){3}\d{1,3}) ?)?(?:\d\d/\d\d \d\d:\d\d|\d{4}/\d\d/\d\d \d\d:\d\d)?\s*$",
     re.DOTALL,
 )
-TRAILER = re.compile(r"^※ (?:發信站|文章網址|編輯)|^◆ From:|^\s*$")
 
 
 def parse_row(capture: Capture, author_key: AuthorKey) -> Parsed:
@@ -145,7 +144,7 @@ def flat_posts(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[
 def split_pushes(lines: list[str]) -> tuple[list[str], list[re.Match[str]]]:
     """Body lines, and the pushes after it: the lines at the end that are pushes with a date, or the site's own."""
     start = len(lines)
-    while start and (FLAT_PUSH.match(lines[start - 1]) or TRAILER.match(lines[start - 1])):
+    while start and (FLAT_PUSH.match(lines[start - 1]) or BELOW.match(lines[start - 1])):
         start -= 1
     tail = [(line, FLAT_PUSH.match(line)) for line in lines[start:]]
     body = lines[:start] + [line for line, match in tail if not match]

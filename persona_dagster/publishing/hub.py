@@ -1,7 +1,7 @@
-"""A release to the Hugging Face Hub: laid out in a folder first, shown, sent on request, pulled back and verified.
+"""A release to the Hugging Face Hub: laid out in a folder first, shown, then sent on request.
 
 What is sent is an explicit list: weights, tokenizer, cards, personas, curves and a manifest with every sha256.
-Row ids, logs and texts of the mix stay here.
+Row ids, logs and texts of the mix stay here. `models/hub.py` pulls a release back and verifies it.
 """
 
 from __future__ import annotations
@@ -10,10 +10,9 @@ import json
 import os
 import re
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any
 
 from persona_dagster.artifacts import (
@@ -24,7 +23,6 @@ from persona_dagster.artifacts import (
     Record,
     RunCard,
     Versions,
-    replacing,
     write_json,
 )
 from persona_dagster.config.personas import Personas
@@ -32,11 +30,11 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.corpus import privacy
 from persona_dagster.corpus.personal_data import second_look
 from persona_dagster.digest import file_digest, json_digest
+from persona_dagster.models.hub import MANIFEST, HubError, clear_errors, hub_api
 from persona_dagster.publishing.exports import Export, find_export
 from persona_dagster.publishing.model_card import write_data_card, write_model_card
 from persona_dagster.records import FORGOTTEN
 
-MANIFEST = "release.json"
 WEIGHTS = ("adapter_model.safetensors", "adapter_config.json")
 TOKENIZER = (
     "tokenizer.json",
@@ -67,8 +65,8 @@ PUBLIC_FIGURES = (
 )
 
 
-class ReleaseError(RuntimeError):
-    """A release that cannot be made, sent or trusted; the message names the cause and the cure."""
+class ReleaseError(HubError):
+    """A release that cannot be made or sent; the message names the cause and the cure."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -185,101 +183,26 @@ def release(plan: ReleasePlan, dry_run: bool = True, private: bool = True) -> Re
     Sending again sends what is not there yet; the same release twice makes no second commit.
 
     Raises:
-        ReleaseError: no token, no right, no room, no network; nothing is half-published, since a commit is whole.
+        HubError: no token, no right, no room, no network; nothing is half-published, since a commit is whole.
     """
     paths = tuple(file.path for file in plan.files)
     if dry_run:
         return Released(True, None, None, paths)
-    api = _api(os.environ.get("HF_TOKEN"))
+    if not (token := os.environ.get("HF_TOKEN")):
+        raise ReleaseError(
+            "no HF_TOKEN in the environment; make one with write access on huggingface.co/settings/tokens"
+        )
+    api = hub_api(token)
     for file in plan.files:
         if file_digest(plan.folder / file.path) != file.sha256:
             raise ReleaseError(f"{plan.folder / file.path} changed since it was planned; plan the release again")
-    with _clear_errors(plan.repo_id):
+    with clear_errors(plan.repo_id):
         url = api.create_repo(plan.repo_id, private=private, exist_ok=True)
         commit = api.upload_folder(
             repo_id=plan.repo_id, folder_path=plan.folder, commit_message=f"Release {plan.tag}", revision="main"
         )
         api.create_tag(plan.repo_id, tag=plan.tag, revision=commit.oid, exist_ok=True)
     return Released(False, str(url), commit.oid, paths)
-
-
-def pull(repo_id: str, out_dir: Path, revision: str) -> Path:
-    """A release from the Hub in `out_dir/<commit>/`, every file verified against its manifest.
-
-    `revision` is a tag or a commit: a branch may move under one's feet.
-
-    Raises:
-        ReleaseError: no such release, no access, or a file that is missing, added or changed.
-    """
-    api = _api(os.environ.get("HF_TOKEN"), needed=False)
-    with _clear_errors(repo_id):
-        commit = api.repo_info(repo_id, revision=revision).sha
-        target = out_dir / str(commit)
-        with replacing(target) as folder:
-            api.snapshot_download(repo_id, revision=commit, local_dir=folder)
-            shutil.rmtree(folder / ".cache", ignore_errors=True)
-            verify(folder)
-    return target
-
-
-def verify(folder: Path) -> None:
-    """Raises `ReleaseError` naming the first file that is not as the folder's manifest says."""
-    listed = {entry["path"]: entry["sha256"] for entry in _json(folder / MANIFEST)["files"]}
-    found = {file.path: file.sha256 for file in _files(folder) if file.path not in (MANIFEST, ".gitattributes")}
-    for path, digest in listed.items():
-        if ".." in PurePosixPath(path).parts or found.get(path) != digest:
-            raise ReleaseError(f"{path}: {'missing' if path not in found else 'not what was released'}; do not use it")
-    if added := sorted(set(found) - set(listed)):
-        raise ReleaseError(f"{added[0]}: not part of the release; do not use it")
-
-
-def _api(token: str | None, needed: bool = True) -> Any:
-    from huggingface_hub import HfApi
-    from huggingface_hub.utils import disable_progress_bars
-
-    if needed and not token:
-        raise ReleaseError(
-            "no HF_TOKEN in the environment; make one with write access on huggingface.co/settings/tokens"
-        )
-    disable_progress_bars()
-    return HfApi(endpoint=os.environ.get("HF_ENDPOINT"), token=token or False)
-
-
-@contextmanager
-def _clear_errors(repo_id: str) -> Iterator[None]:
-    """Errors of the Hub as one that names the cure."""
-    import httpx
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-
-    try:
-        yield
-    except ReleaseError:
-        raise
-    except HFValidationError as error:
-        raise ReleaseError(f"{repo_id!r} is no repository id; write owner/name") from error
-    except HfHubHTTPError as error:
-        status, said = error.response.status_code, (error.server_message or str(error)).strip()
-        raise ReleaseError(
-            f"{repo_id}: {_cure(status, said, isinstance(error, RepositoryNotFoundError))} ({status}: {said})"
-        ) from error
-    except ValueError as error:  # what the client makes of errors of the LFS endpoint
-        raise ReleaseError(
-            f"{repo_id}: the Hub did not take a file; {_cure(0, str(error), False)} ({error})"
-        ) from error
-    except (httpx.TransportError, OSError, RuntimeError) as error:  # RuntimeError: a file whose upload broke off
-        raise ReleaseError(
-            f"{repo_id}: the connection broke ({error}); run it again, what has arrived is not sent twice"
-        ) from error
-
-
-def _cure(status: int, said: str, unknown: bool) -> str:
-    if any(word in said.lower() for word in ("storage", "quota", "limit")) or status in (402, 413, 507):
-        return "no room left: free some storage there, or release to another account"
-    if status == 401 or unknown:
-        return "HF_TOKEN is wrong or expired, or there is no such repository"
-    if status == 403:
-        return "HF_TOKEN has no right to write there"
-    return "the Hub refused; try again later"
 
 
 def _record(kind: type[Record], folder: Path) -> dict[str, Any]:

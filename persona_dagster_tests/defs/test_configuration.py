@@ -11,6 +11,7 @@ import pytest
 
 from persona_dagster.artifacts import Versions
 from persona_dagster.config.loading import PACKAGED, ConfigError
+from persona_dagster.conversation.labels import labels_version
 from persona_dagster.defs.configuration import build_config_assets
 from persona_dagster.defs.jobs import build_jobs
 from persona_dagster.defs.resources import ProjectResource
@@ -34,7 +35,10 @@ def settings_of(home: Path, hardware: Hardware | None = "cpu") -> Settings:
 
 
 def materialise(project: ProjectResource, instance: dg.DagsterInstance, *recipes: str) -> bool:
-    """The config assets, as runs that waited in the queue would make them: of these recipes, all by default."""
+    """The config assets, as runs that waited in the queue would make them, of these recipes (default: all); and labels,
+    which the sensor looks after too."""
+    labels = {"dagster/data_version": labels_version(project.settings.labels_dir)}
+    instance.report_runless_asset_event(dg.AssetMaterialization("voice_labels", tags=labels))
     assets = {asset.key.to_user_string(): asset for asset in build_config_assets(project)}
     done = [
         dg.materialize([assets[name]], instance=instance, raise_on_error=False)
@@ -117,6 +121,8 @@ BAD: dict[str, tuple[Callable[[Path], None], str]] = {
     "site: open bracket": (swap(SITE, "boards: [", "boards: [["), r"ptt\.yaml, line \d+: no YAML"),
     "site: a board twice": (swap(SITE, "boards: [", "boards: [Hate, "), r"line \d+: boards: .*stands twice"),
     "site: unknown": (write("sources/mobile01.yaml", "origin: x\n"), r"mobile01\.yaml: no site that is known"),
+    "cluster: unknown key": (write("cluster.yaml", "slurm: {tim: 1}\n"), r"cluster\.yaml, line 1: slurm\.tim: Extra"),
+    "unsafe: unknown kind": (write("unsafe.yaml", "rude: [x]\n"), r"unsafe\.yaml: rude: lists of words"),
     "split: wrong type": (write("split.yaml", "test_share: half\n"), r"split\.yaml, line 1: test_share"),
 }
 

@@ -14,10 +14,12 @@ from typing import Any
 import pytest
 
 from persona_dagster.artifacts import write_json
+from persona_dagster.chat.adapters import AdapterError, from_hub
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.recipes import load_recipe
 from persona_dagster.digest import file_digest
+from persona_dagster.models.hub import HubError, pull, verify
 from persona_dagster.publishing.exports import merge
 from persona_dagster.publishing.hub import (
     PUBLIC_FIGURES,
@@ -25,12 +27,11 @@ from persona_dagster.publishing.hub import (
     ReleasePlan,
     guard,
     plan_release,
-    pull,
     release,
-    verify,
 )
 from persona_dagster.publishing.model_card import FIGURES, write_model_card
 from persona_dagster.records import FORGOTTEN
+from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.conftest import make_adapter
 from persona_dagster_tests.chat.serving import Served
 from persona_dagster_tests.publishing.hub_stand_in import READER, TOKEN, Hub, build
@@ -139,7 +140,7 @@ def test_there_and_back(made: Path, tmp_path: Path, hub: Hub) -> None:
     asked = [path for _, path in hub.log]
     for endpoint in ("/api/repos/create", f"/{REPO}.git/info/lfs/objects/batch", f"/api/models/{REPO}/commit/main"):
         assert endpoint in asked
-    folder = pull(REPO, tmp_path / "pulled", planned.tag)
+    folder = pull(REPO, tmp_path / "pulled", planned.tag).folder
     assert folder.name == released.revision
     assert {p.name: p.read_bytes() for p in folder.iterdir()} == {
         p.name: p.read_bytes() for p in planned.folder.iterdir()
@@ -156,7 +157,7 @@ def test_an_export_goes_along_and_comes_back(made: Path, tmp_path: Path, hub: Hu
     assert f'from_pretrained("{REPO}", subfolder="merged")' in card
     assert "Read back by transformers: likeliest token the same at 100.0%" in card
     release(planned, dry_run=False)
-    folder = pull(REPO, tmp_path / "pulled", planned.tag)
+    folder = pull(REPO, tmp_path / "pulled", planned.tag).folder
     assert file_digest(folder / "merged" / "model.safetensors") == file_digest(merged.folder / "model.safetensors")
 
 
@@ -179,14 +180,14 @@ def test_a_wrong_token_is_named(made: Path, tmp_path: Path, hub: Hub, monkeypatc
     planned = plan(made, tmp_path)
     for token, says in (("hf_wrong", "wrong or expired"), (READER, "no right to write")):
         monkeypatch.setenv("HF_TOKEN", token)
-        with pytest.raises(ReleaseError, match=says):
+        with pytest.raises(HubError, match=says):
             release(planned, dry_run=False)
     assert not hub.repos
 
 
 def test_no_room_is_named_and_publishes_nothing(made: Path, tmp_path: Path, hub: Hub) -> None:
     hub.quota = 1000
-    with pytest.raises(ReleaseError, match="no room left"):
+    with pytest.raises(HubError, match="no room left"):
         release(plan(made, tmp_path), dry_run=False)
     assert hub.repos[REPO][hub.refs[REPO]["main"]] == {}
 
@@ -194,7 +195,7 @@ def test_no_room_is_named_and_publishes_nothing(made: Path, tmp_path: Path, hub:
 def test_an_interrupted_upload_goes_on(made: Path, tmp_path: Path, hub: Hub) -> None:
     planned = plan(made, tmp_path)
     hub.break_puts = 1
-    with pytest.raises(ReleaseError):
+    with pytest.raises(HubError):
         release(planned, dry_run=False)
     assert hub.repos[REPO][hub.refs[REPO]["main"]] == {}
     released = release(planned, dry_run=False)
@@ -206,19 +207,43 @@ def test_what_was_changed_on_the_way_is_refused(made: Path, tmp_path: Path, hub:
     planned = plan(made, tmp_path / "plan")
     release(planned, dry_run=False)
     hub.tamper = name
-    with pytest.raises(ReleaseError, match=name):
+    with pytest.raises(HubError, match=name):
         pull(REPO, tmp_path / "pulled", planned.tag)
     assert not [path for path in (tmp_path / "pulled").glob("*") if path.is_dir()]
+
+
+def test_the_chat_verifies_a_release_and_says_what_is_unverified(
+    made: Path, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    release(plan(made, tmp_path / "plan"), dry_run=False)
+    settings = Settings(home=tmp_path / "home", profile="tiny", hardware="cpu")
+    ours = from_hub(REPO, settings)
+    assert ours.folder and not (ours.folder / "README.md").exists()  # what a chat needs, verified all the same
+    assert ours.title.endswith(", verified)")
+
+    newest = hub.refs[REPO]["main"]
+    theirs = {name: blob for name, blob in hub.repos[REPO][newest].items() if name.startswith("adapter_")}
+    hub.repos["you/lora"], hub.refs["you/lora"] = {"f" * 40: theirs}, {"main": "f" * 40}
+    assert from_hub("you/lora", settings).title == "you/lora (ffffffff, unverified)"
+    hub.repos["you/base"], hub.refs["you/base"] = {"f" * 40: {}}, {"main": "f" * 40}
+    with pytest.raises(AdapterError, match="holds no adapter"):
+        from_hub("you/base", settings)
+
+    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
+    assert from_hub(REPO, settings) == ours  # offline: what was pulled
+    (ours.folder / "adapter_model.safetensors").write_bytes(b"other weights")
+    with pytest.raises(AdapterError, match=r"adapter_model\.safetensors: not what was released"):
+        from_hub(REPO, settings)
 
 
 def test_an_unknown_revision_or_no_network_is_named(
     made: Path, tmp_path: Path, hub: Hub, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     release(plan(made, tmp_path / "plan"), dry_run=False)
-    with pytest.raises(ReleaseError, match=REPO):
+    with pytest.raises(HubError, match=REPO):
         pull(REPO, tmp_path, "no-such-tag")
     monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:1")
-    with pytest.raises(ReleaseError, match="connection"):
+    with pytest.raises(HubError, match="connection"):
         pull(REPO, tmp_path, "main")
 
 
@@ -340,5 +365,5 @@ def test_digests_are_nobodys_handle_or_number(made: Path, tmp_path: Path) -> Non
 
 
 def test_a_repository_id_must_be_one(made: Path, tmp_path: Path, hub: Hub) -> None:
-    with pytest.raises(ReleaseError, match="owner/name"):
+    with pytest.raises(HubError, match="owner/name"):
         release(replace(plan(made, tmp_path), repo_id="not an id!"), dry_run=False)

@@ -51,6 +51,7 @@ REMOVED = re.compile(r"^\(\w+ 刪除 \w+ 的推文")  # what a moderator leaves 
 CUT = re.compile(r"^\(forgotten 刪除 ([0-9a-f]{12}(?:_\d+)?) 的推文")  # what redaction.py leaves
 STATION = re.compile(r"^※ (?:發信站|Origin): ")
 OWN_URL = re.compile(r"^※ 文章網址: https?://\S*/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
+BELOW = re.compile(r"^※ (?:發信站|文章網址|編輯)|^◆ From:|^\s*$")  # between an article and its pushes, in bare text
 TRAILER = re.compile(r"^(?:※ (?:發信站|Origin|文章網址|編輯|轉錄者)|◆ (?:From|Modify)|※ 本文|\(\w+ 刪除 \w+ 的推文)")
 QUOTE = re.compile(r"^[:>] ?")
 QUOTE_HEADER = re.compile(r"^※ 引述《")
