@@ -295,7 +295,8 @@ def random_run(draw: random.Random) -> dict[str, Any]:
         for name in ("torch", "transformers", "trl")
     }
     run = {
-        **figures, "steps": draw.randint(1, 10**6), "digest": digest(), "mix_digest": digest()[:32], "recipe_digest": digest(), "base_model": "me/base",
+        **figures, "steps": draw.randint(1, 10**6), "digest": digest(), "mix_digest": digest()[:32],
+        "recipe_digest": digest(), "base_model": "me/base",
         "base_revision": digest()[:40], "finished_at": finished.isoformat(timespec="seconds"), "versions": versions,
         "recipe": {"seed": draw.getrandbits(40), "learning_rate": draw.random() / 1000},
     }  # fmt: skip
