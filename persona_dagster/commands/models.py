@@ -15,8 +15,11 @@ app = typer.Typer()
 
 
 @app.command()
-def plan(recipe: str) -> None:
-    """Steps, tokens and memory of a recipe on this machine, before anything is trained."""
+def plan(
+    recipe: str,
+    card: Annotated[str, typer.Option(help="plan the time for another card: T4, A100, RTX 4090 …")] = "",
+) -> None:
+    """Steps, tokens, time and memory of a recipe on this machine, before anything is trained."""
     from persona_dagster.config.recipes import load_recipe
     from persona_dagster.conversation.mix_store import recipe_mixes
     from persona_dagster.models.hardware import hardware_of
@@ -24,7 +27,9 @@ def plan(recipe: str) -> None:
 
     settings = Settings()
     loaded = load_recipe(recipe, settings.config_dir, settings.profile, hardware_of(settings), settings.accepted_dir)
-    console.print(plan_recipe(loaded, recipe_mixes(settings, recipe), settings.models_dir).markdown())
+    adapters = settings.adapters_dir / recipe
+    mixes = recipe_mixes(settings, recipe)
+    console.print(plan_recipe(loaded, mixes, settings.models_dir, adapters, card).markdown())
 
 
 @app.command()
@@ -41,7 +46,7 @@ def curves(recipe: str, folder: Path) -> None:
 def export(
     recipe: Annotated[str | None, typer.Option(help="default: PERSONA_RECIPE")] = None,
     to_gguf: Annotated[bool, typer.Option("--gguf/--no-gguf", help="also GGUF and Modelfiles, for Ollama")] = True,
-    outtype: Annotated[str, typer.Option(help="numbers of the GGUF: f32, f16, bf16 or q8_0")] = "q8_0",
+    outtype: Annotated[str, typer.Option(help="numbers of the GGUF: q4_k_m, q5_k_m, q8_0, f16, bf16 or f32")] = "q8_0",
     converter: Annotated[Path | None, typer.Option(help="a checkout of llama.cpp; default: fetched from PyPI")] = None,
 ) -> None:
     """The newest adapter merged into its base, as safetensors and as GGUF; both are read back and compared."""

@@ -41,6 +41,7 @@ class Lora(Config):
     dropout: float = Field(0.0, ge=0, lt=1)
     targets: tuple[str, ...] = ("q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj")
     last_layers: int | None = Field(None, ge=1)  # only the last n layers; None: all
+    rslora: bool = False  # scaled by alpha / √r, so that a higher rank does not learn less (arXiv 2312.03732)
 
 
 class Training(Config):
@@ -58,6 +59,7 @@ class Training(Config):
     optimizer: Literal["adamw_torch", "adamw_8bit"] = "adamw_torch"
     max_length: int = Field(2048, ge=16)
     padding_free: bool = False  # a batch laid end to end, each row apart: no padding, same loss; needs no shortcut
+    packing: bool = False  # short rows share one of max_length tokens, each apart; batch_size then counts those
     gradient_checkpointing: bool = True
     chunked_loss: bool = False  # logits a chunk at a time: small cards
     seed: int = 3407
@@ -66,6 +68,7 @@ class Training(Config):
     log_every: int = Field(1, ge=1)
     save_every: int = Field(50, ge=1)
     sample_every: int = Field(0, ge=0)  # steps between sample generations; 0: none
+    report_to: tuple[Literal["tensorboard", "wandb", "mlflow", "trackio"], ...] = ()  # live, by TRL; figures, no text
     processes: int = Field(1, ge=1)
     on_trouble: Literal["stop", "warn"] = "stop"  # what a failing watch does
 
@@ -165,6 +168,12 @@ class Recipe(Config):
     vram_gib: float | None = Field(None, gt=0)  # what the card may give; None: no budget
     requires_cuda: bool = False
     healthy_loss: dict[str, tuple[float, float]] = Field({})  # final train loss, by base model
+
+    @model_validator(mode="after")
+    def rows_end_to_end_stay_apart(self) -> Recipe:
+        if self.backend == "unsloth" and (self.training.packing or self.training.padding_free):
+            raise ValueError("training.packing and padding_free want backend trl: Unsloth takes one row for its own")
+        return self
 
 
 @dataclass(frozen=True)

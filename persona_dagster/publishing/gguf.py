@@ -6,14 +6,19 @@ llama-cpp-python, fetched from PyPI once, by its sha256. Nothing of it is compil
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import shutil
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
@@ -33,9 +38,12 @@ SCRIPT = "convert_hf_to_gguf.py"
 PACKAGE, VERSION = "llama-cpp-python", "0.3.36"
 SHA256 = "832db0699007f1be95a7e41ef12e88926b02ba836461e36a36372db2760c1a2e"  # of the 76 MB of its source
 _VENDORED = PurePosixPath(f"llama_cpp_python-{VERSION}/vendor/llama.cpp")
+_NORMAL, _UNKNOWN, _CONTROL, _USER_DEFINED, _BYTE = 1, 2, 3, 4, 6  # a piece's type, as sentencepiece numbers it
 _NEEDED = (SCRIPT, "conversion", "gguf-py/gguf", "LICENSE")  # 2 MB
 
-OUTTYPES = ("f32", "f16", "bf16", "q8_0")
+QUANTISER = "llama-quantize"
+QUANTISED = ("q4_k_m", "q5_k_m")  # by llama.cpp's own program, out of float16; the converter makes the others
+OUTTYPES = ("f32", "f16", "bf16", "q8_0", *QUANTISED)
 
 
 class NoConverter(RuntimeError):  # noqa: N818  (a reason to skip, said as it is)
@@ -66,12 +74,87 @@ def convert(script: Path, merged: Path, target: Path, outtype: str, name: str) -
     Raises:
         NoConverter: the converter gave up; its own last words are in the message.
     """
-    command = [sys.executable, str(script), str(merged), "--outfile", str(target), "--outtype", outtype]
-    done = subprocess.run([*command, "--model-name", name], capture_output=True, text=True, check=False)
+    if outtype in QUANTISED:
+        program = _find_quantiser(script)
+        whole = target.with_suffix(".whole")
+        convert(script, merged, whole, "f16", name)
+        done = subprocess.run([program, whole, target, outtype.upper()], capture_output=True, text=True, check=False)
+        whole.unlink()
+        if done.returncode != 0 or not target.is_file():
+            words = (done.stderr or done.stdout).strip().splitlines() or ["no reason given"]
+            raise NoConverter(f"{program} did not make a {outtype} of {merged.name}: {words[-1]}")
+        return
+    with _with_sentencepiece(merged) as folder:
+        command = [sys.executable, str(script), str(folder), "--outfile", str(target), "--outtype", outtype]
+        done = subprocess.run([*command, "--model-name", name], capture_output=True, text=True, check=False)
     if done.returncode != 0 or not target.is_file():
         words = done.stderr.strip().splitlines() or ["no reason given"]
         cure = "pip install sentencepiece" if "sentencepiece" in words[-1] else f"see {script.name} of llama.cpp"
         raise NoConverter(f"{script.name} did not take {merged.name}: {words[-1]} ({cure})")
+
+
+def _find_quantiser(script: Path) -> str:
+    found = shutil.which(QUANTISER, path=f"{script.parent / 'build' / 'bin'}{os.pathsep}{os.environ.get('PATH', '')}")
+    if found is None:
+        raise NoConverter(
+            f"{' and '.join(QUANTISED)} need {QUANTISER}, which is not on the PATH: install llama.cpp (brew, conda or "
+            f"its releases), or choose {', '.join(one for one in OUTTYPES if one not in QUANTISED)}"
+        )
+    return found
+
+
+@contextmanager
+def _with_sentencepiece(merged: Path) -> Iterator[Path]:
+    """`merged`, or where its tokenizer is sentencepiece's in a fast form, a view of it with the `tokenizer.model` that
+    the converter wants: Gemma's base out of a GGUF has none."""
+    tokenizer = json.loads((merged / "tokenizer.json").read_text(encoding="utf-8"))
+    model, blanks = tokenizer["model"], tokenizer.get("normalizer") or {}
+    if not (model.get("byte_fallback") and "▁" in json.dumps(blanks, ensure_ascii=False)):
+        yield merged
+        return
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        for path in merged.iterdir():
+            (folder / path.name).symlink_to(path.resolve())
+        if not (folder / "tokenizer.model").exists():
+            (folder / "tokenizer.model").write_bytes(sentencepiece_model(tokenizer))
+        config = json.loads((merged / "tokenizer_config.json").read_text(encoding="utf-8"))
+        config["added_tokens_decoder"] = {str(one["id"]): one for one in tokenizer["added_tokens"]}
+        (folder / "tokenizer_config.json").unlink()
+        (folder / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+        yield folder
+
+
+def sentencepiece_model(tokenizer: Mapping[str, Any]) -> bytes:
+    """The `tokenizer.model` (sentencepiece_model.proto) of a BPE that came from one, out of its tokenizer.json.
+
+    Of the scores only their order counts; it is that of the merges.
+    """
+    model = tokenizer["model"]
+    ranks: dict[str, int] = {}
+    for rank, pair in enumerate(model["merges"]):
+        left, right = pair if isinstance(pair, list) else pair.split(" ")
+        ranks.setdefault(left + right, rank)
+    kinds = {one["content"]: _CONTROL if one["special"] else _USER_DEFINED for one in tokenizer["added_tokens"]}
+    kinds[model["unk_token"]] = _UNKNOWN
+    pieces = b""
+    for piece in sorted(model["vocab"], key=model["vocab"].__getitem__):
+        kind = kinds.get(piece) or (_BYTE if re.fullmatch("<0x[0-9A-F]{2}>", piece) else _NORMAL)
+        score = struct.pack("<f", -float(ranks.get(piece, len(ranks))))
+        # A message each: piece (1, text), score (2, float), type (3, number).
+        pieces += _field(1, _field(1, piece.encode()) + b"\x15" + score + b"\x18" + bytes([kind]))
+    bpe = b"\x18\x02" + _varint(35 << 3) + b"\x01"  # model_type (3): BPE; byte_fallback (35)
+    as_it_is = _field(1, b"identity") + b"\x18\x00\x20\x00\x28\x01"  # no dummy prefix, blanks kept, and escaped
+    return pieces + _field(2, bpe) + _field(3, as_it_is)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    return _varint(number << 3 | 2) + _varint(len(content)) + content
+
+
+def _varint(value: int) -> bytes:
+    low, rest = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _varint(rest) if rest else bytes([low])
 
 
 def check_holds(whole: Path, sample: Path, layers: Sequence[int]) -> None:

@@ -57,7 +57,7 @@ def write_model_card(
         f"A LoRA adapter that gives `{base}` the voices of {len(personas.personas)} personas. Made by a Dagster graph "
         "in which every training row can say which post it came from.",
         _personas(personas),
-        _use(repo_id, personas),
+        _use(repo_id, personas, base, recipe.lora.r),
         *([_exports(repo_id, exports)] if exports else []),
         _training(recipe, run),
         _data(manifest),
@@ -82,7 +82,7 @@ def _personas(personas: Personas) -> str:
     return "\n".join(["## Personas", "", "| tag | voice | system prompt |", "|---|---|---|", *rows])
 
 
-def _use(repo_id: str, personas: Personas) -> str:
+def _use(repo_id: str, personas: Personas, base: str, rank: int) -> str:
     persona = next(iter(personas.personas.values()))
     system = f"{persona.tag} {persona.system_prompt}"
     return f"""## Use
@@ -100,6 +100,8 @@ messages = [
 prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_tensors="pt", return_dict=True)
 print(tokenizer.decode(model.generate(**prompt, max_new_tokens=200)[0]))
 ```
+
+With vLLM: `vllm serve {base} --enable-lora --max-lora-rank {rank} --lora-modules persona={repo_id}`.
 
 Leave the system message out, and the model chooses a voice by itself. Meant for chat, writing aid and research on
 style; not for advice on health, law, money or crisis: the mentor is a tone of voice, and no counsellor."""

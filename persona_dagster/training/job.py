@@ -19,7 +19,7 @@ from persona_dagster.models.base_model import base_revision
 TRAINING_VERSION = "3"
 
 # How often it is looked at changes no weight; what a failing watch does, and which step is best, does.
-_UNSEEN = {"log_every", "save_every", "sample_every"}
+_UNSEEN = {"log_every", "save_every", "sample_every", "report_to"}
 
 
 class JobError(ValueError):

@@ -8,11 +8,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from persona_dagster.artifacts import MixManifest, Versions
+from persona_dagster.artifacts import MixManifest, RunCard, Versions
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.base_model import BaseModelError, load_tokenizer
 from persona_dagster.models.hardware import cards
-from persona_dagster.training.rows import epoch_order, read_rows
+from persona_dagster.training.rows import epoch_order, pack, read_rows
+from persona_dagster.training.speed import Speed, speed_of
 from persona_dagster.training.vram import (
     ERROR,
     ModelShape,
@@ -50,6 +51,10 @@ def make_plan(recipe: Recipe, lengths: Sequence[int], pair_ids: Sequence[str] | 
     ceil(those / accumulation) steps, the whole ceil(epochs · steps of an epoch), or `max_steps` if given.
     """
     training = recipe.training
+    count, longest = len(lengths), max(lengths, default=0)
+    if training.packing:
+        packs = pack(lengths, training.max_length)
+        lengths, pair_ids = [sum(lengths[index] for index in one) for one in packs], [str(one) for one in packs]
     rows = len(lengths)
     effective = training.batch_size * training.accumulation * training.processes
     seen = math.ceil(math.ceil(rows / training.batch_size) / training.processes)
@@ -63,15 +68,17 @@ def make_plan(recipe: Recipe, lengths: Sequence[int], pair_ids: Sequence[str] | 
         if (batch := [lengths[index] for index in order[start : start + training.batch_size]])
     )
     return Plan(
-        rows=rows,
+        rows=count,
         effective_batch=effective,
         steps_per_epoch=per_epoch,
         steps=steps,
         rule_of_thumb=math.ceil(rows * training.epochs / effective),
         warmup_steps=training.warmup_steps,
         tokens=round(sum(lengths) * steps / per_epoch),
-        padding_share=1 - sum(lengths) / positions if positions and not training.padding_free else 0.0,
-        longest=max(lengths, default=0),
+        padding_share=0.0
+        if training.padding_free or training.packing or not positions
+        else 1 - sum(lengths) / positions,
+        longest=longest,
     )
 
 
@@ -85,10 +92,12 @@ class RecipePlan:
     shape: ModelShape | None
     vram: Vram | None
     card_gib: float | None  # free on the freest visible card; None: no card here
+    speed: Speed | None = None
 
     def markdown(self) -> str:
         """The plan as Markdown tables, with a cure where it does not fit."""
         plan, training = self.plan, self.recipe.training
+        unit = "packs" if training.packing else "rows"
         lines = [
             f"## {self.recipe.title}",
             "",
@@ -97,7 +106,7 @@ class RecipePlan:
             "| | |",
             "|---|---|",
             f"| rows | {plan.rows} |",
-            f"| rows a step | {plan.effective_batch} = {training.batch_size} × {training.accumulation} "
+            f"| {unit} a step | {plan.effective_batch} = {training.batch_size} × {training.accumulation} "
             f"× {training.processes} process(es) |",
             f"| steps | {plan.steps} ({plan.steps_per_epoch} an epoch × {training.epochs:g}) |",
             f"| rule of thumb, ceil(N × epochs / rows a step) | {plan.rule_of_thumb} |",
@@ -105,7 +114,15 @@ class RecipePlan:
             f"| tokens | {plan.tokens:,}, and {plan.padding_share:.0%} padding |",
             f"| longest row | {plan.longest} tokens of {training.max_length} |",
         ]
-        return "\n".join([*lines, *self._memory()])
+        return "\n".join([*lines, *self._time(), *self._memory()])
+
+    def _time(self) -> list[str]:
+        if self.speed is None:
+            return []
+        seconds = self.plan.tokens / self.speed.tokens_per_s
+        energy = f", {self.speed.watts * seconds / 3.6e6:.2f} kWh" if self.speed.watts else ""
+        rate = f"{self.plan.steps / seconds:.3g} steps/s, {self.speed.tokens_per_s:,.0f} tokens/s"
+        return [f"| time | {seconds / 3600:.2f} h{energy}: {rate} ({self.speed.source}) |"]
 
     def _memory(self) -> list[str]:
         if not self.recipe.requires_cuda:
@@ -134,12 +151,21 @@ class RecipePlan:
         ]
 
 
-def plan_recipe(recipe: Recipe, mix_folder: Path, models_dir: Path) -> RecipePlan:
-    """The plan over the recipe's latest mix (`mix_folder/latest` names it); by the recipe's sizes without one."""
+def plan_recipe(recipe: Recipe, mix_folder: Path, models_dir: Path, adapters: Path, card: str = "") -> RecipePlan:
+    """The plan over the recipe's latest mix (`mix_folder/latest` names it); by the recipe's sizes without one.
+
+    `adapters` holds the recipe's earlier trainings: the newest tells how fast the next will be. `card` plans for a card
+    by its name in the place of the one that is here.
+    """
     shape = known_shape(recipe.base)
-    here = max((card.free_gib for card in cards()), default=None)
+    here = cards()
     plan, rows_are = _plan_rows(recipe, mix_folder, models_dir)
-    return RecipePlan(recipe, plan, rows_are, shape, estimate_vram(recipe, shape) if shape else None, here)
+    newest = Versions(adapters, RunCard.FILE).latest()
+    name = card or (here[0].name if here else "")
+    length = plan.tokens // max(1, plan.steps * plan.effective_batch)
+    speed = speed_of(recipe, shape, length, name, RunCard.read(newest) if newest else None)
+    free = max((one.free_gib for one in here), default=None)
+    return RecipePlan(recipe, plan, rows_are, shape, estimate_vram(recipe, shape) if shape else None, free, speed)
 
 
 def _plan_rows(recipe: Recipe, mix_folder: Path, models_dir: Path) -> tuple[Plan, str]:

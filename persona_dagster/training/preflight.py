@@ -16,6 +16,13 @@ from persona_dagster.training.rows import Rows
 from persona_dagster.training.vram import ModelShape, cures, estimate_vram, known_shape, lora_weights
 
 _MOST_DROPPED = 0.2  # share of rows: beyond it the recipe trains on something else than its mix
+# What each tracker of training.report_to needs: any one of these modules.
+_TRACKERS = {
+    "tensorboard": ("tensorboardX", "tensorboard"),
+    "wandb": ("wandb",),
+    "mlflow": ("mlflow",),
+    "trackio": ("trackio",),
+}
 _CHECKPOINTS = 4  # two kept, one being written, the best one
 
 
@@ -41,6 +48,12 @@ def check_machine(job: TrainJob) -> None:
         raise JobError(
             f"recipe {recipe.name} asks for nf4, and bitsandbytes is not installed: pip install bitsandbytes"
         )
+    for tracker in recipe.training.report_to:
+        if not any(find_spec(module) for module in _TRACKERS[tracker]):
+            raise JobError(
+                f"recipe {recipe.name}: training.report_to names {tracker}, which is not installed: "
+                f"pip install {_TRACKERS[tracker][0]}"
+            )
     shape = known_shape(recipe.base)
     if shape is not None:
         _check_context(recipe, shape)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_left, insort
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -109,6 +110,21 @@ def _deal(group: list[int], steps: list[list[int]], sizes: list[int], seed: str)
 
 def _with_room(steps: list[list[int]], sizes: list[int]) -> int:
     return next(number for number, step in enumerate(steps) if len(step) < sizes[number])
+
+
+def pack(lengths: Sequence[int], most: int) -> list[list[int]]:
+    """Rows by index, together where they fit into `most` tokens: the longest first, each where it leaves least room."""
+    packs: list[list[int]] = []
+    rooms: list[tuple[int, int]] = []  # (tokens left, pack), ascending
+    for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
+        place = bisect_left(rooms, (lengths[index], -1))
+        if place == len(rooms):
+            packs.append([])
+            rooms.append((most, len(packs) - 1))
+        room, number = rooms.pop(place)
+        packs[number].append(index)
+        insort(rooms, (room - lengths[index], number))
+    return packs
 
 
 def batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:

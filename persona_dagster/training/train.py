@@ -144,6 +144,8 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
             if recipe.training.sample_every
             else None,
         )
+        # Beside the checkpoints, which go once the adapter is there.
+        os.environ["TENSORBOARD_LOGGING_DIR"] = str(job.checkpoints_dir / "tensorboard" / job.work_dir.name)
         trainer = make_trainer(
             recipe,
             model,

@@ -10,7 +10,7 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.chat_format import IGNORED
 from persona_dagster.models.hardware import cards, precision
 from persona_dagster.training.job import JobError
-from persona_dagster.training.rows import Row, epoch_order
+from persona_dagster.training.rows import Row, epoch_order, pack
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 class EpochOrder:
     """A sampler whose order is a function of seed and epoch alone, so that a resumed run goes on in it."""
 
-    def __init__(self, rows: list[Row], window: int, seed: int) -> None:
-        self.pair_ids = [row.pair_id for row in rows]
+    def __init__(self, pair_ids: list[str], window: int, seed: int) -> None:
+        self.pair_ids = pair_ids
         self.window, self.seed, self.epoch = window, seed, 0
 
     def __len__(self) -> int:
@@ -32,10 +32,23 @@ class EpochOrder:
         return iter(epoch_order(self.pair_ids, self.window, self.seed, self.epoch))
 
 
-def _dataset(rows: list[Row]) -> Dataset:
+def _dataset(rows: list[Row], packs: list[list[int]] | None) -> Dataset:
+    """A line a row, or a line a pack, with where its rows end: TRL's collator begins their positions anew."""
     from datasets import Dataset
 
-    return Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
+    if packs is None:
+        return Dataset.from_list([{"input_ids": row.input_ids, "labels": row.labels} for row in rows])
+    together = [[rows[index] for index in one] for one in packs]
+    return Dataset.from_list(
+        [
+            {
+                "input_ids": [token for row in one for token in row.input_ids],
+                "labels": [label for row in one for label in row.labels],
+                "seq_lengths": [len(row.input_ids) for row in one],
+            }
+            for one in together
+        ]
+    )
 
 
 def compute_dtype(recipe: Recipe) -> str:
@@ -88,8 +101,8 @@ def _config(recipe: Recipe, folder: Path, extra: dict[str, Any]) -> Any:
         optim=training.optimizer,
         seed=training.seed,
         # rows.py has cut them already; TRL wants that said where nothing is padded.
-        max_length=None if training.padding_free else training.max_length,
-        padding_free=training.padding_free,
+        max_length=None if training.padding_free or training.packing else training.max_length,
+        padding_free=training.padding_free or training.packing,
         gradient_checkpointing=training.gradient_checkpointing,
         # TRL's default is bf16 autocast: right on a card, 2x slower on a CPU whose weights are bf16 already.
         bf16=cuda and half == "bfloat16",
@@ -103,7 +116,9 @@ def _config(recipe: Recipe, folder: Path, extra: dict[str, Any]) -> Any:
         save_total_limit=2,
         logging_steps=training.log_every,
         logging_nan_inf_filter=False,  # the watch wants to see them
-        report_to="none",
+        report_to=list(training.report_to) or "none",
+        run_name=recipe.name,
+        project="persona_dagster",
         disable_tqdm=True,
         dataloader_pin_memory=cuda,
         **extra,
@@ -143,7 +158,11 @@ def make_trainer(
 
     config = _config(recipe, folder, extra)
     window = config.per_device_train_batch_size * config.gradient_accumulation_steps * config.world_size
-    order = EpochOrder(rows, window, recipe.training.seed)
+    packs = pack([len(row.input_ids) for row in rows], recipe.training.max_length) if recipe.training.packing else None
+    # Copies of a pair may meet in a pack; whole packs have no copies.
+    order = EpochOrder(
+        [row.pair_id for row in rows] if packs is None else [str(one) for one in packs], window, config.seed
+    )
 
     class OrderedTrainer(SFTTrainer):
         def _get_train_sampler(self, train_dataset: Any = None) -> Any:
@@ -172,7 +191,7 @@ def make_trainer(
     trainer = OrderedTrainer(
         model=model,
         args=config,
-        train_dataset=_dataset(rows),
+        train_dataset=_dataset(rows, packs),
         processing_class=tokenizer,
         callbacks=[TellEpoch(), *callbacks],
     )

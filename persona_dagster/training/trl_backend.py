@@ -33,6 +33,7 @@ def load(recipe: Recipe, models_dir: Path) -> tuple[PeftModel, PreTrainedTokeniz
         target_modules=list(lora.targets),
         layers_to_transform=list(range(layers - lora.last_layers, layers)) if lora.last_layers else None,
         bias="none",
+        use_rslora=lora.rslora,
         task_type="CAUSAL_LM",
     )
     # `prepare_model_for_kbit_training` would upcast embeddings and head to float32, 1.96 GiB for Llama-3-8B:
@@ -67,7 +68,7 @@ def shortcut(recipe: Recipe, model: PeftModel, tokenizer: PreTrainedTokenizerBas
     adapted = recipe.lora.last_layers
     if (
         adapted is None
-        or (recipe.training.padding_free and not begins_with_bos(tokenizer))
+        or ((recipe.training.padding_free or recipe.training.packing) and not begins_with_bos(tokenizer))
         or model.device.type != "cpu"
         or not recipe.base.entry.prefix_cache
     ):

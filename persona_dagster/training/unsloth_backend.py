@@ -62,6 +62,7 @@ def load(recipe: Recipe, models_dir: Path) -> tuple[PeftModel, PreTrainedTokeniz
         target_modules=list(lora.targets),
         layers_to_transform=list(range(layers - lora.last_layers, layers)) if lora.last_layers else None,
         bias="none",
+        use_rslora=lora.rslora,
         use_gradient_checkpointing=_checkpointing(recipe),
         random_state=training.seed,
     )

@@ -19,7 +19,7 @@ HARDWARE = ("cpu", "gpu_8gb", "gpu_12gb", "gpu_24gb")
 @pytest.mark.parametrize("name", recipe_names(PACKAGED))
 def test_every_recipe_stands_under_every_overlay(tmp_path: Path, name: str, profile: str, hardware: str) -> None:
     recipe = load_recipe(name, tmp_path, profile, hardware)
-    assert recipe.training.epochs == {"persona_v1": 10, "persona_v2": 3, "capybara_qlora": 1}[name]
+    assert recipe.training.epochs == {"persona_v1": 10, "persona_v2": 3, "capybara_qlora": 1, "starter": 2}[name]
 
 
 @pytest.mark.parametrize("profile", ["tiny", "sample", "live"])

@@ -160,7 +160,7 @@ def test_a_recipe_that_was_never_good_fails_alone_with_its_line(tmp_path: Path, 
     settings = settings_of(tmp_path)
     write("recipes/my_bot.yaml", "title: Mine\nbase: {modle: x}\n")(settings.config_dir)
     project = ProjectResource.open(settings)
-    assert set(project.recipes) == {"capybara_qlora", "my_bot", "persona_v1", "persona_v2"}
+    assert set(project.recipes) == {"capybara_qlora", "my_bot", "persona_v1", "persona_v2", "starter"}
     with pytest.raises(ConfigError, match=r"my_bot\.yaml, line 2: base\."):
         project.recipe("my_bot")
     assert not materialise(project, instance, "my_bot")

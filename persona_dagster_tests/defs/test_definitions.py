@@ -117,6 +117,7 @@ def test_partitions_are_boards_and_recipes(defs: dg.Definitions) -> None:
         "capybara_qlora",
         "persona_v1",
         "persona_v2",
+        "starter",
     ]
     assert by_name["posts"] is None
 

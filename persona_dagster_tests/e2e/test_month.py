@@ -32,7 +32,7 @@ NEWS = [
     "reply_graph",
     "dialogues",
     "split",
-    *(f"mix/{name}" for name in ("capybara_qlora", "persona_v1", V2)),
+    *(f"mix/{name}" for name in ("capybara_qlora", "persona_v1", V2, "starter")),
 ]
 RETRAIN = {"window_days": 3, "min_changed_share": 0.01}
 
@@ -114,7 +114,7 @@ def test_what_a_person_ran_is_not_run_again(month: Month) -> None:
     month.launch("rescrape_ptt", "Hate")
     month.launch("clean_dcard", "mood")
     month.launch("rebuild_corpus")
-    for recipe in ("persona_v1", V2, "capybara_qlora"):
+    for recipe in ("persona_v1", V2, "capybara_qlora", "starter"):
         month.launch("remix", recipe)
     assert not any(name.startswith("!") for name in month.ran), month.ran
     assert month.day("nothing: what new prompts change was run by hand", scrape=False) == []

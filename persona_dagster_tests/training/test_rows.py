@@ -13,10 +13,20 @@ from hypothesis import strategies as st
 from persona_dagster.config.recipes import Base
 from persona_dagster.models.base_model import BaseModelError, check_chat_template, load_tokenizer
 from persona_dagster.training.job import JobError, TrainJob
-from persona_dagster.training.rows import epoch_order, read_rows
+from persona_dagster.training.rows import epoch_order, pack, read_rows
 from persona_dagster.training.train import choose
 
 TINY = Base(model="tiny:llama")
+
+
+@settings(max_examples=150, deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=60))
+def test_packs_hold_every_row_once_and_leave_little_room(lengths: list[int]) -> None:
+    packs = pack(lengths, 50)
+    assert sorted(index for one in packs for index in one) == list(range(len(lengths)))
+    sizes = sorted(sum(lengths[index] for index in one) for one in packs)
+    assert sizes[-1] <= 50
+    assert len(sizes) == 1 or sizes[0] + sizes[1] > 50, "two that fit in one are one"
 
 
 @settings(max_examples=150, deadline=None)

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from persona_dagster.artifacts import RunCard
 from persona_dagster.digest import file_digest
 from persona_dagster.reporting import Reporter
 from persona_dagster.training import trl_backend
@@ -133,13 +134,20 @@ def test_the_loss_over_answers_alone_is_the_models_own(make_job: Callable[..., T
 
 
 def test_batches_without_padding_teach_the_same(make_job: Callable[..., TrainJob]) -> None:
-    """Rows laid end to end do not see each other, or the losses would part at the first step."""
-    losses = []
-    for home, free in (("padded", False), ("free", True)):
-        folder = train(make_job(home=home, epochs=1, padding_free=free), QUIET)
+    """Rows laid end to end, or packed into fewer, do not see each other, or the losses would part at the first step.
+
+    Every step sees all twelve rows: whatever the order, and however they are packed, the losses are the same.
+    """
+    losses, steps = [], []
+    for home, way in (("padded", {}), ("free", {"padding_free": True}), ("packed", {"packing": True})):
+        job = make_job(home=home, epochs=3, batch_size=12, max_length=160, report_to=["tensorboard"], **way)
+        folder = train(job, QUIET)
         lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
         losses.append([line["loss"] for line in map(json.loads, lines) if line["kind"] == "train"])
-    assert len(losses[0]) == 3 and losses[0] == pytest.approx(losses[1], abs=2e-4)
+        steps.append(RunCard.read(folder).plan["steps"])
+        assert len(list(job.checkpoints_dir.glob("tensorboard/*/events.*"))) == 1, "live, and kept"
+    assert steps == [3, 3, 3] and len(losses[0]) == 3
+    assert losses[0] == pytest.approx(losses[1], abs=2e-4) == losses[2]
 
 
 def test_the_remembered_prefix_changes_no_loss_and_no_gradient(make_job: Callable[..., TrainJob]) -> None:
@@ -181,43 +189,34 @@ def test_bad_jobs_end_with_one_clear_line(make_job: Callable[..., TrainJob], tmp
     assert "empty" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
 def test_killed_and_resumed_reaches_the_same_weights(
-    number: signal.Signals, make_job: Callable[..., TrainJob], tmp_path: Path, soak: bool
+    make_job: Callable[..., TrainJob], tmp_path: Path, soak: bool
 ) -> None:
-    """At a different step each time; SIGKILL as often as SIGINT: 10 of 10 in all under soak."""
-    whole = finish(make_job(home="whole", epochs=40, save_every=5), tmp_path / "whole.json")
+    """SIGKILL, its newest checkpoint cut short, SIGINT: one training through all three; 5 of 5 under soak."""
+    settings = {"epochs": 40 if soak else 24, "save_every": 5}
+    whole = finish(make_job(home="whole", **settings), tmp_path / "whole.json")
     for round_ in range(5 if soak else 1):
-        job = make_job(home=f"cut{round_}", epochs=40, save_every=5)
-        process = start(job, tmp_path / "job.json")
-        wait_for_step(job, 6 + 17 * round_, process)
-        os.killpg(process.pid, number)
-        status = process.wait(60)
-        assert status == (130 if number == signal.SIGINT else -signal.SIGKILL)
-        assert find_adapter(job) is None
-        assert last_whole_checkpoint(job.work_dir) is not None
+        job = make_job(home=f"cut{round_}", **settings)
+        # The second waits for a step that the first has not logged.
+        for number, step, status in ((signal.SIGKILL, 11, -signal.SIGKILL), (signal.SIGINT, 30, 130)):
+            process = start(job, tmp_path / "job.json")
+            wait_for_step(job, step + 17 * round_, process)
+            os.killpg(process.pid, number)
+            assert process.wait(60) == status
+            assert find_adapter(job) is None
+            newest = last_whole_checkpoint(job.work_dir)
+            assert newest is not None
+            if number == signal.SIGKILL:
+                optimizer = newest / "optimizer.pt"
+                optimizer.write_bytes(optimizer.read_bytes()[:-100])
+                assert last_whole_checkpoint(job.work_dir) not in (newest, None), "passed over"
         resumed = finish(job, tmp_path / "job.json")
         assert weights(resumed) == weights(whole), f"round {round_}"
         logs = [(folder / "training_log.jsonl").read_text(encoding="utf-8") for folder in (resumed, whole)]
         steps = [
             [line["step"] for line in map(json.loads, log.splitlines()) if line["kind"] == "train"] for log in logs
         ]
-        assert steps[0] == steps[1] == list(range(1, 121))
-
-
-def test_a_half_written_checkpoint_is_passed_over(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
-    whole = train(make_job(home="whole", epochs=40, save_every=5), QUIET)
-    job = make_job(home="cut", epochs=40, save_every=5)
-    process = start(job, tmp_path / "job.json")
-    wait_for_step(job, 9, process)
-    os.killpg(process.pid, signal.SIGKILL)
-    process.wait()
-    newest = last_whole_checkpoint(job.work_dir)
-    assert newest is not None
-    optimizer = newest / "optimizer.pt"
-    optimizer.write_bytes(optimizer.read_bytes()[:-100])
-    assert last_whole_checkpoint(job.work_dir) != newest
-    assert weights(train(job, QUIET)) == weights(whole)
+        assert steps[0] == steps[1] == list(range(1, len(steps[1]) + 1)) and len(steps[1]) == settings["epochs"] * 3
 
 
 def test_two_processes_make_one_adapter(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:

@@ -51,7 +51,11 @@ before = flags()
 rows = read_rows(job.mix_dir, "train", tokenizer, 192).rows[:1]
 answers = sampler(rows, tokenizer, lambda asked: unsloth_backend.resume(wanted, asked))(model)
 after = flags()
-sampler(rows, tokenizer, lambda asked: asked.train())(model)  # what it was: the mode alone
+from unsloth import FastLanguageModel
+FastLanguageModel.for_inference(model)  # what `generate` may do, and `train()` does not undo
+model.train()
+lost = flags()
+unsloth_backend.resume(wanted, model)
 print(json.dumps({
     "classes": sorted({type(one).__name__ for one in maps}),
     "bytes_a_weight": sum(one.numel() * one.element_size() for one in maps)
@@ -60,7 +64,8 @@ print(json.dumps({
     "refused": refused,
     "checkpointing": sum(on for _, on in before),
     "kept": after == before,
-    "kept_by_the_mode_alone": flags() == before,
+    "lost_by_inference": lost != before,
+    "brought_back": flags() == before,
 }))
 """
 needs_unsloth = pytest.mark.skipif(
@@ -111,7 +116,8 @@ def test_what_unsloth_loads_is_in_4_bits_and_goes_on_checkpointing(mix_dir: Path
     assert seen["classes"] == ["Params4bit"] and seen["bytes_a_weight"] == 0.5 and seen["refused"] == ""
     assert seen["learning"] == ["torch.float32"]
     assert seen["checkpointing"] > 0 and seen["kept"], "a sample in mid-training leaves every flag as it was"
-    assert not seen["kept_by_the_mode_alone"], "control: eval(), generate, train() lost them"
+    assert seen["lost_by_inference"], "control: train() alone does not arm what inference disarmed"
+    assert seen["brought_back"]
     whole = look(job, tmp_path, "none")
     assert whole["bytes_a_weight"] >= 2 and "pip install bitsandbytes" in whole["refused"], "control: 16 bits"
 

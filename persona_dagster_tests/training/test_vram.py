@@ -44,7 +44,7 @@ def test_transformers_and_peft_against_the_published_table(tokens: int) -> None:
     assert estimate.total + upcast == pytest.approx(9.70 + 2.53 * tokens / 1024, rel=0.15)
 
 
-@pytest.mark.parametrize("name", ["persona_v1", "persona_v2", "capybara_qlora"])
+@pytest.mark.parametrize("name", ["persona_v1", "persona_v2", "capybara_qlora", "starter"])
 @pytest.mark.parametrize("hardware", ["gpu_8gb", "gpu_12gb", "gpu_16gb", "gpu_24gb", "gpu_80gb"])
 def test_packaged_recipes_fit_their_budget(name: str, hardware: str) -> None:
     loaded = recipe(name, hardware)
@@ -117,3 +117,16 @@ def test_a_full_disk_is_seen_before(monkeypatch: pytest.MonkeyPatch, make_job: A
 def test_a_length_beyond_the_model_is_refused(make_job: Any) -> None:
     with pytest.raises(JobError, match="lower it"):
         preflight.check_machine(make_job(max_length=4096))
+
+
+def test_a_tracker_that_is_not_installed_is_named(monkeypatch: pytest.MonkeyPatch, make_job: Any) -> None:
+    monkeypatch.setattr(preflight, "find_spec", lambda name: None)
+    with pytest.raises(JobError, match=r"names mlflow, which is not installed: pip install mlflow"):
+        preflight.check_machine(make_job(report_to=["mlflow"]))
+
+
+def test_packs_are_refused_where_they_would_run_together() -> None:
+    with pytest.raises(ValueError, match="want backend trl"):
+        with_training(recipe(), packing=True)
+    starter = recipe("starter", "cpu")
+    assert starter.training.packing and starter.lora.rslora and starter.base.entry.licence.id == "apache-2.0"
