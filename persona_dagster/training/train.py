@@ -74,6 +74,7 @@ _FIGURES = (
     "energy_wh",
 )
 _SAMPLES = 3
+_FULL_BYTES = 1 << 20  # a disk with less has no room for a checkpoint
 _SAMPLE_TOKENS = 40
 _LIBRARIES = ("torch", "transformers", "trl", "peft", "accelerate", "bitsandbytes", "unsloth", "datasets")
 
@@ -445,6 +446,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         except (JobError, BaseModelError, TrainingFailedError) as error:
             reporter.warn(str(error))
             sys.stderr.write(f"error: {error}\n")
+            return 1
+        except Exception as error:
+            # torch, safetensors and the file system each have an error of their own for it.
+            if shutil.disk_usage(job.checkpoints_dir).free > _FULL_BYTES and "No space left" not in str(error):
+                raise
+            where = f"{job.checkpoints_dir}: the disk is full ({error})"
+            sys.stderr.write(f"error: {where}; make room and start again: it goes on from its last checkpoint\n")
             return 1
         if not _is_rank_zero():
             return 0  # rank 0 may still be publishing, and speaks for all

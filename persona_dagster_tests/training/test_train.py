@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -217,6 +218,33 @@ def test_killed_and_resumed_reaches_the_same_weights(
             [line["step"] for line in map(json.loads, log.splitlines()) if line["kind"] == "train"] for log in logs
         ]
         assert steps[0] == steps[1] == list(range(1, len(steps[1]) + 1)) and len(steps[1]) == settings["epochs"] * 3
+
+
+def test_a_disk_that_fills_in_mid_training_loses_no_checkpoint(
+    make_job: Callable[..., TrainJob], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    job = make_job(epochs=100, save_every=5)
+    job.checkpoints_dir.mkdir(parents=True)
+    disk = ["mount", "-t", "tmpfs", "-o", "size=16m", "tmpfs", job.checkpoints_dir]
+    if subprocess.run(disk, capture_output=True, check=False).returncode != 0:
+        pytest.skip("no disk of its own can be mounted here")
+    request.addfinalizer(lambda: subprocess.run(["umount", "-l", job.checkpoints_dir], check=False))
+    command = [sys.executable, "-m", "persona_dagster.training.train", str(job.save(tmp_path / "job.json"))]
+    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    wait_for_step(job, 12, process)
+    with (job.checkpoints_dir / "others").open("wb", buffering=0) as file, contextlib.suppress(OSError):
+        while True:
+            file.write(bytes(4096))
+    _, said = process.communicate(timeout=120)
+    assert process.returncode == 1 and "the disk is full" in said.splitlines()[-1] and "Traceback" not in said
+    assert find_adapter(job) is None
+    kept = last_whole_checkpoint(job.work_dir)
+    assert kept is not None
+    (job.checkpoints_dir / "others").unlink()
+    command[-1] = str(job.save(tmp_path / "job.json"))
+    again = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert again.returncode == 0 and f"going on from step {kept.name.rpartition('-')[2]}" in again.stdout
+    assert find_adapter(job) is not None
 
 
 def test_two_processes_make_one_adapter(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
