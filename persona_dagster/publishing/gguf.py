@@ -107,8 +107,9 @@ def _find_quantiser(script: Path) -> str:
 def _with_sentencepiece(merged: Path) -> Iterator[Path]:
     """`merged`, or where its tokenizer is sentencepiece's in a fast form, a view of it with the `tokenizer.model` that
     the converter wants: Gemma's base out of a GGUF has none."""
-    tokenizer = json.loads((merged / "tokenizer.json").read_text(encoding="utf-8"))
-    model, blanks = tokenizer["model"], tokenizer.get("normalizer") or {}
+    described = merged / "tokenizer.json"
+    tokenizer = json.loads(described.read_text(encoding="utf-8")) if described.is_file() else {}
+    model, blanks = tokenizer.get("model", {}), tokenizer.get("normalizer") or {}
     if not (model.get("byte_fallback") and "▁" in json.dumps(blanks, ensure_ascii=False)):
         yield merged
         return

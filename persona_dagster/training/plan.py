@@ -13,7 +13,7 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.base_model import BaseModelError, load_tokenizer
 from persona_dagster.models.hardware import cards
 from persona_dagster.training.rows import epoch_order, pack, read_rows
-from persona_dagster.training.speed import Speed, speed_of
+from persona_dagster.training.speed import Throughput, speed_of
 from persona_dagster.training.vram import (
     ERROR,
     ModelShape,
@@ -92,7 +92,7 @@ class RecipePlan:
     shape: ModelShape | None
     vram: Vram | None
     card_gib: float | None  # free on the freest visible card; None: no card here
-    speed: Speed | None = None
+    speed: Throughput | None = None
 
     def markdown(self) -> str:
         """The plan as Markdown tables, with a cure where it does not fit."""

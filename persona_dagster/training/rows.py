@@ -113,17 +113,17 @@ def _with_room(steps: list[list[int]], sizes: list[int]) -> int:
 
 
 def pack(lengths: Sequence[int], most: int) -> list[list[int]]:
-    """Rows by index, together where they fit into `most` tokens: the longest first, each where it leaves least room."""
+    """Rows by index, together where they fit into `most` tokens: the longest first, each where it leaves least over."""
     packs: list[list[int]] = []
-    rooms: list[tuple[int, int]] = []  # (tokens left, pack), ascending
+    spaces: list[tuple[int, int]] = []  # (tokens left, pack), ascending
     for index in sorted(range(len(lengths)), key=lambda index: (-lengths[index], index)):
-        place = bisect_left(rooms, (lengths[index], -1))
-        if place == len(rooms):
+        place = bisect_left(spaces, (lengths[index], -1))
+        if place == len(spaces):
             packs.append([])
-            rooms.append((most, len(packs) - 1))
-        room, number = rooms.pop(place)
+            spaces.append((most, len(packs) - 1))
+        space, number = spaces.pop(place)
         packs[number].append(index)
-        insort(rooms, (room - lengths[index], number))
+        insort(spaces, (space - lengths[index], number))
     return packs
 
 

