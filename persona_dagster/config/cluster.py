@@ -25,8 +25,18 @@ class SlurmSpec(Config):
     python: str | None = None
 
 
+class KubernetesSpec(Config):
+    """What a pod of ours asks for; cluster.yaml says what each means."""
+
+    gpu: str = "nvidia.com/gpu"
+    node_selector: dict[str, str] = Field({"nvidia.com/gpu.present": "true"})
+    cpus: int = Field(4, ge=1)
+    memory: str = "16Gi"
+
+
 class Cluster(Config):
     slurm: SlurmSpec = SlurmSpec()
+    k8s: KubernetesSpec = KubernetesSpec()
 
 
 def find_cluster(config_dir: Path, accepted: Path | None = None) -> tuple[Cluster, ConfigError | None]:

@@ -1,5 +1,5 @@
 """Where things run, by PERSONA_ENGINE alone: heavy programs as a process of this machine, a job of a Ray cluster or of
-Slurm; steps in the run's own process, as Ray jobs, or as pods.
+Slurm, or a pod; steps in the run's own process, or as Ray jobs.
 
 All these programs speak Dagster Pipes, so assets see one call.
 """
@@ -12,29 +12,13 @@ from typing import Protocol
 
 import dagster as dg
 
-from persona_dagster.config.cluster import SlurmSpec, load_cluster
+from persona_dagster.config.cluster import KubernetesSpec, SlurmSpec, load_cluster
 from persona_dagster.settings import Settings
-from persona_dagster.training import slurm
+from persona_dagster.training import pods, slurm
 from persona_dagster.training.isolation import run_isolated
 
 GRACE_SECONDS = 60  # how long a program may take to write its checkpoint after SIGINT
 RAY = "http://127.0.0.1:8265"  # a head node on this machine
-# For the steps that work on a model where steps are pods; in others the tag says nothing.
-# A node that offers cards is often kept for who asks for them: the selector is NVIDIA's own label, by its operator.
-GPU_POD = {
-    "dagster-k8s/config": {
-        "container_config": {
-            "resources": {
-                "requests": {"cpu": "4", "memory": "16Gi"},
-                "limits": {"nvidia.com/gpu": "1", "memory": "32Gi"},
-            }
-        },
-        "pod_spec_config": {
-            "node_selector": {"nvidia.com/gpu.present": "true"},
-            "tolerations": [{"key": "nvidia.com/gpu", "operator": "Exists", "effect": "NoSchedule"}],
-        },
-    }
-}
 
 
 class Engine(Protocol):
@@ -64,8 +48,7 @@ class SlurmEngine:
         self.spec, self.folder = spec, folder
 
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
-        folder = self.folder / f"{job.stem}-{context.run_id[:8]}"
-        folder.mkdir(parents=True, exist_ok=True)
+        folder = _run_folder(self.folder, context, job)
         with dg.open_pipes_session(
             context=context,
             context_injector=dg.PipesFileContextInjector(str(folder / "context.json")),
@@ -114,12 +97,44 @@ class RayEngine:
         return _one_result(invocation.get_results())
 
 
+class K8sEngine:
+    """The same program as a pod beside that of the run (cluster.yaml, deploy/k8s), with the same volume at `folder`."""
+
+    def __init__(self, spec: KubernetesSpec, folder: Path, poll_s: float = 5.0) -> None:
+        self.spec, self.folder, self.poll_s = spec, folder, poll_s
+
+    def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
+        from dagster_k8s import PipesK8sClient
+        from dagster_k8s.client import DagsterK8sError
+
+        folder = _run_folder(self.folder, context, job)
+        # By files: a pod's log may be rotated away in mid-training.
+        client = PipesK8sClient(
+            context_injector=dg.PipesFileContextInjector(str(folder / "context.json")),
+            message_reader=dg.PipesFileMessageReader(str(folder / "messages.jsonl")),
+            poll_interval=self.poll_s,
+        )
+        wanted = pods.pod_spec(pods.our_pod(), self.spec, gpus=_gpus(job), grace_s=GRACE_SECONDS)
+        try:
+            done = client.run(
+                context=context,
+                command=[sys.executable, "-m", module, str(job)],
+                namespace=pods.namespace(),
+                base_pod_spec=wanted,
+            )  # deletes the pod, whatever ends it: an interrupt too
+        except DagsterK8sError as error:
+            raise dg.Failure(str(error), allow_retries=False) from error
+        return _one_result(done.get_results())
+
+
 def build_engine(settings: Settings) -> Engine:
-    """The engine of PERSONA_ENGINE. `k8s` runs whole steps in pods (deploy/k8s), so inside one it is local."""
+    """The engine of PERSONA_ENGINE."""
     if settings.engine == "ray":
         return RayEngine(settings.ray_address)
     if settings.engine == "slurm":
         return SlurmEngine(load_cluster(settings.config_dir, settings.accepted_dir).slurm, settings.home / "slurm")
+    if settings.engine == "k8s":
+        return K8sEngine(load_cluster(settings.config_dir, settings.accepted_dir).k8s, settings.home / "pods")
     return LocalEngine()
 
 
@@ -131,10 +146,6 @@ def build_executor(settings: Settings) -> dg.ExecutorDefinition:
         # A Ray job that asks for no CPU stays on the head node.
         wanted = {"address": settings.ray_address or RAY, "num_cpus": 1, "env_vars": _environment(settings)}
         return ray_executor.configured({"ray": wanted})
-    if settings.engine == "k8s":
-        from dagster_k8s import k8s_job_executor
-
-        return k8s_job_executor
     return dg.in_process_executor  # four trivial assets: 6 s in process, 18 s a process each
 
 
@@ -142,6 +153,13 @@ def _environment(settings: Settings) -> list[str]:
     """What this process was told, for a step on another node. Secrets are no settings: a node has its own."""
     told = settings.model_dump(include={*settings.model_fields_set, "home"}, exclude_none=True)
     return [f"PERSONA_{name.upper()}={value}" for name, value in told.items()]
+
+
+def _run_folder(folder: Path, context: dg.AssetExecutionContext, job: Path) -> Path:
+    """Where one program of one run writes what Dagster reads, on storage that both see."""
+    own = folder / f"{job.stem}-{context.run_id[:8]}"
+    own.mkdir(parents=True, exist_ok=True)
+    return own
 
 
 def _gpus(job: Path) -> int:

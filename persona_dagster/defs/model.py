@@ -7,7 +7,7 @@ import polars as pl
 
 from persona_dagster.artifacts import Job, MixManifest
 from persona_dagster.defs.automation import only_if_data_changed
-from persona_dagster.defs.engines import GPU_POD, Engine
+from persona_dagster.defs.engines import Engine
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
@@ -39,7 +39,6 @@ def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefiniti
         kinds={"pytorch", "huggingface"},
         owners=["team:ml"],
         pool="gpu",
-        op_tags=GPU_POD,
         code_version=TRAINING_VERSION,
     )
     def lora_adapter(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
@@ -72,7 +71,6 @@ def _generations(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
         kinds={"pytorch", "parquet"},
         owners=["team:ml"],
         pool="gpu",
-        op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
         automation_condition=only_if_data_changed(follow=("lora_adapter", "evaluation_config")),
     )
@@ -102,7 +100,6 @@ def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
         kinds={"scikitlearn", "html"},
         owners=["team:ml"],
         pool="gpu",
-        op_tags=GPU_POD,
         code_version=EVALUATION_VERSION,
         automation_condition=only_if_data_changed(follow=("generations", "evaluation_config")),
     )
