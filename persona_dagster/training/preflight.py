@@ -61,6 +61,25 @@ def check_machine(job: TrainJob) -> None:
             _check_fits(recipe, shape, max(card.total_gib for card in here))
         _check_disk(job, shape)
     _check_token(recipe)
+    if recipe.requires_cuda:
+        _check_cuda(recipe, here)
+
+
+def _check_cuda(recipe: Recipe, here: Sequence[Card]) -> None:
+    """That the PyTorch here can compute on the cards that the driver shows."""
+    import torch
+
+    built = f"CUDA {torch.version.cuda}" if torch.version.cuda else "the CPU alone"
+    known = [tuple(divmod(int(name[3:]), 10)) for name in torch.cuda.get_arch_list() if name[:3] == "sm_"]
+    for card in here:
+        # A binary runs on later cards of its own generation.
+        runs = any(card.capability[0] == major and card.capability[1] >= minor for major, minor in known)
+        if not torch.cuda.is_available() or not runs:
+            raise JobError(
+                f"recipe {recipe.name}: PyTorch {torch.__version__}, built for {built}, cannot use {card.name} (sm_"
+                f"{card.capability[0]}{card.capability[1]}): install the build for the CUDA version that nvidia-smi "
+                "shows (pip install torch --index-url https://download.pytorch.org/whl/cu130), or a newer driver"
+            )
 
 
 def check_rows(recipe: Recipe, rows: Rows, split: str) -> None:
