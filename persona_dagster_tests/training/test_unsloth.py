@@ -52,8 +52,7 @@ rows = read_rows(job.mix_dir, "train", tokenizer, 192).rows[:1]
 answers = sampler(rows, tokenizer, lambda asked: unsloth_backend.resume(wanted, asked))(model)
 after = flags()
 from unsloth import FastLanguageModel
-FastLanguageModel.for_inference(model)  # what `generate` may do, and `train()` does not undo
-model.train()
+FastLanguageModel.for_inference(model)  # what `generate` may do
 lost = flags()
 unsloth_backend.resume(wanted, model)
 print(json.dumps({
@@ -79,7 +78,7 @@ def make(mix_dir: Path, tmp_path: Path) -> TrainJob:
     values["base"] = Base(model="smollm2-135m-instruct").model_dump()  # 135 M parameters: 1.5 GB of memory
     values |= {"backend": "unsloth", "quantisation": {"scheme": "nf4", "compute_dtype": "bfloat16"}}
     values["training"] |= {
-        "max_steps": 4,
+        "max_steps": 3,
         "batch_size": 2,
         "accumulation": 1,
         "warmup_steps": 0,
@@ -87,8 +86,8 @@ def make(mix_dir: Path, tmp_path: Path) -> TrainJob:
         "chunked_loss": False,
         "padding_free": False,
         "eval_rows": 2,
-        "eval_every": 4,
-        "sample_every": 2,
+        "eval_every": 3,
+        "sample_every": 0,
         "gradient_checkpointing": True,
     }
     return TrainJob(
@@ -116,7 +115,7 @@ def test_what_unsloth_loads_is_in_4_bits_and_goes_on_checkpointing(mix_dir: Path
     assert seen["classes"] == ["Params4bit"] and seen["bytes_a_weight"] == 0.5 and seen["refused"] == ""
     assert seen["learning"] == ["torch.float32"]
     assert seen["checkpointing"] > 0 and seen["kept"], "a sample in mid-training leaves every flag as it was"
-    assert seen["lost_by_inference"], "control: train() alone does not arm what inference disarmed"
+    assert seen["lost_by_inference"], "control: inference disarms, and it is seen"
     assert seen["brought_back"]
     whole = look(job, tmp_path, "none")
     assert whole["bytes_a_weight"] >= 2 and "pip install bitsandbytes" in whole["refused"], "control: 16 bits"
@@ -132,5 +131,5 @@ def test_unsloth_trains_in_nf4_on_the_cpu(mix_dir: Path, tmp_path: Path) -> None
     folder = find_adapter(job)
     assert folder is not None
     card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
-    assert card["steps"] == 4 and "unsloth" in card["versions"]
+    assert card["steps"] == 3 and "unsloth" in card["versions"]
     assert card["eval_loss_after"] < card["eval_loss_before"]
