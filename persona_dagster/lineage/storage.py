@@ -22,6 +22,7 @@ from persona_dagster.lineage.search import covered, holding, occurring, unzipped
 
 BLOT = "[forgotten]"
 PATIENCE_S = 30  # for a writer that holds a SQLite file
+UNSWEPT = "persona_unswept"  # stands in a Postgres from when rows were rewritten until the dead ones are gone from disk
 # Of a serialised record: what names, orders or versions it. Everything else may hold somebody's words.
 STEERING = frozenset(
     """
@@ -127,9 +128,12 @@ def forget_postgres(url: str, needles: Collection[bytes]) -> int:
         with engine.begin() as connection:
             connection.exec_driver_sql(f"SET lock_timeout = '{PATIENCE_S}s'")
             changed = _forget_in(connection, needles)
-        if changed:
+            if changed:
+                connection.exec_driver_sql(f"CREATE TABLE IF NOT EXISTS {UNSWEPT} (why text)")
+        if sa.inspect(engine).has_table(UNSWEPT):  # also one that was killed before it swept
             with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
                 connection.exec_driver_sql("VACUUM FULL")
+                connection.exec_driver_sql(f"DROP TABLE IF EXISTS {UNSWEPT}")
     except sa.exc.OperationalError as error:
         raise StoreBusyError(f"Dagster's Postgres: {error.orig}; forget again when it answers") from error
     finally:

@@ -16,6 +16,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+import sqlalchemy as sa
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import MixManifest
@@ -67,28 +68,35 @@ def holders(settings: Settings) -> list[Path]:
     return search.find(settings.home, search.spellings(SECRET))
 
 
-def forget_killed(template: Settings, tmp_path: Path, times: int) -> None:
-    shutil.copytree(template.home, tmp_path / "first")
-    needed, draw = how_long(FORGET, tmp_path / "first", URL), random.Random(7)
-    before = 0
-    for number in range(times):
-        settings = Settings(home=tmp_path / f"home{number}", archive_url=None)
+def forget_killed(template: Settings, tmp_path: Path, times: int, stored: Stored | None = None, seed: int = 7) -> None:
+    """Copies of a home, each with a killed forgetting, ended by the next start or by the same command."""
+
+    def fresh(name: str) -> Settings:
+        settings = Settings(home=tmp_path / name, archive_url=None)
         shutil.copytree(template.home, settings.home)
+        if stored:
+            stored.copy_for(settings)
+        return settings
+
+    needed, draw, begun = how_long(FORGET, fresh("first").home, URL), random.Random(seed), 0
+    for number in range(times):
+        settings = fresh(f"home{number}")
         killed(FORGET, settings.home, URL, draw.uniform(0, needed))
-        begun = any((settings.home / JOURNAL).glob("*/plan.json"))
-        before += begun
-        if number % 2:  # the next start of anything, or the same command
+        cut_short = any((settings.home / JOURNAL).glob("*/plan.json"))
+        begun += cut_short
+        if cut_short and number % 2:  # the next start of anything
             resume(settings)
-        if not begun or not number % 2:
-            done = bool(tombstones.read(settings.home)) and not holders(settings)
-            if not done or begun:
-                forget(URL, settings)
+        elif cut_short or not tombstones.read(settings.home):  # the same command
+            forget(URL, settings)
         assert holders(settings) == [], number
         assert not [*(settings.home / JOURNAL).glob("[!.]*")], number
         assert verify(settings) == [], number
         assert len(tombstones.read(settings.home)) == 1
+        if stored:
+            assert stored.holders(settings) == [], number
         shutil.rmtree(settings.home)
-    assert before, "no kill fell into the work: it would prove nothing"
+    print(f"{times} killed within {needed:.2f} s, {begun} of them with a journal begun and not ended")
+    assert begun, "no kill fell into the work: it would prove nothing"
 
 
 def restore_killed(template: Settings, tmp_path: Path, times: int) -> None:
@@ -123,8 +131,12 @@ def test_a_killed_forgetting_ends_whole(template: tuple[Settings, MixManifest], 
 
 
 @pytest.mark.soak
-def test_two_hundred_killed_forgettings_end_whole(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
-    forget_killed(template[0], tmp_path, 200)
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("seed", range(4))
+def test_two_hundred_killed_forgettings_end_whole(
+    template: tuple[Settings, MixManifest], tmp_path: Path, seed: int
+) -> None:
+    forget_killed(template[0], tmp_path, 50, seed=seed)
 
 
 def test_a_killed_restore_loses_no_tombstone(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
@@ -132,6 +144,7 @@ def test_a_killed_restore_loses_no_tombstone(template: tuple[Settings, MixManife
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(1800)
 def test_fifty_killed_restores_lose_no_tombstone(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
     restore_killed(template[0], tmp_path, 50)
 
@@ -186,9 +199,10 @@ def test_a_common_line_in_a_post_harms_nothing_else(home: tuple[Settings, MixMan
     assert verify(settings) == [] and rebuild(settings) and verify(settings) == []
 
 
-@pytest.fixture
-def postgres() -> Iterator[str]:
-    """A server of our own on a socket, for as long as the test; skipped where there is none."""
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stored]:
+    """A server of our own on a socket, for as long as the tests; skipped where there is none."""
+    pytest.importorskip("dagster_postgres")
     binary = shutil.which("initdb") or next(map(str, Path("/usr/lib/postgresql").glob("*/bin/initdb")), None)
     if binary is None or (os.getuid() == 0 and shutil.which("runuser") is None):
         pytest.skip("no Postgres here: apt-get install postgresql")
@@ -207,24 +221,77 @@ def postgres() -> Iterator[str]:
     options = f"-k {data} -c listen_addresses= -c fsync=off"
     control = [str(bin_dir / "pg_ctl"), "-D", str(data), "-w"]
     run(*control, "-o", options, "-l", str(data / "log"), "start")
-    yield f"postgresql+psycopg2://dagster@/postgres?host={data}"
+    yield Stored(f"postgresql+psycopg2://dagster@/postgres?host={data}", tmp_path_factory.mktemp("stored"))
     run(*control, "-m", "immediate", "stop")
     shutil.rmtree(data.parent)
 
 
-def test_dagsters_postgres_is_rewritten_as_records(postgres: str, home: tuple[Settings, MixManifest]) -> None:
-    pytest.importorskip("dagster_postgres")
+@dg.asset
+def told() -> dg.MaterializeResult:
+    return dg.MaterializeResult(metadata={"line": SECRET, "n": 3}, data_version=dg.DataVersion("v7"))
+
+
+class Stored:
+    """A Postgres in which Dagster stored the secret, with a copy of it for every home."""
+
+    def __init__(self, url: str, folder: Path) -> None:
+        self.url, self.data = sa.make_url(url), Path(str(sa.make_url(url).query["host"]))
+        self.configure(folder, "postgres")
+        with dg.DagsterInstance.from_config(str(folder)) as instance:
+            dg.materialize([told], instance=instance, tags={"why": SECRET})
+        self.engine = sa.create_engine(self.url.set(database="template1"), isolation_level="AUTOCOMMIT")
+
+    def configure(self, folder: Path, database: str) -> str:
+        url = self.url.set(database=database).render_as_string()
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "dagster.yaml").write_text(f"storage:\n  postgres:\n    postgres_url: {url}\n", encoding="utf-8")
+        return url
+
+    def copy_for(self, settings: Settings) -> str:
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {settings.home.name} WITH (FORCE)")
+            connection.exec_driver_sql(f"CREATE DATABASE {settings.home.name} TEMPLATE postgres")
+        return self.configure(settings.home / "dagster", settings.home.name)
+
+    def holders(self, settings: Settings) -> list[str]:
+        """The values, and the files of the database on the server's disk: dead rows are searched as well."""
+        needles, name = search.spellings(SECRET), settings.home.name
+        found = ["a value"] * postgres_holds(self.url.set(database=name).render_as_string(), needles)
+        with self.engine.connect() as connection:
+            connection.exec_driver_sql("CHECKPOINT")
+            oid = connection.exec_driver_sql(f"SELECT oid FROM pg_database WHERE datname = '{name}'").scalar_one()
+        return found + [str(path) for path in search.find(self.data / "base" / str(oid), needles)]
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(1800)
+def test_fifty_forgettings_killed_on_postgres_end_whole(
+    stored: Stored, template: tuple[Settings, MixManifest], tmp_path: Path
+) -> None:
+    forget_killed(template[0], tmp_path, 50, stored)
+
+
+def test_a_sweep_of_postgres_that_was_cut_short_is_made_good(
+    stored: Stored, home: tuple[Settings, MixManifest], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows rewritten and committed, the program ended before the dead ones were swept from the disk."""
     settings, _ = home
-    folder = settings.home / "dagster"
-    (folder / "dagster.yaml").write_text(f"storage:\n  postgres:\n    postgres_url: {postgres}\n", encoding="utf-8")
-    needles = search.spellings(SECRET)
+    stored.copy_for(settings)
+
+    def cut_short(*_: object) -> bool:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(sa.Inspector, "has_table", cut_short)
+        forget(URL, settings)
+    assert resume(settings)[0].left == [] and stored.holders(settings) == []
+
+
+def test_dagsters_postgres_is_rewritten_as_records(stored: Stored, home: tuple[Settings, MixManifest]) -> None:
+    settings, _ = home
+    folder, needles = settings.home / "dagster", search.spellings(SECRET)
+    postgres = stored.copy_for(settings)
     with dg.DagsterInstance.from_config(str(folder)) as instance:
-
-        @dg.asset
-        def told() -> dg.MaterializeResult:
-            return dg.MaterializeResult(metadata={"line": SECRET, "n": 3}, data_version=dg.DataVersion("v7"))
-
-        dg.materialize([told], instance=instance, tags={"why": SECRET})
         assert postgres_holds(postgres, needles) and postgres_url(folder) == postgres
         report = forget(URL, settings)
         assert report.left == [] and not postgres_holds(postgres, needles) and "Dagster's Postgres" in report.files
