@@ -7,6 +7,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Annotated
+from urllib.parse import urlsplit
 
 import typer
 from rich.console import Console
@@ -33,13 +34,13 @@ def frontier(
     board: Annotated[str | None, typer.Argument(help="source/board; default: all")] = None,
     reasons: Annotated[bool, typer.Option(help="name every page in quarantine")] = False,
 ) -> None:
-    """Where each board's crawl stands: what is covered, what is owed, what is in quarantine, and for how long yet."""
+    """Where each board stands: what is covered, what is owed, what is in quarantine, and when its goal is reached."""
     from persona_dagster.archive.archive import Archive
-    from persona_dagster.crawl.frontier import NAME, Frontier
+    from persona_dagster.crawl.frontier import NAME, Frontier, goal_reached
 
     settings = Settings()
     archive = Archive(settings.archive_url or settings.raw_dir)
-    table = Table("board", "covered", "stored", "owed", "gaps", "quarantine", "nights left")
+    table = Table("board", "covered", "stored", "owed", "gaps", "quarantine", "reaches its goal")
     for source in FORUMS:
         for name in archive.boards(source):
             path = archive.place(source, name, NAME)
@@ -47,17 +48,59 @@ def frontier(
                 continue
             state = Frontier(path)
             standing = state.standing(time.time())
-            left = standing.passes_left
             table.add_row(
                 f"{source}/{name}", f"{_day(standing.oldest)} – {_day(standing.newest)}", str(standing.stored),
                 str(standing.todo + standing.failing + standing.unread), str(standing.gaps), str(standing.quarantined),
-                "?" if left is None else f"{left:.0f}",
+                goal_reached(standing.passes_left, time.time()),
             )  # fmt: skip
             if reasons:
                 for item in state.items("quarantined", "failing"):
                     console.print(f"{source}/{name} {item.key}: {item.why} ({item.tries} tries)")
             state.close()
     console.print(table)
+
+
+@app.command()
+def capture(
+    cdp: Annotated[str | None, typer.Option(help="where the browser listens; default: PERSONA_CDP_URL")] = None,
+) -> None:
+    """Archives the posts that you browse in your own browser, as they pass; ends with Ctrl-C, or with the browser.
+
+    Start the browser with --remote-debugging-port=9222 and a --user-data-dir of its own.
+    """
+    import asyncio
+    import signal
+
+    from persona_dagster.archive.archive import Archive
+    from persona_dagster.crawl.bridge import Bridge
+    from persona_dagster.crawl.browser import BrowserError
+    from persona_dagster.crawl.transport import Transport
+    from persona_dagster.lineage.redaction import scrubber
+
+    settings = Settings()
+    url = cdp or settings.cdp_url
+    if not url:
+        raise typer.BadParameter("name your browser: --cdp http://127.0.0.1:9222, or PERSONA_CDP_URL")
+    archive = Archive(settings.archive_url or settings.raw_dir, scrub=scrubber(settings))
+    denied = load_sources(settings.config_dir, settings.profile, settings.accepted_dir).denied_boards
+    bridge = Bridge(archive, Transport(), denied, console.print)
+
+    async def listen() -> None:
+        stop = asyncio.Event()
+        asyncio.get_running_loop().add_signal_handler(signal.SIGINT, stop.set)
+        await bridge.run(url, stop)
+
+    try:
+        asyncio.run(listen())
+    except BrowserError as error:
+        raise typer.BadParameter(str(error)) from error
+    passed = bridge.passed
+    kept = ", ".join(f"{source} {count}" for source, count in sorted(passed.kept.items())) or "none"
+    console.print(f"pages and answers kept: {kept}; known before: {passed.known}; of denied boards: {passed.denied}")
+    for line in passed.lost[:20]:
+        console.print(f"[red]left before it was read[/red]: {line}; open it again")
+    if passed.kept:
+        console.print("They are in the partition `import` of each site: `persona build`, or materialise its raw asset")
 
 
 def _day(seconds: int | None) -> str:
@@ -68,10 +111,43 @@ def look_at_sites(settings: Settings) -> None:
     """One careful look at each live site, of three requests at most: posts seen, or the refusal and its cure."""
     from persona_dagster.crawl.transport import Transport
 
-    sources = load_sources(settings.config_dir, "live")
+    sources = load_sources(settings.config_dir, "live", settings.accepted_dir)
     transport = Transport.live(settings)
+    for line in accounts(settings):
+        console.print(line)
     for source in FORUMS:
         console.print(f"{source:9} {look(source, sources, transport)}")
+
+
+def accounts(settings: Settings) -> list[str]:
+    """What the operator has set for the live sites, and whether it answers; asks this machine and the proxy alone."""
+    import socket
+
+    import httpx
+
+    from persona_dagster.crawl.threads_account import TOKEN_VARIABLE, Account
+    from persona_dagster.crawl.transport import Transport
+
+    lines, account = [], Account(Transport.live(settings).state)
+    if account.token:
+        lines.append(f"token     {TOKEN_VARIABLE}: {account.days_left:.0f} days, {account.left()} queries left today")
+    else:
+        lines.append(f"token     [red]no {TOKEN_VARIABLE}[/red]; {CURES[Outcome.LOGIN_WALL]}")
+    if settings.cdp_url:
+        try:
+            version = httpx.get(f"{settings.cdp_url}/json/version", timeout=5).json().get("Browser", "?")
+            lines.append(f"cdp       [green]{version}[/green] at {settings.cdp_url}")
+        except (httpx.HTTPError, httpx.InvalidURL, ValueError) as error:
+            cure = "start your browser with --remote-debugging-port"
+            lines.append(f"cdp       [red]no browser at {settings.cdp_url}: {error}[/red]; {cure}")
+    if proxy := Transport.live(settings).proxy_server():
+        parts = urlsplit(proxy.server)
+        try:
+            socket.create_connection((parts.hostname or "", parts.port or 0), timeout=5).close()
+            lines.append(f"proxy     [green]answers[/green] at {proxy.server}")
+        except OSError as error:
+            lines.append(f"proxy     [red]{proxy.server}: {error}[/red]; look at PERSONA_PROXY")
+    return lines
 
 
 def look(source: Source, sources: Sources, transport: object) -> str:

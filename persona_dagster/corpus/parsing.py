@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 from persona_dagster.archive.archive import LISTS, WALK
 from persona_dagster.records import Capture, Outcome, PageKey, Post
 from persona_dagster.reporting import progress
+from persona_dagster.sites import browsed
 from persona_dagster.sites.dcard import payloads as dcard
 from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.sites.ptt import article as ptt
@@ -50,9 +51,7 @@ def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 
 
             return parse_row(capture, author_key)
         case _, "saved" | "item":
-            from persona_dagster.intake.pages import parse_saved
-
-            return parse_saved(capture, author_key)
+            return browsed.parse_capture(capture, author_key)
         case _, "note":
             from persona_dagster.intake.notes import parse_note
 

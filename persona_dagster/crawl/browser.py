@@ -1,6 +1,7 @@
 """A real Chromium for what plain HTTP cannot reach: the over-18 gate, Dcard, Threads.
 
-Nothing is disguised and no challenge is solved. Hosts outside the policy do not resolve inside the browser, which
+Nothing is disguised and no challenge is solved: where somebody sees the browser, it is left to them for a while, and
+the challenge's own hosts may be asked as long. Other hosts outside the policy do not resolve inside the browser, which
 holds on every hop, also on redirects that Playwright's own routing does not see.
 """
 
@@ -22,7 +23,7 @@ from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Outcome
 
 if TYPE_CHECKING:
-    from playwright.sync_api import BrowserContext, BrowserType, Page, ProxySettings, Response
+    from playwright.sync_api import BrowserContext, BrowserType, Page, ProxySettings, Response, Route
 
 T = TypeVar("T")
 
@@ -37,6 +38,7 @@ FLAGS = [
 ]
 LIVES = 3  # a driver that dies more often in one pass is not coming back
 NAVIGATION_MS = 30_000
+LOOK_MS = 200  # at a challenge
 
 # The PTT of today serves the list, with a script that sends whoever lacks the cookie to the question.
 BOUNCE = re.compile(rb"location(?:\.href)?\s*=\s*['\"][^'\"]*/ask/over18")
@@ -91,9 +93,13 @@ class BrowserError(RuntimeError):
 class Browser:
     """One context in one Chromium, started when first used, started again when its driver dies."""
 
-    def __init__(self, policy: UrlPolicy, transport: Transport, max_bytes: int):
-        self.policy, self.transport, self.max_bytes = policy, transport, max_bytes
+    def __init__(
+        self, policy: UrlPolicy, transport: Transport, max_bytes: int, log: Callable[[str], None] = lambda _: None
+    ):
+        self.policy, self.transport, self.max_bytes, self.log = policy, transport, max_bytes, log
         self.deaths = 0
+        self.challenged = False  # whether the page that is shown is a challenge
+        self._document: Response | None = None  # the answer that is shown
         self._home = ""  # the page that was opened last, from which in-page fetches go
         self._playwright: Any = None
         self._browser: Any = None
@@ -123,8 +129,7 @@ class Browser:
                 self._context = self._browser.contexts[0]
             else:
                 self._context = self._launch(self._playwright.chromium)
-            self._page = self._context.new_page()
-            self._page.set_default_timeout(NAVIGATION_MS)
+            self._page = self._new_page()
         except Error as error:
             self.close()
             why = error.message.splitlines()[0]
@@ -150,12 +155,36 @@ class Browser:
         else:
             self._browser = chromium.launch(**launch)
             context = self._browser.new_context(**page)
-        if proxy:  # names are resolved there, so that the resolver's rule does not hold
-            context.route("**/*", lambda route: route.continue_() if self._within(route.request.url) else route.abort())
         return context
 
+    def _new_page(self) -> Page:
+        assert self._context is not None
+        page = self._context.new_page()
+        page.set_default_timeout(NAVIGATION_MS)
+        if self.transport.visible or self.transport.proxy_server():  # there the resolver's rule does not hold
+            page.route("**/*", self._routed)
+        if self.transport.visible:
+            page.on("response", self._note_document)
+        return page
+
+    def _routed(self, route: Route) -> None:
+        if self._within(route.request.url):
+            route.continue_()
+        else:
+            route.abort("blockedbyclient")
+
     def _within(self, url: str) -> bool:
-        return url.startswith(("data:", "blob:")) or self.policy.allows(url)
+        parts = urlsplit(url)
+        return (
+            parts.scheme in ("data", "blob")
+            or self.policy.allows(url)
+            or (self.challenged and f"{parts.scheme}://{parts.netloc}" in self.policy.of_challenges)
+        )
+
+    def _note_document(self, answer: Response) -> None:
+        if answer.request.is_navigation_request() and answer.frame == answer.frame.page.main_frame:
+            self._document = answer
+            self.challenged = answer.headers.get("cf-mitigated") == "challenge"
 
     def _proxy(self) -> ProxySettings | None:
         """The operator's proxy as Playwright takes it."""
@@ -166,8 +195,10 @@ class Browser:
         return {urlsplit(origin).hostname or "" for origin in self.policy.origins}
 
     def _resolver_rule(self, proxy: ProxySettings | None) -> str:
-        hosts = sorted(self._hosts() | ({urlsplit(proxy["server"]).hostname or ""} if proxy else set()))
-        return ", ".join(["--host-resolver-rules=MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in hosts)])
+        hosts = self._hosts() | ({urlsplit(proxy["server"]).hostname or ""} if proxy else set())
+        if self.transport.headed:
+            hosts |= {urlsplit(origin).hostname or "" for origin in self.policy.of_challenges}
+        return ", ".join(["--host-resolver-rules=MAP * ~NOTFOUND", *(f"EXCLUDE {host}" for host in sorted(hosts))])
 
     def close(self) -> None:
         """Ends the browser and its driver; also when they are dead already."""
@@ -209,9 +240,7 @@ class Browser:
     def _leave_page(self) -> None:
         """A new tab with the same cookies: the old one still has an error page to come, which would interrupt us."""
         old, self._page = self._page, None
-        assert self._context is not None
-        self._page = self._context.new_page()
-        self._page.set_default_timeout(NAVIGATION_MS)
+        self._page = self._new_page()
         if old:
             old.close()
 
@@ -230,9 +259,23 @@ class Browser:
             return self._fetched(url, answer)
 
         fetched = self._alive(navigate)
+        if fetched.outcome is Outcome.CHALLENGE and self.challenged:
+            fetched = self._answered(url, fetched)
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
         self._home = url if fetched.ok else self._home
         return fetched
+
+    def _answered(self, url: str, shown: Fetched) -> Fetched:
+        """What comes once a person has answered the challenge that is shown; `shown` where nobody does."""
+        self.log(f"{url}: a challenge; answer it in the browser within {self.transport.patience:.0f} s")
+        until = time.monotonic() + self.transport.patience
+        while self.challenged and time.monotonic() < until:
+            if isinstance(gone := self._alive(lambda: self.page.wait_for_timeout(LOOK_MS)), Fetched):
+                return gone
+        if self.challenged:
+            return shown
+        self._alive(lambda: self.page.wait_for_load_state("domcontentloaded"))
+        return self._alive(lambda: self._fetched(url, self._document))
 
     def _fetched(self, url: str, answer: Response | None) -> Fetched:
         if answer is None:

@@ -107,7 +107,7 @@ class Pass:
         self.source, self.board, self.site, self.archive, self.transport = source, board, site, archive, transport
         self.policy = UrlPolicy(site.hosts, transport)
         self.http = HttpFetcher(self.policy, transport, site.pace.max_bytes)
-        self.browser = Browser(self.policy, transport, site.pace.max_bytes)
+        self.browser = Browser(self.policy, transport, site.pace.max_bytes, log)
         self.pacer = Pacer(site.pace, clock, sleep, next_at=lease.next_at)
         self.robots = Robots(transport.user_agent, self.robots_txt)
         # How a page is had, set by the walk: robots.txt is asked for in the same way as the pages it speaks of.

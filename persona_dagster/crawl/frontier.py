@@ -12,6 +12,8 @@ import sqlite3
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from math import ceil
 from pathlib import Path
 from statistics import median_low
 from typing import Any, Literal
@@ -87,18 +89,18 @@ class Standing:
     newest: int | None  # unix seconds: covered from …
     oldest: int | None  # … down to
     goal: int | None  # how far back it is to go
-    reached: bool
+    reached: bool  # the listing is covered so far; posts of it may be owed
     passed_at: float | None  # when the last pass ended
     per_pass: float  # posts behind that a pass stored, lately
 
     @property
     def passes_left(self) -> float | None:
         """Passes until the goal is reached, at the pace of the last ones; None when that cannot be said."""
-        if self.reached:
+        if self.reached and not self.todo:
             return 0.0
         if self.goal is None or self.oldest is None or self.newest is None or not self.per_pass:
             return None
-        span, left = max(self.newest - self.oldest, 1), max(self.oldest - self.goal, 0)
+        span, left = max(self.newest - self.oldest, 1), 0 if self.reached else max(self.oldest - self.goal, 0)
         density = max(self.stored, 1) / span  # posts a second
         return (left * density + self.todo) / self.per_pass
 
@@ -341,6 +343,14 @@ class Frontier:
             passed_at=self.note("passed_at"),
             per_pass=float(self.note("per_pass") or 0.0),
         )
+
+
+def goal_reached(passes_left: float | None, now: float) -> str:
+    """When a backfill ends, at one pass a night."""
+    if not passes_left:
+        return "not known yet" if passes_left is None else "reached"
+    day = datetime.fromtimestamp(now, UTC) + timedelta(days=ceil(passes_left))
+    return f"about {day:%Y-%m-%d} ({ceil(passes_left)} passes, one a night)"
 
 
 def anchors(top: dict[str, int | None]) -> dict[str, int | None]:

@@ -10,6 +10,8 @@ from urllib.parse import urlsplit
 
 from persona_dagster.crawl.transport import Transport
 
+CHALLENGE_HOSTS = ("challenges.cloudflare.com",)  # what a challenge page needs to be answered by a person
+
 
 class ForbiddenUrlError(ValueError):
     """An address outside the policy."""
@@ -20,6 +22,7 @@ class UrlPolicy:
         rewritten = {transport.actual(f"https://{host}") for host in hosts}
         plain = {f"https://{host}" for host in hosts}
         self.origins = rewritten if transport.rewrites else plain
+        self.of_challenges = {transport.actual(f"https://{host}") for host in CHALLENGE_HOSTS}
         self.transport = transport
 
     def actual(self, url: str) -> str:

@@ -45,6 +45,7 @@ class Transport:
     cdp_url: str | None = None  # the operator's own browser, reached over the DevTools protocol
     user_agent: str = USER_AGENT.format(contact=PROJECT)  # of plain HTTP; the browser says what it is
     headed: bool = False  # needs a display (Xvfb): sites that refuse headless browsers
+    patience: float = 300.0  # seconds that a challenge is left to whoever sees the browser
     proxy: str | None = field(default=None, repr=False)  # `http://user:password@host:port`, for HTTP and browser alike
     profile: Path | None = None  # where the browser keeps its session of each site from one pass to the next
     state: Path | None = None  # where the operator's accounts are kept (token, quota); None: with the leases
@@ -64,6 +65,11 @@ class Transport:
             proxy=settings.proxy,
             profile=settings.browser_dir,
         )
+
+    @property
+    def visible(self) -> bool:
+        """Whether somebody may see the browser, and answer what a site asks of a person."""
+        return self.headed or self.cdp_url is not None
 
     def proxy_server(self) -> Proxy | None:
         """The operator's proxy; none to the replica. Raises `ValueError`, which does not show the password."""

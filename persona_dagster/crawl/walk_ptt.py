@@ -86,8 +86,7 @@ class PttWalk:
                 first = (self.last - 1) * PAGE_ROWS
                 span = self.frontier.new_span(now, now, first, first + len(listing.positions))
                 span.bottom = keys
-                if len(listing.positions) == PAGE_ROWS:
-                    span.top = self.places(listing, self.last)
+                span.top = self.places(listing, self.last)
                 self.frontier.keep(span)
                 self.placed.add(span.id)
                 self.settle(span, listing, self.last, rows)

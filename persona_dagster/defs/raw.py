@@ -11,6 +11,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.boards import crawl_board, summary
 from persona_dagster.crawl.fetcher import CrawlReport
+from persona_dagster.crawl.frontier import goal_reached
 from persona_dagster.crawl.nights import shared
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
@@ -93,7 +94,7 @@ def _crawled(report: CrawlReport) -> dg.MaterializeResult:
             "megabytes": round(report.bytes / 1e6, 3),
             "seconds": round(report.seconds, 1),
             "left_for_the_next_pass": report.due,
-            "passes_left": "not known yet" if report.passes_left is None else round(report.passes_left, 1),
+            "reaches_its_goal": goal_reached(report.passes_left, datetime.now(UTC).timestamp()),
             "in_quarantine": report.quarantined[:20],
             "outcomes": dict(report.outcomes),
             "problems": report.problems,

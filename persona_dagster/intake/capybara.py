@@ -17,11 +17,11 @@ from persona_dagster.intake.files import IntakeError, Unit
 from persona_dagster.intake.schema import RowError
 from persona_dagster.intake.tables import json_lines
 from persona_dagster.records import Capture, Outcome
+from persona_dagster.sites.browsed import OF_THE_FILE
 
 DATASET = "trl-lib/Capybara"
 SPLITS = ("train", "test")
 PACKAGED = Path(__file__).parent.parent / "sample" / "content" / "capybara.jsonl"
-OF_THE_FILE = datetime.fromtimestamp(0, UTC)  # stands for the time of the file that it came in
 ROLES = {"system", "user", "assistant"}
 
 

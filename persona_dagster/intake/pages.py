@@ -10,35 +10,21 @@ import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import orjson
 
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import sha256
-from persona_dagster.intake.capybara import OF_THE_FILE
 from persona_dagster.intake.files import Unit
 from persona_dagster.intake.inspect_file import Recognised, recognise
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.saved_pages import MIME, unwrap
 from persona_dagster.intake.schema import RowError
-from persona_dagster.records import Capture, Outcome, Source
-from persona_dagster.sites.dcard import payloads as dcard
-from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, incomplete
-from persona_dagster.sites.ptt import article as ptt
-from persona_dagster.sites.threads import payloads as threads
+from persona_dagster.records import Capture
+from persona_dagster.sites.browsed import ITEM, OF_THE_FILE, PTT_ARTICLE, SAVED, browsed, capture_of
 
-SAVED, ITEM = "saved", "item"  # kinds of captures
-HOSTS: dict[str, Source] = {
-    "www.ptt.cc": "ptt",
-    "www.dcard.tw": "dcard",
-    "www.threads.com": "threads",
-    "www.threads.net": "threads",
-    "graph.threads.net": "threads",
-}
 SAVED_AS = (
     re.compile(rb'<link rel="canonical" href="(https?://[^"]+)"'),
     re.compile(rb'<meta property="(?:og|al:android):url" content="(https?://[^"]+)"'),
@@ -46,8 +32,6 @@ SAVED_AS = (
     re.compile(rb"<!-- saved from url=\(\d+\)(https?://\S+) -->"),
 )
 NO_POSTS = frozenset(["listing", "boards", "refusal", "error", "empty", "forums", "feed", "list", "poll"])
-PTT_ARTICLE = re.compile(r"/bbs/([^/]+)/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
-THREADS_POST = re.compile(r"/post/([A-Za-z0-9_-]+)")
 
 
 @dataclass(frozen=True)
@@ -108,7 +92,7 @@ def _saved(unit: Unit, saved: bytes, found: Recognised) -> Item:
             cure="Save the page again when it has loaded whole",
         )
     stem = unit.name.rpartition("/")[2].rpartition("!")[2].split(".")[0]
-    return Item(1, captures=(_capture(found.source, SAVED, f"{stem}-{sha256(body)[:12]}", url, body),))
+    return Item(1, captures=(capture_of(found.source, IMPORT_BOARD, SAVED, f"{stem}-{sha256(body)[:12]}", url, body),))
 
 
 def saved_url(body: bytes) -> str:
@@ -116,24 +100,6 @@ def saved_url(body: bytes) -> str:
     head = body[: 1 << 18].replace(b"&#064;", b"@")
     found = next((match for pattern in SAVED_AS if (match := pattern.search(head))), None)
     return found[1].decode("utf-8", "replace") if found else ""
-
-
-def _capture(  # noqa: PLR0917 - a capture's own fields, in their order
-    source: Source, kind: str, key: str, url: str, body: bytes, at: datetime = OF_THE_FILE
-) -> Capture:
-    return Capture(
-        source=source,
-        board=IMPORT_BOARD,
-        kind=kind,
-        key=key,
-        url=url,
-        fetched_at=at,
-        status=200,
-        outcome=Outcome.OK,
-        headers={},
-        body=body,
-        sha256=sha256(body),
-    )
 
 
 def har_items(unit: Unit, entries: list[Any]) -> Iterator[Item]:
@@ -150,7 +116,7 @@ def har_items(unit: Unit, entries: list[Any]) -> Iterator[Item]:
             )
             continue
         if found:
-            yield Item(number, captures=(found,))
+            yield Item(number, captures=tuple(found))
         else:
             yield Item(
                 number,
@@ -160,23 +126,20 @@ def har_items(unit: Unit, entries: list[Any]) -> Iterator[Item]:
             )
 
 
-def _har_answer(entry: dict[str, Any]) -> Capture | None:
-    """The answer of one entry, if it is a page or payload of a site with posts in it."""
-    url, content = entry["request"]["url"], entry["response"].get("content", {})
+def _har_answer(entry: dict[str, Any]) -> list[Capture]:
+    """What is kept of the answer of one entry."""
+    content = entry["response"].get("content", {})
     text = content.get("text") or ""
-    source = HOSTS.get(urlsplit(url).hostname or "")
-    wanted = source and entry["response"].get("status") == 200
-    if not (source and wanted and text and re.search("html|json", content.get("mimeType", ""))):
-        return None
+    if entry["response"].get("status") != 200 or not text:
+        return []
     body = base64.b64decode(text) if content.get("encoding") == "base64" else text.encode("utf-8", "replace")
     at = entry.get("startedDateTime")
     when = datetime.fromisoformat(at).astimezone(UTC) if at else OF_THE_FILE
-    # The query may carry a session; the body says by itself what it is.
-    plain = url.split("?", 1)[0]
-    found = recognise(body, Path(urlsplit(plain).path.replace("/", "__").lstrip("_") or "page"))
-    if not found.parsed.posts:
-        return None
-    return _capture(source, SAVED, f"har-{sha256(body)[:12]}", plain, body, when)
+    kept = browsed(entry["request"]["url"], content.get("mimeType", ""), body)
+    return [
+        capture_of(one.source, IMPORT_BOARD, SAVED, f"har-{sha256(one.body)[:12]}", one.url, one.body, when)
+        for one in kept
+    ]
 
 
 def zeeschuimer_item(row: Any) -> Capture:
@@ -188,27 +151,5 @@ def zeeschuimer_item(row: Any) -> Capture:
     if platform != "threads":
         raise RowError("other_site", f"a Zeeschuimer row of {platform}", "Posts of Threads are read")
     key = str(row.get("item_id") or data.get("pk"))
-    return _capture("threads", ITEM, key, str(row.get("source_platform_url") or ""), orjson.dumps(data))
-
-
-def parse_saved(capture: Capture, author_key: AuthorKey) -> Parsed:
-    """The posts of a saved page or payload, of a recorded answer, or of one item."""
-    try:
-        if capture.kind == ITEM:
-            payload = {"thread_items": [{"post": orjson.loads(capture.body)}]}
-            return Parsed(Outcome.OK, threads.posts_from_payload(payload, IMPORT_BOARD, author_key))
-    except (orjson.JSONDecodeError, MalformedError, KeyError, TypeError) as error:
-        return incomplete(f"{type(error).__name__}: {error}")
-    path = urlsplit(capture.url).path
-    if capture.source == "ptt":
-        article = PTT_ARTICLE.search(path)
-        if not article:
-            return incomplete("a saved PTT page that does not say which article it is")
-        return ptt.parse_article(
-            capture.body, board=article[1], article_id=article[2], author_key=author_key, fetched_at=capture.fetched_at
-        )
-    if capture.source == "dcard":
-        return dcard.parse_dcard(capture.body, board=IMPORT_BOARD, author_key=author_key)
-    code = THREADS_POST.search(path)
-    parse: Callable[..., Parsed] = partial(threads.parse_threads, code=code[1] if code else None)
-    return parse(capture.body, board=IMPORT_BOARD, author_key=author_key)
+    address = str(row.get("source_platform_url") or "")
+    return capture_of("threads", IMPORT_BOARD, ITEM, key, address, orjson.dumps(data))

@@ -23,7 +23,6 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import put, write_bytes, write_json, writing
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import file_digest, json_digest, sha256, text_digest
-from persona_dagster.intake.capybara import OF_THE_FILE
 from persona_dagster.intake.files import IntakeError, Unit, units, walk
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import Mappings
@@ -33,6 +32,7 @@ from persona_dagster.intake.seen import Found, Seen
 from persona_dagster.records import Capture, Outcome
 from persona_dagster.reporting import progress
 from persona_dagster.settings import Settings
+from persona_dagster.sites.browsed import OF_THE_FILE
 
 READER_VERSION = "1"  # raised when the same bytes would give other rows: every file is then read again
 ROW = "row"  # kind of an archived row of the import schema

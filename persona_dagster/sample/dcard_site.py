@@ -7,6 +7,8 @@ challenge, as on the real site. Keys of posts and comments are those of the site
 from __future__ import annotations
 
 import secrets
+from collections.abc import Collection
+from dataclasses import replace
 from datetime import datetime
 from html import escape
 from typing import Any
@@ -40,19 +42,20 @@ class DcardSite:
         self.clock = clock
         self.session = secrets.token_hex(16)
 
-    def respond(self, request: Request, fault: str | None = None) -> Response:
+    def respond(self, request: Request, faults: Collection[str] = ()) -> Response:
         parts = request.path.strip("/").split("/")
         match parts:
             case ["robots.txt"]:
                 return Response(body=b"User-agent: *\nDisallow: /emails/activate\n", content_type="text/plain")
             case ["f", forum, *rest] if forum in self.content.dcard and request.from_browser:
-                return self.html(forum, rest, rendered=fault == "rendered")
+                answer = self.html(forum, rest, faults)
+                return with_assets(answer) if "assets" in faults else answer
             case ["service", "api", *rest] if request.cookies.get(SESSION) == self.session:
-                return self.api(rest, request, fault)
+                return self.api(rest, request, faults)
         return challenge()
 
-    def html(self, forum: str, rest: list[str], rendered: bool = False) -> Response:
-        name = NAMES.get(forum, forum)
+    def html(self, forum: str, rest: list[str], faults: Collection[str] = ()) -> Response:
+        rendered, name = "rendered" in faults, NAMES.get(forum, forum)
         cookie = {"Set-Cookie": f"{SESSION}={self.session}; Path=/; HttpOnly; SameSite=Lax"}
         match rest:
             case []:
@@ -60,7 +63,8 @@ class DcardSite:
                 items = self.newest(forum)
                 first = [self.post(forum, item) for item in items[:LIST_PAGE]] if rendered else []
                 more = page_key(key, len(first)) if len(items) > len(first) else None
-                html = forum_page(forum, name, key, more, first)
+                above = [self.post(forum, items[-1])] if first and "pinned" in faults else []
+                html = forum_page(forum, name, key, more, [*above, *first])
             case ["p", id_] if id_.isdecimal():
                 found = self.find(int(id_))
                 if found is None:
@@ -71,18 +75,18 @@ class DcardSite:
                 return page("<!DOCTYPE html><title>404</title>", 404)
         return Response(body=html.encode(), headers=cookie)
 
-    def api(self, parts: list[str], request: Request, fault: str | None) -> Response:
+    def api(self, parts: list[str], request: Request, faults: Collection[str]) -> Response:
         match parts:
             case ["v2", "globalPaging", "page"]:
-                return self.paging(request.query, fault)
+                return self.paging(request.query, faults)
             case ["v2", "forums", forum, "posts"] if forum in self.content.dcard:
-                return self.classic_list(forum, request, fault)
+                return self.classic_list(forum, request, faults)
             case ["v2", "posts", id_] if id_.isdecimal():
                 found = self.find(int(id_))
                 return json_answer(self.post(*found, whole=True)) if found else missing()
             case ["v2" | "v3" as version, "posts", id_, "comments"] if id_.isdecimal():
                 found = self.find(int(id_))
-                return self.comments(*found, version, request, fault) if found else missing()
+                return self.comments(*found, version, request, faults) if found else missing()
         return missing()
 
     def find(self, id_: int) -> tuple[str, DcardItem] | None:
@@ -96,7 +100,7 @@ class DcardSite:
         items = [item for item in visible(self.content.dcard[forum], day) if not deleted(item, day)]
         return sorted(items, key=lambda item: -dcard_id(forum, item))
 
-    def paging(self, query: dict[str, str], fault: str | None) -> Response:
+    def paging(self, query: dict[str, str], faults: Collection[str]) -> Response:
         """The list of 2025: keys that only the page knows, widgets, and the key of the next page."""
         key = query.get("listKey", "")
         forum = next((name for name in self.content.dcard if list_key(name) == key), None)
@@ -108,26 +112,31 @@ class DcardSite:
         )
         if start is None:
             return json_answer({"error": 400, "message": "invalid pageKey"}, 400)
-        if fault == "empty":
+        if "empty" in faults:
             return json_answer({"widgets": [], "nextKey": None})
         chunk = items[start : start + LIST_PAGE]
         more = start + LIST_PAGE < len(items)
-        widgets: list[dict[str, Any]] = [{"forumList": {"items": [{"post": self.post(forum, item)} for item in chunk]}}]
+        posts = [self.post(forum, item) for item in chunk]
+        if "pinned" in faults and not start:  # a post of long ago stands above the newest, and in its own place too
+            posts = [self.post(forum, items[-1]) | {"pinned": True}, *posts]
+        widgets: list[dict[str, Any]] = [{"forumList": {"items": [{"post": post} for post in posts]}}]
         return json_answer({"widgets": widgets, "nextKey": page_key(key, start + LIST_PAGE) if more else None})
 
-    def classic_list(self, forum: str, request: Request, fault: str | None) -> Response:
+    def classic_list(self, forum: str, request: Request, faults: Collection[str]) -> Response:
         """The list of 2021 to 2024: a bare array, the next page by `before`."""
         before = request.number("before", 10**12)
         limit = min(100, request.number("limit", 30))
         items = [item for item in self.newest(forum) if dcard_id(forum, item) < before]
-        return json_answer([] if fault == "empty" else [self.post(forum, item) for item in items[:limit]])
+        return json_answer([] if "empty" in faults else [self.post(forum, item) for item in items[:limit]])
 
-    def comments(self, forum: str, item: DcardItem, version: str, request: Request, fault: str | None) -> Response:
+    def comments(
+        self, forum: str, item: DcardItem, version: str, request: Request, faults: Collection[str]
+    ) -> Response:
         """v3: `{items, nextKey}`; v2: a bare array after a floor."""
         rows = self.comment_rows(forum, item)
         limit = min(100, request.number("limit", COMMENT_PAGE))
         after = request.number("nextKey" if version == "v3" else "after", 0)
-        chunk = [] if fault == "empty" else [row for row in rows if row["floor"] > after][:limit]
+        chunk = [] if "empty" in faults else [row for row in rows if row["floor"] > after][:limit]
         if version == "v2":
             return json_answer(chunk)
         more = bool(chunk) and chunk[-1]["floor"] < rows[-1]["floor"]
@@ -202,6 +211,15 @@ class DcardSite:
         if whole:
             value |= {"content": content, "links": [], "hiddenByAuthor": False, "personaSubscriptable": True}
         return value
+
+
+def with_assets(answer: Response) -> Response:
+    """The page as it comes with pictures, counters and Turnstile of other hosts."""
+    tags = (
+        '<script src="https://challenges.cloudflare.com/turnstile/v0/api.js" async></script>'
+        '<script src="https://assets.example/counter.js" async></script><img src="https://assets.example/picture.png">'
+    )
+    return replace(answer, body=answer.body.replace(b"</body>", f"{tags}</body>".encode()))
 
 
 def missing() -> Response:

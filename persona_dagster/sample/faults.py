@@ -18,9 +18,11 @@ from functools import lru_cache
 from persona_dagster.sample.ptt_pages import error_page
 from persona_dagster.sample.web import Response, json_answer, page, redirect
 
-OF_SITES = ("over18", "over18_script", "shift", "empty", "huge", "login_wall", "rendered")
+OF_SITES = frozenset(
+    ["over18", "over18_script", "shift", "empty", "huge", "login_wall", "rendered", "deleted", "pinned", "assets"]
+)
 OF_WIRE = ("slow", "hang", "reset", "length")
-OF_ANSWERS = ("404", "410", "429", "500", "503", "challenge", "private", "gzip_bomb", "large")
+OF_ANSWERS = ("403", "404", "410", "429", "500", "503", "challenge", "private", "gzip_bomb", "large")
 FAULTS = (*OF_SITES, *OF_WIRE, *OF_ANSWERS)
 
 
@@ -36,6 +38,7 @@ class Rule:
     seconds: float = 5.0  # how long slow and hang take
     location: str = "http://169.254.169.254/latest/meta-data/"  # where `private` leads
     spares_browsers: bool = False  # strikes plain HTTP clients alone, as a doubtful Cloudflare does
+    spares_cleared: bool = False  # strikes those alone who have not answered the challenge in a browser
     size: int = 64 << 20  # decoded bytes of gzip_bomb and large
 
     def __post_init__(self) -> None:
@@ -44,7 +47,7 @@ class Rule:
 
 
 class Scenario:
-    """Rules with their counts. The first rule that strikes a request wins; all of them count it."""
+    """Rules with their counts. All of them count a request; faults of a site may come together."""
 
     def __init__(self, rules: Iterable[Rule] = ()):
         self.rules = list(rules)
@@ -52,19 +55,20 @@ class Scenario:
         self._seen = [0] * len(self.rules)
         self._lock = threading.Lock()
 
-    def pick(self, site: str, target: str, from_browser: bool = False) -> Rule | None:
-        chosen = None
+    def pick(self, site: str, target: str, from_browser: bool = False, cleared: bool = False) -> list[Rule]:
+        """The rules that strike a request, in their order."""
+        striking = []
         with self._lock:
             for index, rule in enumerate(self.rules):
-                if not re.search(rule.match, site + target) or (from_browser and rule.spares_browsers):
+                spared = (from_browser and rule.spares_browsers) or (cleared and rule.spares_cleared)
+                if spared or not re.search(rule.match, site + target):
                     continue
                 self._seen[index] += 1
                 past = self._seen[index] - rule.nth
-                if chosen is None and past >= 0 and (rule.times is None or past < rule.times):
-                    chosen = rule
-            if chosen:
-                self.struck.append((chosen.fault, site + target))
-        return chosen
+                if past >= 0 and (rule.times is None or past < rule.times):
+                    striking.append(rule)
+            self.struck += [(rule.fault, site + target) for rule in striking]
+        return striking
 
 
 def answer(rule: Rule) -> Response | None:
@@ -85,6 +89,7 @@ def answer(rule: Rule) -> Response | None:
 
 
 BUSY = {
+    "403": (403, "403", "403 - Forbidden."),
     "404": (404, "404", "404 - Not Found."),
     "410": (410, "410", "410 - Gone."),
     "429": (429, "429", "429 - Too Many Requests."),
@@ -110,9 +115,18 @@ def challenge() -> Response:
 </head><body><div class="main-wrapper" role="main"><div class="main-content">
 <noscript><span id="challenge-error-text">Enable JavaScript and cookies to continue</span></noscript>
 <div id="cf-turnstile" class="cf-turnstile"></div></div></div>
-<script>(function(){window._cf_chl_opt={cvId:'3',cType:'managed',cRay:'replica'};
-/* the real page loads /cdn-cgi/challenge-platform/ here */})();</script></body></html>"""
+<script>(function(){window._cf_chl_opt={cvId:'3',cType:'managed',cRay:'replica'};})();</script>
+<script src="https://challenges.cloudflare.com/turnstile/v0/api.js"></script></body></html>"""
     return page(html, 403, Server="cloudflare", Cf_Mitigated="challenge", Cf_Ray="replica-TPE")
+
+
+CLEARANCE = "cf_clearance"
+# The widget, from the challenge's own host: what a person presses, and nothing that a program could compute.
+WIDGET = f"""document.querySelector('#cf-turnstile').innerHTML = '<button name="human">我是人</button>';
+document.querySelector('button[name=human]').onclick = (event) => {{
+  if (!event.isTrusted) return;
+  document.cookie = '{CLEARANCE}=yes; path=/'; location.reload();
+}};"""
 
 
 @lru_cache(maxsize=2)

@@ -7,6 +7,7 @@ quota, other people's replies.
 from __future__ import annotations
 
 import threading
+from collections.abc import Collection
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlencode
@@ -29,13 +30,13 @@ class GraphSite:
         self.used = 0
         self.lock = threading.Lock()
 
-    def respond(self, request: Request, fault: str | None = None) -> Response:  # noqa: PLR0911
+    def respond(self, request: Request, faults: Collection[str] = ()) -> Response:  # noqa: PLR0911
         bearer = request.headers.get("authorization", "").removeprefix("Bearer ")
         if (request.query.get("access_token") or bearer) != TOKEN:
             return refusal(190, "Error validating access token: The session has been invalidated.", 400)
         match request.path.strip("/").removeprefix("v1.0/").split("/"):
             case ["keyword_search"]:
-                return self.search(request, fault)
+                return self.search(request, faults)
             case ["me"]:
                 return json_answer(OWNER)
             case ["refresh_access_token"]:
@@ -49,13 +50,13 @@ class GraphSite:
                 return refusal(10, "Application does not have permission for this action", 403)
         return refusal(100, "Unsupported get request.", 400)
 
-    def search(self, request: Request, fault: str | None) -> Response:
+    def search(self, request: Request, faults: Collection[str]) -> Response:
         keyword = request.query.get("q", "").removeprefix("#")
         if not keyword:
             return refusal(100, "The parameter q is required.", 400)
         if self.used >= self.quota:
             return refusal(4, "Application request limit reached", 429)
-        items = [] if fault == "empty" else self.current(self.content.threads.get(keyword, []))
+        items = [] if "empty" in faults else self.current(self.content.threads.get(keyword, []))
         if items:
             with self.lock:
                 self.used += 1  # a query without a result is free

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from datetime import datetime
 from html import escape
@@ -24,6 +25,7 @@ from persona_dagster.sample.ptt_sheet import Sheet, full_title, plain_sheet, pus
 from persona_dagster.sample.web import Request, Response, page, redirect
 
 PAGE = 20  # rows a listing page, counted from the oldest
+DELETED = 45  # rows in a row, more than two pages of them
 ADULT = frozenset({"Hate"})  # boards behind the gate
 
 
@@ -33,7 +35,7 @@ class PttSite:
         self.clock = clock
         self.expired: dict[str, int] = {}  # rows that each board has lost at its old end: page numbers shift by it
 
-    def respond(self, request: Request, fault: str | None = None) -> Response:  # noqa: PLR0911
+    def respond(self, request: Request, faults: Collection[str] = ()) -> Response:  # noqa: PLR0911
         parts = request.path.strip("/").split("/")
         match parts:
             case ["ask", "over18"]:
@@ -45,14 +47,14 @@ class PttSite:
             case ["atom", name] if (board := name.removesuffix(".xml")) in self.content.ptt:
                 return self.feed(board)
             case ["bbs", board, name] if board in self.content.ptt:
-                asks = board in ADULT and not request.cookies.get("over18") and fault != "over18_script"
-                if fault == "over18" or asks:  # else the page's own script asks, of browsers alone
+                asks = board in ADULT and not request.cookies.get("over18") and "over18_script" not in faults
+                if "over18" in faults or asks:  # else the page's own script asks, of browsers alone
                     return redirect(f"/ask/over18?from={quote(request.target, safe='')}")
                 if name == "search":
                     return self.search(board, request.query.get("q", ""), request.query.get("page", "1"))
                 if name.startswith("index"):
-                    return self.listing(board, name, fault)
-                return self.article(board, name.removesuffix(".html"), fault)
+                    return self.listing(board, name, faults)
+                return self.article(board, name.removesuffix(".html"), faults)
         return not_found()
 
     def gate(self, request: Request) -> Response:
@@ -71,20 +73,25 @@ class PttSite:
         rows = [(item, listing_row(board, item, by_id, day, self.clock.now())) for item in visible(items, day)]
         return sorted(rows, key=lambda pair: ptt_file(board, pair[0]))
 
-    def listing(self, board: str, name: str, fault: str | None) -> Response:
-        if fault == "shift":
+    def listing(self, board: str, name: str, faults: Collection[str]) -> Response:
+        if "shift" in faults:
             self.expired[board] = self.expired.get(board, 0) + 7
         pairs = self.rows(board)
-        rows = [row for _, row in pairs][self.expired.get(board, 0) :]
-        if fault == "empty":
+        rows = [row for _, row in pairs]
+        if "deleted" in faults:
+            rows[len(rows) // 2 : len(rows) // 2] = [Row(None, "(本文已被刪除) [gone]", "-", " 9/01")] * DELETED
+        rows = rows[self.expired.get(board, 0) :]
+        if "empty" in faults:
             rows = []
         last = max(1, -(-len(rows) // PAGE))
         wanted = name.removeprefix("index").removesuffix(".html")
         if wanted and not (wanted.isdecimal() and 1 <= int(wanted) <= last):
             return not_found()
         number_ = int(wanted) if wanted else last
-        newest = not wanted and fault != "empty"
+        newest = not wanted and "empty" not in faults
         pinned = [row for item, row in pairs if item.pinned and row.file] if newest else []
+        if "pinned" in faults and newest:  # the board's oldest articles, as rules and notices are
+            pinned = [row for row in rows if row.file][:3]
         chunk = rows[(number_ - 1) * PAGE : number_ * PAGE]
         older = number_ - 1 if number_ > 1 else None
         newer = number_ + 1 if wanted and number_ < last else None
@@ -98,14 +105,14 @@ class PttSite:
         start = (int(number_) - 1) * PAGE
         return page(index_page(board, rows[start : start + PAGE], [], older=None, newer=None, adult=board in ADULT))
 
-    def article(self, board: str, file: str, fault: str | None) -> Response:
+    def article(self, board: str, file: str, faults: Collection[str]) -> Response:
         item = self.content.ptt_files.get((board, file))
         day = self.clock.day
         if item is None or item.day > day or deleted(item, day):
             return not_found()
         originals = {other.id: other for other in self.content.ptt[board]}
         sheet = plain_sheet(board, item, originals, day, self.clock.now())
-        sheet = huge(sheet) if fault == "huge" else shaped(sheet)
+        sheet = huge(sheet) if "huge" in faults else shaped(sheet)
         title = sheet.title if sheet.og_title else None
         html = article_page(board, file, title, "\n".join(sheet.body[:5]), main=sheet.html(), adult=board in ADULT)
         return page(html)

@@ -11,9 +11,9 @@ import sys
 import threading
 import time
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from socketserver import TCPServer
 from typing import Any
@@ -21,7 +21,7 @@ from typing import Any
 from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content import Content, load
 from persona_dagster.sample.dcard_site import DcardSite
-from persona_dagster.sample.faults import OF_SITES, OF_WIRE, Rule, Scenario, answer
+from persona_dagster.sample.faults import CLEARANCE, OF_SITES, OF_WIRE, WIDGET, Rule, Scenario, answer
 from persona_dagster.sample.graph_site import GraphSite
 from persona_dagster.sample.ptt_site import PttSite
 from persona_dagster.sample.threads_site import ThreadsSite
@@ -33,6 +33,8 @@ ORIGINS = {
     "threads": "https://www.threads.com",
     "graph": "https://graph.threads.net",
 }
+# Hosts beside the sites, at another address of loopback, so that a browser's rules about hosts tell them apart.
+BESIDE = {"challenges": "https://challenges.cloudflare.com", "elsewhere": "https://assets.example"}
 MAX_BODY = 1 << 20  # of a request
 
 
@@ -64,6 +66,13 @@ class Replica:
         raise ValueError(f"{canonical}: the replica serves only {', '.join(self.rewrites)}")
 
 
+class Widgets:
+    """What challenge pages load; and anything else that a page of a site may name: nothing that anybody needs."""
+
+    def respond(self, request: Request, faults: Collection[str] = ()) -> Response:
+        return Response(body=WIDGET.encode(), content_type="text/javascript; charset=utf-8")
+
+
 class Server(ThreadingHTTPServer):
     daemon_threads = True
     request_queue_size = 128
@@ -71,7 +80,7 @@ class Server(ThreadingHTTPServer):
     def server_bind(self) -> None:
         """Binds without HTTPServer's look-up of the host's name, which can wait for a DNS that is not there."""
         TCPServer.server_bind(self)
-        self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
+        self.server_name, self.server_port = str(self.server_address[0]), self.server_address[1]
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A visitor who hangs up is no news; anything else is a fault of ours and is shown."""
@@ -101,22 +110,30 @@ class Handler(BaseHTTPRequestHandler):
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, self.rfile.read(int(stated)))
-        rule = self.replica.scenario.pick(self.name, self.path, request.from_browser)
-        response = self.answer(request, rule)
+        cleared = CLEARANCE in request.cookies
+        rules = self.replica.scenario.pick(self.name, self.path, request.from_browser, cleared)
+        response = self.answer(request, rules)
         asked = Asked(self.name, self.command, self.path, response.status, time.monotonic(), request.from_browser)
         self.replica.asked.append(asked)
         with suppress(ConnectionError):  # who asked may have gone; the fault tests make sure of it
-            self.transmit(response, rule)
+            self.transmit(response, next((rule for rule in rules if rule.fault in OF_WIRE), None))
 
-    def answer(self, request: Request, rule: Rule | None) -> Response:
-        if rule and (response := answer(rule)):
-            return response
+    def answer(self, request: Request, rules: list[Rule]) -> Response:
+        if answered := next(filter(None, map(answer, rules)), None):
+            return self.here(answered)
         if request.path == "/favicon.ico":
             return Response(204)
-        return self.site.respond(request, rule.fault if rule and rule.fault in OF_SITES else None)
+        return self.here(self.site.respond(request, {rule.fault for rule in rules} & OF_SITES))
+
+    def here(self, response: Response) -> Response:
+        """Scripts and pictures of hosts beside the sites are served here too."""
+        body = response.body
+        for name in BESIDE.values():
+            body = body.replace(f'src="{name}'.encode(), f'src="{self.replica.rewrites[name]}'.encode())
+        return response if body is response.body else replace(response, body=body)
 
     def transmit(self, response: Response, rule: Rule | None) -> None:
-        fault = rule.fault if rule and rule.fault in OF_WIRE else None
+        fault = rule.fault if rule else None
         body = response.body
         if fault == "hang" and rule:
             time.sleep(rule.seconds)
@@ -169,11 +186,13 @@ def serve(
         "threads": ThreadsSite(content, clock),
         "graph": GraphSite(content, clock),
     }
+    sites |= {name: Widgets() for name in BESIDE}
     servers = []
     for name, site in sites.items():
         handler = type(f"{name}Handler", (Handler,), {"name": name, "site": site, "replica": replica})
-        server = Server(("127.0.0.1", 0), handler)
-        replica.rewrites[ORIGINS[name]] = f"http://127.0.0.1:{server.server_address[1]}"
+        host = "127.0.0.2" if name in BESIDE else "127.0.0.1"
+        server = Server((host, 0), handler)
+        replica.rewrites[(ORIGINS | BESIDE)[name]] = f"http://{host}:{server.server_address[1]}"
         servers.append(server)
     threads = [threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True) for server in servers]
     for thread in threads:

@@ -5,6 +5,7 @@ The objects carry the site's keys of 2026, null ones included, since parsers mee
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -42,8 +43,8 @@ class ThreadsSite:
         self.content = content
         self.clock = clock
 
-    def respond(self, request: Request, fault: str | None = None) -> Response:  # noqa: PLR0911
-        if fault == "login_wall":
+    def respond(self, request: Request, faults: Collection[str] = ()) -> Response:  # noqa: PLR0911
+        if "login_wall" in faults:
             return please_wait() if request.path.startswith(("/api", "/graphql")) else redirect("/login/?next=%2F")
         parts = request.path.strip("/").split("/")
         match parts:
@@ -52,7 +53,7 @@ class ThreadsSite:
             case ["login"]:
                 return page("<!DOCTYPE html><title>Threads • Log in</title><h1>Log in or sign up for Threads</h1>")
             case ["search"]:
-                return self.search(request.query.get("q", ""), fault)
+                return self.search(request.query.get("q", ""), faults)
             case ["graphql", "query"] | ["api", "graphql"]:
                 return self.more(request.form)
             case [user, "post", code] if user.startswith("@"):
@@ -67,8 +68,8 @@ class ThreadsSite:
         items = self.content.threads.get(keyword.removeprefix("#"), [])
         return [item for item in reversed(visible(items, day)) if not deleted(item, day)]
 
-    def search(self, keyword: str, fault: str | None) -> Response:
-        items = [] if fault == "empty" else self.found(keyword)
+    def search(self, keyword: str, faults: Collection[str]) -> Response:
+        items = [] if "empty" in faults else self.found(keyword)
         return page(search_page(keyword, self.result(items, 0), bool(items)))
 
     def profile(self, name: str) -> Response:

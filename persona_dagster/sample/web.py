@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from http.cookies import CookieError, SimpleCookie
 from typing import Any, Protocol
@@ -58,9 +58,9 @@ class Response:
 
 
 class Site(Protocol):
-    """One of the replica's sites. `fault` asks for one of the site's own ways to misbehave."""
+    """One of the replica's sites. `faults`: some of the site's own ways to misbehave."""
 
-    def respond(self, request: Request, fault: str | None = None) -> Response: ...
+    def respond(self, request: Request, faults: Collection[str] = ()) -> Response: ...
 
 
 def page(html: str, status: int = 200, **headers: str) -> Response:

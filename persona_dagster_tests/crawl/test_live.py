@@ -9,9 +9,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from persona_dagster.commands.crawling import look
+from persona_dagster.archive.archive import Archive
+from persona_dagster.commands.crawling import accounts, app, look
 from persona_dagster.config.sources import Sources
+from persona_dagster.crawl.boards import crawl_board
 from persona_dagster.crawl.browser import Browser
 from persona_dagster.crawl.http import HttpFetcher
 from persona_dagster.crawl.policy import UrlPolicy
@@ -121,3 +124,36 @@ def test_doctor_says_what_a_site_shows(source: Source, board: str, tiny: Sources
         line = look(source, sources, Transport(running.rewrites))
     assert "challenge" in line
     assert "PERSONA_CDP_URL" in line
+
+
+def test_doctor_looks_at_what_the_operator_has_set(tmp_path: Path, proxy: ProxyServer) -> None:
+    settings = Settings(home=tmp_path, proxy=proxy.url, cdp_url="http://127.0.0.1:9")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("THREADS_TOKEN", raising=False)
+        token, cdp, by = accounts(settings)
+    assert "no THREADS_TOKEN" in token and "app review" in token
+    assert "no browser at http://127.0.0.1:9" in cdp
+    assert "answers" in by and "pass" not in by
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("THREADS_TOKEN", "secret-token")
+        token = accounts(settings.model_copy(update={"proxy": "http://127.0.0.1:9"}))[0]
+    assert "60 days, 2200 queries left" in token and "secret" not in token
+
+
+def test_the_frontier_says_when_a_backfill_ends(
+    replica: Replica, tiny: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PERSONA_HOME", str(tmp_path))
+    monkeypatch.setattr("persona_dagster.commands.crawling.console.width", 200)
+    archive, transport = Archive(Settings(home=tmp_path).raw_dir), Transport(replica.rewrites)
+
+    def passed(most: int) -> str:
+        pace = tiny.ptt.pace.model_copy(update={"max_requests": most})
+        few = tiny.model_copy(update={"ptt": tiny.ptt.model_copy(update={"pace": pace})})
+        crawl_board("ptt", "Boy-Girl", few, archive, transport=transport, log=lambda _: None)
+        found = CliRunner().invoke(app, ["frontier"])
+        assert found.exit_code == 0, found.output
+        return found.output
+
+    assert "passes, one a night" in (first := passed(30)), first
+    assert "reached" in (last := passed(5000)), last

@@ -3,25 +3,18 @@
 from __future__ import annotations
 
 import math
-import os
 import re
-import shutil
-import signal
-import subprocess
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator
 from datetime import datetime
 from pathlib import Path
 
-import httpx
 import pytest
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import Sources
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.crawl.boards import crawl_board
-from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.frontier import NAME as FRONTIER
 from persona_dagster.crawl.frontier import Frontier
 from persona_dagster.crawl.transport import Transport
@@ -183,83 +176,3 @@ def test_dcard_as_the_server_renders_it(tiny: Sources, tmp_path: Path, details: 
     posts = [post for post in parse_board(archive.latest("dcard", "mood"), str).posts if post.kind == "post"]
     assert sorted(post.text_raw for post in posts) == sorted(f"內容 {n}" for n in range(22))
     assert {post.title for post in posts} == {f"標題 {n}" for n in range(22)}
-
-
-@contextmanager
-def operators_chromium(folder: Path) -> Iterator[str]:
-    """A browser as the operator would start it, with the DevTools port open; gives its address."""
-    path = Transport().browser_path()
-    if path is None:
-        pytest.skip("no Chromium on PATH; install chromium-headless-shell")
-    flags = ["--remote-debugging-port=0", f"--user-data-dir={folder}", "--no-sandbox", "--no-first-run", "--headless"]
-    process = subprocess.Popen(
-        [path, *flags, "about:blank"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, start_new_session=True
-    )
-    try:
-        yield f"http://127.0.0.1:{wait_for(lambda: port_of(folder / 'DevToolsActivePort'))}"
-    finally:
-        os.killpg(process.pid, signal.SIGKILL)  # Debian's launcher is a script, with the browser below it
-        process.wait()
-
-
-def port_of(path: Path) -> str:
-    return path.read_text(encoding="utf-8").split("\n")[0] if path.exists() else ""
-
-
-def wait_for(what: Callable[[], str]) -> str:
-    for _ in range(300):
-        if found := what():
-            return found
-        time.sleep(0.05)
-    raise AssertionError("nothing within 15 seconds")
-
-
-@pytest.mark.browser
-def test_dcard_over_the_operators_own_browser(crowd: Replica, tiny: Sources, tmp_path: Path) -> None:
-    with operators_chromium(tmp_path / "profile") as cdp:
-        before = {page["id"] for page in httpx.get(f"{cdp}/json/list").json() if page["type"] == "page"}
-        archive = Archive(tmp_path / "raw")
-        transport = Transport(crowd.rewrites, cdp_url=cdp)
-        report = crawl_board("dcard", "mood", tiny, archive, transport=transport, log=quiet)
-        assert report.complete, report.why
-        assert report.new == 16
-        after = {page["id"] for page in httpx.get(f"{cdp}/json/list").json() if page["type"] == "page"}
-    assert after == before, "the operator's pages stand, and ours is gone"
-
-
-@pytest.mark.browser
-def test_no_browser_at_the_address_is_told(crowd: Replica, tiny: Sources, tmp_path: Path) -> None:
-    transport = Transport(crowd.rewrites, cdp_url="http://127.0.0.1:9")
-    report = crawl_board("dcard", "mood", tiny, Archive(tmp_path), transport=transport, log=quiet)
-    assert report.refused
-    assert "Chromium does not start" in report.stopped
-
-
-@contextmanager
-def screen() -> Iterator[str]:
-    """An X server that draws into memory."""
-    if not shutil.which("Xvfb") or not Transport(headed=True).browser_path():
-        pytest.skip("no Xvfb or no full Chromium; apt install xvfb chromium")
-    read, write = os.pipe()
-    process = subprocess.Popen(
-        ["Xvfb", "-displayfd", str(write), "-screen", "0", "1280x900x24", "-nolisten", "tcp"],
-        pass_fds=[write], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL,
-    )  # fmt: skip
-    try:
-        yield f":{os.read(read, 16).decode().strip()}"
-    finally:
-        process.kill()
-        process.wait()
-
-
-@pytest.mark.soak
-@pytest.mark.browser
-def test_dcard_headed_under_a_virtual_screen(
-    crowd: Replica, tiny: Sources, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with screen() as display:
-        monkeypatch.setenv("DISPLAY", display)
-        transport = Transport(crowd.rewrites, headed=True)
-        report: CrawlReport = crawl_board("dcard", "mood", tiny, Archive(tmp_path), transport=transport, log=quiet)
-    assert report.complete, report.why
-    assert report.new == 16

@@ -179,10 +179,9 @@ def code_of(pk: str) -> str:
 def parse_threads(body: bytes, *, board: str, author_key: AuthorKey, code: str | None = None) -> Parsed:
     """A page, a relay payload or an API answer. With `code`, the post of that code must be among the rows."""
     text = decode(body)
-    page = text.lstrip().startswith("<")
-    payloads = page_payloads(text) if page else [load_json(text)]
+    page, payloads = is_page(text), payloads_of(text)
     posts = posts_from_payloads(payloads, board, author_key)
-    more = any(_has_more(payload) for payload in payloads)
+    more = any(has_more(payload) for payload in payloads)
     wall = bool(LOGIN_WALL.search(text))
     if not posts:
         return _nothing(wall or (page and bool(LOGIN_PAGE.search(text))), page)
@@ -200,6 +199,19 @@ def _nothing(wall: bool, page: bool) -> Parsed:
     if page:
         return incomplete("a page without posts: a shell, or a block")
     return Parsed(Outcome.EMPTY_OR_FILTERED, why="no posts: none there, or filtered")
+
+
+def is_page(text: str) -> bool:
+    return text.lstrip().startswith("<")
+
+
+def payloads_of(text: str) -> list[Any]:
+    """The JSON of a page, or of an answer to its script, which may come in several lines."""
+    if is_page(text):
+        return page_payloads(text)
+    lines = text.strip().splitlines()
+    several = len(lines) > 1 and all(line.startswith("{") and line.endswith("}") for line in lines)
+    return [load_json(line) for line in lines] if several else [load_json(text)]
 
 
 def page_payloads(source: str) -> list[Any]:
@@ -225,9 +237,7 @@ def named(body: bytes) -> dict[str, str]:
     """Account by code, of all posts that a page shows; none for a page that cannot be read."""
     try:
         with depth_bounded():
-            text = decode(body)
-            payloads = page_payloads(text) if text.lstrip().startswith("<") else [load_json(text)]
-            rows = [raw for payload in payloads for chain in chains(payload) for raw in chain]
+            rows = [raw for payload in payloads_of(decode(body)) for chain in chains(payload) for raw in chain]
             return {
                 row.code: row.user.username for row in (sent(PageRow, raw, "a post") for raw in rows if is_shown(raw))
             }
@@ -407,9 +417,10 @@ def _api_post(raw: dict[str, Any], board: str, author_key: AuthorKey) -> Post:
     )
 
 
-def _has_more(value: Any) -> bool:
+def has_more(value: Any) -> bool:
+    """Whether a payload says that it goes on."""
     if isinstance(value, dict):
         return bool(value.get("has_next_page")) or any(
-            _has_more(item) for key, item in value.items() if key not in UNRELATED
+            has_more(item) for key, item in value.items() if key not in UNRELATED
         )
-    return isinstance(value, list) and any(_has_more(item) for item in value)
+    return isinstance(value, list) and any(has_more(item) for item in value)
