@@ -18,8 +18,9 @@ from functools import lru_cache
 from persona_dagster.sample.ptt_pages import error_page
 from persona_dagster.sample.web import Response, json_answer, page, redirect
 
-OF_SITES = frozenset(
-    ["over18", "over18_script", "shift", "empty", "huge", "login_wall", "rendered", "deleted", "pinned", "assets"]
+OF_SITES = (
+    *("over18", "over18_script", "shift", "empty", "huge", "login_wall"),
+    *("rendered", "deleted", "pinned", "assets"),
 )
 OF_WIRE = ("slow", "hang", "reset", "length")
 OF_ANSWERS = ("403", "404", "410", "429", "500", "503", "challenge", "private", "gzip_bomb", "large")

@@ -123,7 +123,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.here(answered)
         if request.path == "/favicon.ico":
             return Response(204)
-        return self.here(self.site.respond(request, {rule.fault for rule in rules} & OF_SITES))
+        return self.here(self.site.respond(request, {rule.fault for rule in rules}.intersection(OF_SITES)))
 
     def here(self, response: Response) -> Response:
         """Scripts and pictures of hosts beside the sites are served here too."""
