@@ -51,12 +51,20 @@ def first_day(source: Source, running: Replica, tiny: Sources, folder: Path) -> 
     return {text for text in EVERY[source] if not any(text in found for found in texts)}
 
 
-@pytest.mark.parametrize("name", [one.name for one in KNOWN])
+# Those of Dcard's details cost seconds of a browser, and come with all at once below, too.
+SLOW = ("details_in_the_dom", "plain_http_challenged")
+EACH = [pytest.param(one.name, marks=[pytest.mark.soak] if one.name in SLOW else []) for one in KNOWN]
+
+
+@pytest.mark.parametrize("name", EACH)
 def test_each_truth_costs_no_post(name: str, tiny: Sources, tmp_path: Path) -> None:
     with serve(CONTENT, scenario=scenario(name)) as running:
         missing = first_day(site_of(name), running, tiny, tmp_path)
     assert running.scenario.struck or "plain" in name, "the walk met it"  # Dcard is never asked over plain HTTP
     assert len(missing) <= (MOVED if name == "ptt_moved_rows" else 0), sorted(missing)
+    if name == "server_rendered":
+        paged = [one.target for one in running.asked if "globalPaging" in one.target]
+        assert "offset=15" in paged[0], "the second page came by the page's own JSON"
     beside = [one for one in running.asked if one.site in BESIDE]
     assert not beside, "nobody but the site was asked"
 

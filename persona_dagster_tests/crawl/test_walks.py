@@ -150,29 +150,3 @@ def test_an_account_is_a_board_too(crowd: Replica, tiny: Sources, tmp_path: Path
     posts = parse_board(archive.latest("threads", "@user1"), str).posts
     assert len(posts) == 12
     assert {post.author_key for post in posts} == {"user1"}
-
-
-@pytest.mark.browser
-@pytest.mark.parametrize("details", ["json", "dom"])
-def test_dcard_as_the_server_renders_it(tiny: Sources, tmp_path: Path, details: str) -> None:
-    """As reported for 2026: the first posts stand in the page, later ones come by JSON; details by JSON, or, where it
-    is refused, in the post's own page."""
-    content = Content(
-        {}, {"mood": [dcard_item(n, day=n // 3, comments=[{"text": f"留言 {n}"}]) for n in range(22)]}, {}
-    )
-    rules = [Rule("rendered", "dcard/f/", times=None)]
-    if details == "dom":
-        rules.append(Rule("challenge", r"dcard/service/api/v[23]/posts/\d", times=None))
-    with serve(content, scenario=Scenario(rules)) as running:
-        archive, transport = Archive(tmp_path), Transport(running.rewrites)
-        report = crawl_board("dcard", "mood", tiny, archive, transport=transport, log=quiet)
-        assert report.complete, report.why
-        assert report.new == 22
-        again = crawl_board("dcard", "mood", tiny, archive, transport=transport, log=quiet)
-        assert (again.complete, again.new) == (True, 0), again.why
-    paged = [one.target for one in running.asked if "globalPaging" in one.target]
-    assert paged, "the second page came by the page's own JSON"
-    assert "offset=15" in paged[0]
-    posts = [post for post in parse_board(archive.latest("dcard", "mood"), str).posts if post.kind == "post"]
-    assert sorted(post.text_raw for post in posts) == sorted(f"內容 {n}" for n in range(22))
-    assert {post.title for post in posts} == {f"標題 {n}" for n in range(22)}

@@ -15,7 +15,7 @@ import pytest
 from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content import Content
 from persona_dagster.sample.faults import FAULTS, Rule, Scenario
-from persona_dagster.sample.replica import Replica, serve
+from persona_dagster.sample.replica import BESIDE, Replica, serve
 from persona_dagster.sites.dcard.pages import listed, post_of
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item
@@ -38,6 +38,7 @@ def with_fault(*rules: Rule) -> Iterator[tuple[Replica, Callable[..., httpx.Resp
 @pytest.mark.parametrize(
     ("fault", "status", "says"),
     [
+        ("403", 403, "403 - Forbidden."),
         ("404", 404, "404 - Not Found."),
         ("410", 410, "410 - Gone."),
         ("429", 429, "429"),
@@ -177,6 +178,26 @@ def test_a_content_length_that_is_too_long() -> None:
         with pytest.raises(httpx.RemoteProtocolError):
             get()
         assert get().status_code == 200
+
+
+def test_faults_of_a_site_come_together() -> None:
+    """More deleted rows than two pages hold, and old articles below the newest page's."""
+    with with_fault(Rule("deleted", times=None), Rule("pinned", times=None)) as (_, get):
+        newest = parse_listing(get().content)
+        assert sum(row.pinned for row in newest.rows) == 3
+        pages = [parse_listing(get(f"{PTT}/bbs/Boy-Girl/index{number}.html").content) for number in (1, 2, 3, 4, 5)]
+    rows = [key for page in pages for key in page.positions]
+    assert (len(rows), rows.count(None)) == (95, 45)
+    assert pages[-1].older == 4
+
+
+def test_pages_may_name_other_hosts() -> None:
+    headers = {"sec-fetch-mode": "navigate"}
+    with serve(CONTENT, scenario=Scenario([Rule("assets", times=None)])) as running:
+        text = httpx.get(running.url(f"{DCARD}/f/mood"), headers=headers).text
+        named = [running.rewrites[name] for name in BESIDE.values()]
+        assert all(f'src="{name}' in text for name in named)
+        assert {urlsplit(name).hostname for name in named} == {"127.0.0.2"}, "no site is there"
 
 
 def test_an_unknown_fault_is_refused() -> None:
