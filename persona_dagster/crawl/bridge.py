@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Passed:
+class BridgeReport:
     """What was seen while the bridge stood."""
 
     kept: Counter[str] = field(default_factory=Counter)  # new captures by site
@@ -52,10 +52,10 @@ class Bridge:
     ):
         self.archive, self.transport, self.log = archive, transport, log
         self.denied = {board.casefold() for board in denied}
-        self.passed = Passed()
+        self.passed = BridgeReport()
         self._reading: set[asyncio.Task[None]] = set()
 
-    async def run(self, cdp_url: str, stop: asyncio.Event) -> Passed:
+    async def run(self, cdp_url: str, stop: asyncio.Event) -> BridgeReport:
         """Raises `BrowserError` where there is no browser at `cdp_url`."""
         from playwright.async_api import Error, async_playwright
 

@@ -21,7 +21,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.crawl.boards import crawl_board
-from persona_dagster.crawl.bridge import Bridge, Passed
+from persona_dagster.crawl.bridge import Bridge, BridgeReport
 from persona_dagster.crawl.browser import BrowserError
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.transport import Transport
@@ -142,7 +142,7 @@ def person_at(cdp: str) -> Iterator[Page]:
 
 
 @contextmanager
-def listening(cdp: str, archive: Archive, running: Replica, denied: tuple[str, ...] = ()) -> Iterator[Passed]:
+def listening(cdp: str, archive: Archive, running: Replica, denied: tuple[str, ...] = ()) -> Iterator[BridgeReport]:
     """The bridge, in a thread of its own as in a process of its own."""
     loop, stop, said = asyncio.new_event_loop(), asyncio.Event(), list[str]()
     bridge = Bridge(archive, Transport(running.rewrites), denied, said.append)
