@@ -7,14 +7,9 @@ from pathlib import Path
 
 from persona_dagster.artifacts import MixManifest
 from persona_dagster.config.personas import Personas
+from persona_dagster.corpus.page import page
 
 Table = tuple[str, list[str], list[list[str]]]  # title, head, rows
-
-_STYLE = (
-    "body{font:16px/1.5 system-ui,sans-serif;max-width:60rem;margin:2rem auto;padding:0 1rem;color:#1f2937}"
-    "table{border-collapse:collapse;margin:.5rem 0 1.5rem}th,td{border:1px solid #d1d5db;padding:.3rem .7rem;"
-    "text-align:left}th{background:#f3f4f6}.warn{color:#b45309}"
-)
 
 
 def write_card(manifest: MixManifest, personas: Personas, folder: Path) -> None:
@@ -107,8 +102,6 @@ def _markdown(manifest: MixManifest, facts: list[str], tables: list[Table]) -> s
 
 def _html(manifest: MixManifest, facts: list[str], tables: list[Table]) -> str:
     parts = [
-        f"<!doctype html><html lang='en'><meta charset='utf-8'><title>Data card: {escape(manifest.recipe)}</title>",
-        f"<style>{_STYLE}</style><h1>Data card: {escape(manifest.recipe)}</h1>",
         f"<p>Mix <code>{manifest.digest}</code></p><ul>",
         *(f"<li>{escape(fact)}</li>" for fact in facts),
         *(f"<li class='warn'>{escape(warning)}</li>" for warning in manifest.warnings),
@@ -119,4 +112,4 @@ def _html(manifest: MixManifest, facts: list[str], tables: list[Table]) -> str:
         parts.append(f"<h2>{escape(title)}</h2><table><tr>{cells}</tr>")
         parts += ["<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows]
         parts.append("</table>")
-    return "\n".join(parts) + "\n</html>\n"
+    return page(manifest.recipe, "\n".join(parts), "Data card")

@@ -17,6 +17,7 @@ import polars as pl
 
 from persona_dagster.artifacts import write_text
 from persona_dagster.corpus.funnel import Funnel, RuleCount
+from persona_dagster.corpus.page import page
 from persona_dagster.corpus.privacy import KINDS
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.tables import run_sql
@@ -122,14 +123,6 @@ def _table(header: list[str], rows: list[list[Any]]) -> str:
     return f"<table><tr>{cells('th', header)}</tr>{body}</table>"
 
 
-STYLE = """
-body{font:15px/1.5 system-ui,'Noto Sans TC',sans-serif;max-width:1000px;margin:2em auto;padding:0 1em;color:#111}
-table{border-collapse:collapse;margin:.8em 0}td,th{border-bottom:1px solid #ddd;padding:.2em .7em;text-align:left}
-td:nth-child(n+2){font-variant-numeric:tabular-nums}details{margin:.3em 0}h1,h2{font-weight:600}
-code{background:#f4f4f5;padding:.1em .3em;white-space:pre-wrap}img{max-width:49%}
-"""
-
-
 def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], title: str) -> str:
     images = "".join(
         f'<img alt="{html.escape(name)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
@@ -159,13 +152,12 @@ def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], titl
     personal = _table(["kind", "found", "boards"], [list(row) for row in numbers["personal_data"]])
     boards = _table([n.replace("_", " ") for n in BOARD], [[b[n] for n in BOARD] for b in numbers["boards"]])
     size = f"{funnel.rows_in:,} rows in, {numbers['rows']:,} out, {numbers['usable']:,} usable"
-    return (
-        f'<!doctype html><html lang="zh-Hant"><meta charset="utf-8"><title>Data card: {html.escape(title)}</title>'
-        f"<style>{STYLE}</style><h1>Data card: {html.escape(title)}</h1>"
+    body = (
         f"<p>{size}, about {numbers['tokens_usable_estimate']:,} tokens.</p>{images}{counts}"
         f"<h2>Personal data masked</h2>{personal}<h2>Copies</h2>{copies}<h2>By board</h2>{boards}"
-        f"<h2>What each rule did</h2>{rules}</html>"
+        f"<h2>What each rule did</h2>{rules}"
     )
+    return page(title, body, "Data card")
 
 
 def funnel_of(frame: pl.DataFrame, cards: Path) -> Funnel:

@@ -10,14 +10,9 @@ import polars as pl
 
 from persona_dagster.artifacts import write_text
 from persona_dagster.corpus.ledger import STAGES
+from persona_dagster.corpus.page import page
 
 EXAMPLES = 20  # rows of a bucket that its page names
-STYLE = """
-body{font:15px/1.6 system-ui,'Noto Sans TC',sans-serif;max-width:960px;margin:2em auto;padding:0 1em;color:#111}
-h1,h2{font-weight:600}summary{display:flex;gap:.8em;align-items:center;cursor:pointer}
-summary span:first-child{width:15em}summary i{height:.9em;background:#2563eb;border-radius:2px;display:block}
-table{border-collapse:collapse;margin:.4em 0 1em 1em;font-size:13px}td,th{padding:.1em .8em .1em 0;text-align:left}
-"""
 
 
 def stages(ledger: pl.DataFrame) -> list[dict[str, Any]]:
@@ -42,7 +37,7 @@ def write_page(ledger: pl.DataFrame, path: Path) -> Path:
     """The page; no text of posts stands on it, but where each row lies."""
     records = ledger.filter(pl.col("part") == 0).height
     body = [
-        f"<h1>Where every row went</h1><p>{records:,} records came in, with {ledger.height - records:,} comments "
+        f"<p>{records:,} records came in, with {ledger.height - records:,} comments "
         "within them. Each ends in exactly one of these.</p>"
     ]
     left, stage = ledger.height, ""
@@ -52,7 +47,7 @@ def write_page(ledger: pl.DataFrame, path: Path) -> Path:
             body.append(f"<h2>{stage}: {left:,} came here</h2>")
         left -= one["rows"]
         name = f"{one['bucket']} · {one['why']}" if one["why"] else one["bucket"]
-        share = max(1, round(400 * one["rows"] / ledger.height))
+        share = round(70 * one["rows"] / ledger.height, 1)
         rows = "".join(
             "<tr>"
             + "".join(f"<td>{html.escape(str(value if value is not None else ''))}</td>" for value in row)
@@ -60,9 +55,8 @@ def write_page(ledger: pl.DataFrame, path: Path) -> Path:
             for row in examples(ledger, one).iter_rows()
         )
         body.append(
-            f'<details><summary><span>{html.escape(name)}</span><i style="width:{share}px"></i>{one["rows"]:,}'
-            "</summary>"
+            f'<details><summary class="stage"><span>{html.escape(name)}</span>'
+            f'<b><i style="width:{share}%"></i>{one["rows"]:,}</b></summary>'
             f"<table><tr><th>file</th><th>row</th><th>post</th><th>of</th></tr>{rows}</table></details>"
         )
-    head = f'<!doctype html><html lang="zh-Hant"><meta charset="utf-8"><title>Funnel</title><style>{STYLE}</style>'
-    return write_text(path, f"{head}{''.join(body)}</html>")
+    return write_text(path, page("Where every row went", "".join(body), "Funnel"))

@@ -12,12 +12,11 @@ from pathlib import Path
 from typing import Any
 
 import polars as pl
-from markupsafe import Markup
 
 from persona_dagster.artifacts import Metrics, Versions
 from persona_dagster.digest import file_digest, json_digest
-from persona_dagster.evaluation.report import TEMPLATES, WORDS, environment, figure, loss_svg
-from persona_dagster.evaluation.words import FLAWS, Words
+from persona_dagster.evaluation.report import TEMPLATES, WORDS, css, environment, figure, loss_svg
+from persona_dagster.evaluation.words import FLAWS, ITERATION, Words
 
 SAMPLES = 6
 
@@ -268,9 +267,10 @@ def render(runs: list[Run], table: list[tuple[str, list[tuple[str, list[str]]]]]
         ],
         curves=curves(runs),
         flaw_words=FLAWS,
+        zh=ITERATION,
         table=table,
         warnings=warnings(runs),
         samples=samples(runs),
         words=WORDS,
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        css=css(),
     )

@@ -17,6 +17,7 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from persona_dagster.corpus.page import style
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import words
 from persona_dagster.evaluation.job import EvaluateJob
@@ -58,6 +59,11 @@ def environment() -> Environment:
     )
     made.filters.update(figure=figure, share=share, marked=marked)
     return made
+
+
+def css() -> Markup:
+    """The style of all pages, and of reports."""
+    return Markup(style() + (TEMPLATES / "report.css").read_text(encoding="utf-8"))
 
 
 def figure(value: float | None, form: str = "plain") -> str:
@@ -105,7 +111,7 @@ def write_report(
         m=metrics,
         d=metrics["detail"],
         i=metrics["intervals"],
-        css=Markup((TEMPLATES / "report.css").read_text(encoding="utf-8")),
+        css=css(),
         verdicts=words.VERDICTS,
         pills=words.PILLS,
         whys=words.WHY,

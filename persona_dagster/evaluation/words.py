@@ -65,7 +65,7 @@ WHY = {
 }
 GATES = {
     "min_coherent": Words("回答是通順的中文", "Its answers are language"),
-    "min_relevance": Words("回答有對到問題", "Its answers are about their questions"),
+    "min_relevance": Words("回答有對到問題（真人為 1）", "Its answers are about their questions (people: 1)"),
     "min_preference": Words("比附範例的原模型更受青睞", "Its answers are preferred to its base's with examples"),
     "min_judge_accuracy": Words("語氣裁判可信", "The judge of voices can be believed"),
     "min_fidelity_gain": Words("比原模型更有指定的語氣", "Carries the asked voice more clearly than its base"),
@@ -92,10 +92,48 @@ FLAWS = {
     "no words": Words("字不成詞", "characters that make no words"),
     "echo": Words("照抄問題", "the question given back"),
     "said before": Words("同一句回答好幾題", "the same answer to several questions"),
+    "patchwork": Words("訓練文字的碎片拼成", "pieced together from train answers"),
     "too short": Words("比真人的回答都短", "shorter than human answers"),
     "salad": Words("語言模型認為不成句", "word salad"),
     "too likely": Words("套話或迴圈", "a formula or a loop"),
     "out of order": Words("詞序打亂也沒差", "words in no order"),
+}
+
+
+ITERATION = {  # what stands at the side of the iteration page's table
+    "Verdict": "結論",
+    "gates": "門檻",
+    "Training": "訓練",
+    "base model": "原模型",
+    "epochs": "訓練輪數",
+    "optimiser steps": "更新步數",
+    "training time": "訓練時間",
+    "peak memory": "記憶體峰值",
+    "power": "耗電",
+    "Data quality": "資料品質",
+    "text": "文字",
+    "oversampling": "過取樣",
+    "train rows": "訓練列數",
+    "train answers with residue": "有殘留的訓練回答",
+    "Loss, nats a token": "損失（每 token，nat）",
+    "on train answers": "訓練回答",
+    "on human test answers": "真人測試回答",
+    "of the base, same answers": "原模型，同樣的回答",
+    "test minus train": "測試減訓練",
+    "train loss in the healthy band": "訓練損失是否在健康範圍",
+    "Generation behaviour": "生成行為",
+    "asked voice": "用了指定的語氣",
+    "how clear it is": "……有多清楚",
+    "… more than by the base": "……比原模型多",
+    "… more than a voice at random": "……比隨機一種語氣多",
+    "voice chosen untold": "沒有指定，自己選對",
+    "tag against topic": "標籤與主題衝突",
+    "BERTScore F1, raw": "BERTScore F1（原始值）",
+    "repetition (rep-4)": "重複（rep-4）",
+    "empty, looping, cut": "空白、迴圈、截斷",
+    "residue in raw answers": "原始輸出的殘留",
+    "copied from train, over chance": "抄自訓練文字（扣除巧合）",
+    "knowledge lost": "忘掉的知識",
 }
 
 
