@@ -86,6 +86,17 @@ def make_pairs(generations: pl.DataFrame, ours: str = "adapter", theirs: str = "
     return pairs
 
 
+def every_pair(generations: pl.DataFrame) -> dict[str, Pair]:
+    """By id, the pairs that a judge may be held against people on: those of the gate first, then the other two models'.
+    Two answers that are the same are no pair."""
+    found: dict[str, Pair] = {}
+    for ours, theirs in (("adapter", "fewshot"), ("adapter", "base"), ("fewshot", "base")):
+        for pair in make_pairs(generations, ours, theirs):
+            if pair.left_answer.strip() != pair.right_answer.strip():
+                found.setdefault(pair.pair_id, pair)
+    return found
+
+
 def local_score(rows: pl.DataFrame) -> pl.Series:
     """What the local judge makes of an answer, 0-1: nothing where it has a flaw; else the asked voice and the question
     count alike."""
@@ -139,18 +150,19 @@ def vote_row(pair: Pair, vote: Vote, *, recipe: str, generations: str, judge: st
     return {**kept, "recipe": recipe, "generations": generations, "vote": vote, "judge": judge, "voted_at": at}
 
 
-def agreement(votes: pl.DataFrame, local: pl.DataFrame) -> Interval:
-    """Kappa of people's votes and the local judge's preferences on the same prompts (ours, theirs, tie)."""
+def agreement(votes: pl.DataFrame, rows: pl.DataFrame) -> Interval:
+    """Kappa of people's votes and the local judge on the pairs of these very answers (left, right, tie)."""
     votes = votes.filter(~pl.col("judge").str.starts_with("llm:"))
-    known = {(row["suite"], row["prompt_id"]): row["preferred"] for row in local.to_dicts()}
+    pairs = every_pair(rows)
+    scored = rows.select("suite", "prompt_id", "model", local_score(rows))
+    scores = {(suite, prompt_id, model): score for suite, prompt_id, model, score in scored.rows()}
     people, judge = [], []
     for vote in votes.to_dicts():
-        value = known.get((vote["suite"], vote["prompt_id"]))
-        if value is None:
+        if (pair := pairs.get(vote["pair_id"])) is None:
             continue
-        side = vote[vote["vote"]] if vote["vote"] in ("left", "right") else "tie"
-        people.append(side)
-        judge.append({1.0: "adapter", 0.0: "fewshot"}.get(value, "tie"))
+        left, right = (scores[pair.suite, pair.prompt_id, side] for side in (pair.left, pair.right))
+        people.append(vote["vote"])
+        judge.append("tie" if abs(left - right) <= MARGIN else "left" if left > right else "right")
     return kappa(people, judge)
 
 

@@ -83,16 +83,20 @@ def test_the_local_judge_prefers_voice_in_answers_without_a_flaw() -> None:
     assert preferred(rows({"adapter": (0.5, None), "fewshot": (0.5, None)}))["preferred"].to_list() == [0.5] * 10
 
 
-def test_agreement_counts_people_alone(tmp_path: Path) -> None:
+def test_agreement_counts_people_alone_and_on_these_very_answers(tmp_path: Path) -> None:
     path = tmp_path / "votes.jsonl"
     pairs = make_pairs(generations())
     for name in ("ann", "llm:some"):
         ballot = Ballot(pairs, path, "r", "g", name)
         while (pair := ballot.pair) is not None:
             ballot.vote("left" if pair.left == "adapter" else "right")
-    local = pl.DataFrame([{"suite": "test", "prompt_id": f"p{n}", "preferred": 1.0} for n in range(40)])
-    found = agreement(read_votes([path]), local)
+    ours = pl.when(pl.col("model") == "adapter").then(0.9).otherwise(0.1)
+    scored = generations().with_columns(clarity=ours, relevance=0.8, flaw=pl.lit(None, dtype=pl.String))
+    found = agreement(read_votes([path]), scored)
     assert found.value == 1.0 and found.n == 40
+    other = agreement(read_votes([path]), scored.with_columns(clarity=1 - ours))
+    assert other.value is not None and other.value < -0.8
+    assert agreement(read_votes([path]), scored.with_columns(answer=pl.col("answer") + "。")).n == 0
 
 
 class Endpoint(BaseHTTPRequestHandler):
