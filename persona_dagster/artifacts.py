@@ -296,6 +296,7 @@ class Metrics(Record):
     settings: dict[str, Any] = {}
     test: dict[str, Any] = {}
     shared_judge: bool = False
+    seeds: dict[str, dict[str, Any]] = {}  # of other trainings: verdict, and value and verdict by gate
     run: RunCard | None = None
 
 

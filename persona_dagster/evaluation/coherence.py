@@ -11,14 +11,16 @@ import random
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from typing import Any
 
 import numpy as np
 
 from persona_dagster.digest import text_digest
+from persona_dagster.evaluation.endings import Endings
+from persona_dagster.evaluation.memorisation import PIECES, Pieces
 from persona_dagster.evaluation.reading import Read
 
 OUTER = 0.025  # of human answers that may lie beyond a bound
@@ -37,7 +39,7 @@ _CONTROL = re.compile(r"<[/|]?[a-z_]+\d*[|]?>|\[multimodal\]")
 @dataclass(frozen=True)
 class Bounds:
     """What human answers keep to. `order`: nats a character that shuffling the words costs at least; `typical`: at the
-    median. None: too few human answers to say."""
+    median. `pieces`: for each length, the share of runs that train answers hold. None: too few human answers to say."""
 
     lexicon: float
     simplified: float
@@ -46,6 +48,7 @@ class Bounds:
     shortest: int  # letters of an answer
     typical: float | None
     learnt_from: int
+    pieces: tuple[float, ...] = (1.0,) * len(PIECES)
 
     def as_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -116,33 +119,67 @@ def shuffled_words(text: str) -> str:
     return "".join(words)
 
 
-def flaws(
-    answers: Sequence[str], questions: Sequence[str], broken: Sequence[str | None], bounds: Bounds
-) -> list[str | None]:
-    """The first thing wrong with each answer, by characters and words alone."""
-    own = [re.sub(r"\W", "", own_words(answer, question)) for answer, question in zip(answers, questions, strict=True)]
-    again = said_before(answers, questions)
-    found: list[str | None] = []
-    for answer, text, trouble, repeated in zip(answers, own, broken, again, strict=True):
-        letters = len(re.sub(r"\W", "", answer))
-        found.append(
-            trouble
-            or ("broken characters" if damaged(answer) else None)
-            or ("both sides" if _ASKER.search(answer) else None)
-            or ("not Chinese" if not chinese(answer) else None)
-            or ("Simplified" if simplified_share(answer) > bounds.simplified else None)
-            or ("echo" if len(text) < (1 - MOSTLY) * letters else None)
-            or ("said before" if repeated else None)
-            or ("too short" if letters < bounds.shortest else None)
-            or ("no words" if len(_HAN.findall(answer)) >= SHORT and lexicon_share(answer) < bounds.lexicon else None)
+@dataclass(frozen=True)
+class Calibration:
+    """What finds flaws, set by human answers."""
+
+    bounds: Bounds
+    reader: Read | None = None
+    pieces: Pieces | None = None  # of the train answers
+    endings: Endings | None = None
+
+    def broken_off(self, answers: Sequence[str]) -> list[bool]:
+        return self.endings.broken_off(answers) if self.endings else [False] * len(answers)
+
+    def flaws(self, answers: Sequence[str], questions: Sequence[str], broken: Sequence[str | None]) -> list[str | None]:
+        """The first thing wrong with each answer, by characters and words alone."""
+        pairs = list(zip(answers, questions, strict=True))
+        again = said_before(answers, questions)
+        return [
+            trouble or self._flaw(*pair, repeated=repeated)
+            for trouble, pair, repeated in zip(broken, pairs, again, strict=True)
+        ]
+
+    def _flaw(self, answer: str, question: str, *, repeated: bool) -> str | None:
+        bounds = self.bounds
+        letters = len(_letters(answer))
+        long = len(_HAN.findall(answer)) >= SHORT
+        found = (
+            ("broken characters", damaged(answer)),
+            ("both sides", bool(_ASKER.search(answer))),
+            ("not Chinese", not chinese(answer)),
+            ("Simplified", simplified_share(answer) > bounds.simplified),
+            ("echo", len(_letters(own_words(answer, question))) < (1 - MOSTLY) * letters),
+            ("said before", repeated),
+            ("too short", letters < bounds.shortest),
+            ("no words", long and lexicon_share(answer) < bounds.lexicon),
+            ("patchwork", long and self._is_patchwork(answer)),
         )
-    return found
+        return next((name for name, holds in found if holds), None)
+
+    def _is_patchwork(self, answer: str) -> bool:
+        shares = self.pieces.shares(answer) if self.pieces else ()
+        return any(share > bound for share, bound in zip(shares, self.bounds.pieces, strict=False))
+
+    def check(self, answers: Sequence[str], questions: Sequence[str]) -> list[str | None]:
+        """The flaw of each answer, by all means, each for itself: the reader is asked about those without another."""
+        off = self.broken_off(answers)
+        found = [
+            self.flaws([answer], [question], ["cut" if cut else None])[0]
+            for answer, question, cut in zip(answers, questions, off, strict=True)
+        ]
+        whole = [place for place, flaw in enumerate(found) if flaw is None]
+        if self.reader is not None and whole:
+            seen = read([answers[place] for place in whole], self.reader)
+            for place, nats, order in zip(whole, seen.nats, seen.order, strict=True):
+                found[place] = read_flaw(nats, order, self.bounds)
+        return found
 
 
 def said_before(answers: Sequence[str], questions: Sequence[str]) -> list[bool]:
     """Whether each answer is what is said to another question too, but for a few words or for words of its question: a
     template with its nouns exchanged is one answer."""
-    own = [re.sub(r"\W", "", own_words(*pair, run=2)) for pair in zip(answers, questions, strict=True)]
+    own = [_letters(own_words(*pair, run=2)) for pair in zip(answers, questions, strict=True)]
     runs = [{text[place : place + 3] for place in range(max(1, len(text) - 2))} for text in own]
     found = [False] * len(own)
     for place, (one, question) in enumerate(zip(runs, questions, strict=True)):
@@ -177,22 +214,31 @@ def read_flaw(nats: float, order: float, bounds: Bounds) -> str | None:
     return "out of order" if order < bounds.order else None
 
 
-def calibrate(human: Sequence[str], reader: Read | None) -> Bounds:
-    """The bounds that `human` answers (of train) keep to; the reader sees `READ` of them."""
+def calibrate(human: Sequence[str], reader: Read | None, train: Iterable[str] = ()) -> Calibration:
+    """What `human` answers (of train) keep to; the reader sees `READ` of them. `train`: what the model learned."""
     texts = sorted({text for text in human if text.strip()}, key=text_digest)
     long = [text for text in texts if len(_HAN.findall(text)) >= SHORT]
-    lexicon = _quantile([lexicon_share(text) for text in long], OUTER, 0.0)
-    letters = [len(re.sub(r"\W", "", text)) for text in texts]
-    shortest = min(SHORT, int(_quantile(letters, OUTER, 0)))
-    simplified = max(0.05, _quantile([simplified_share(text) for text in texts], 1 - OUTER, 1.0))
-    if reader is None or len(long) < 8:
-        return Bounds(lexicon, simplified, None, None, shortest, None, len(texts))
-    seen = read(long[:READ], reader)
-    # A few answers give no 2.5 % quantile: the bound is two and a half robust deviations from the median.
-    low, high = _robust(seen.nats)
-    least, _ = _robust(seen.order)
-    typical = float(np.median(seen.order))
-    return Bounds(lexicon, simplified, (low, high), max(least, 0.0), shortest, typical, len(texts))
+    pieces = Pieces(train)
+    shares = list(zip(*map(pieces.shares, long), strict=True)) or [(1.0,)] * len(PIECES)
+    letters = [len(_letters(text)) for text in texts]
+    bounds = Bounds(
+        lexicon=_quantile([lexicon_share(text) for text in long], OUTER, 0.0),
+        simplified=max(0.05, _quantile([simplified_share(text) for text in texts], 1 - OUTER, 1.0)),
+        likely=None,
+        order=None,
+        shortest=min(SHORT, int(_quantile(letters, OUTER, 0))),
+        typical=None,
+        learnt_from=len(texts),
+        # Half of the way from what people share with train to all: a model that learned may share more than they do.
+        pieces=tuple((_quantile(some, 1 - OUTER, 1.0) + 1) / 2 for some in shares),
+    )
+    if reader is not None and len(long) >= 8:
+        seen = read(long[:READ], reader)
+        # A few answers give no 2.5 % quantile: the bound is two and a half robust deviations from the median.
+        least, _ = _robust(seen.order)
+        typical = float(np.median(seen.order))
+        bounds = replace(bounds, likely=_robust(seen.nats), order=max(least, 0.0), typical=typical)
+    return Calibration(bounds, reader, pieces, Endings(texts, OUTER))
 
 
 def _robust(values: Sequence[float]) -> tuple[float, float]:
@@ -205,16 +251,16 @@ def _quantile(values: Sequence[float], at: float, none: float) -> float:
     return float(np.quantile(values, at)) if values else none
 
 
-def error_rates(human: Sequence[tuple[str, str]], reader: Read | None, bounds: Bounds) -> dict[str, Any]:
-    """On (question, answer) pairs of human validation rows: how many are found flawed, and how many of their shuffled
-    copies pass, by characters and by words."""
+def error_rates(human: Sequence[tuple[str, str]], by: Calibration) -> dict[str, Any]:
+    """On (question, answer) pairs of human validation rows: how many are found flawed, and how many of their copies
+    pass that are shuffled by characters, by words, or cut in the middle."""
     pairs = sorted(set(human), key=lambda pair: text_digest(*pair))
     pairs = [pair for pair in pairs if len(_HAN.findall(pair[1])) >= SHORT][:READ]
     if not pairs:
         return {"rows": 0}
     questions = [question for question, _ in pairs]
     found = {
-        name: check([change(answer) for _, answer in pairs], questions, reader, bounds)
+        name: by.check([change(answer) for _, answer in pairs], questions)
         for name, change in (("whole", str), ("characters", shuffled_chars), ("words", shuffled_words))
     }
     return {
@@ -222,56 +268,16 @@ def error_rates(human: Sequence[tuple[str, str]], reader: Read | None, bounds: B
         "false_alarms": sum(flaw is not None for flaw in found["whole"]) / len(pairs),
         "shuffled_characters_pass": sum(flaw is None for flaw in found["characters"]) / len(pairs),
         "shuffled_words_pass": sum(flaw is None for flaw in found["words"]) / len(pairs),
+        "halves_pass": 1 - sum(by.broken_off([answer[: len(answer) // 2] for _, answer in pairs])) / len(pairs),
         "alarms": dict(Counter(flaw for flaw in found["whole"] if flaw)),
     }
 
 
-def check(answers: Sequence[str], questions: Sequence[str], reader: Read | None, bounds: Bounds) -> list[str | None]:
-    """The flaw of each answer, by all means: the reader is asked about those that have none by the others."""
-    found = [
-        flaws([answer], [question], [None], bounds)[0] for answer, question in zip(answers, questions, strict=True)
-    ]
-    whole = [place for place, flaw in enumerate(found) if flaw is None]
-    if reader is not None and whole:
-        seen = read([answers[place] for place in whole], reader)
-        for place, nats, order in zip(whole, seen.nats, seen.order, strict=True):
-            found[place] = read_flaw(nats, order, bounds)
-    return found
+def _letters(text: str) -> str:
+    return re.sub(r"\W", "", text)
 
 
 def shuffled_chars(text: str) -> str:
     chars = list(text)
     random.Random(text_digest(text)).shuffle(chars)
     return "".join(chars)
-
-
-def relevance(
-    answers: np.ndarray, asked: np.ndarray, questions: Sequence[str], groups: Sequence[str]
-) -> list[float | None]:
-    """How often each answer lies nearer to its own question than to another question of its group: 0.5 by chance.
-
-    `answers`, `asked`: (n, width) sentence vectors of answers and of their questions. None where a group has fewer
-    than four questions. A fixed answer, or one to another question of the group, has 0.5 on the mean by construction.
-    """
-    centred = asked - asked.mean(axis=0, keepdims=True) if len(asked) else asked
-    left, right = _unit(answers - answers.mean(axis=0, keepdims=True)) if len(answers) else answers, _unit(centred)
-    found: list[float | None] = [None] * len(questions)
-    for group in dict.fromkeys(groups):
-        members = [place for place, name in enumerate(groups) if name == group]
-        first: dict[str, int] = {}
-        for place in members:
-            first.setdefault(questions[place], place)
-        if len(first) < 4:
-            continue
-        near = left[members] @ right[list(first.values())].T
-        names = list(first)
-        for row, place in enumerate(members):
-            own = names.index(questions[place])
-            others = np.delete(near[row], own)
-            found[place] = float(np.mean(others < near[row, own]) + 0.5 * np.mean(others == near[row, own]))
-    return found
-
-
-def _unit(vectors: np.ndarray) -> np.ndarray:
-    norm = np.linalg.norm(vectors, axis=1, keepdims=True)
-    return np.divide(vectors, norm, out=np.zeros_like(vectors), where=norm > 0)

@@ -101,15 +101,15 @@ def self_bleu(texts: Sequence[str]) -> float | None:
     return sum(scores) / len(scores) if scores else None
 
 
-def broken(answer: str, finish: str, fits: bool) -> str | None:
-    """Why an answer is none: `empty`, `looping`, or `cut` (ran into the limit although its reference fits it)."""
+def broken(answer: str, finish: str, fits: bool, off: bool = False) -> str | None:
+    """Why an answer is none: `empty`, `looping`, or `cut` (ran into the limit although its reference fits it, or ended
+    by itself and breaks `off`)."""
     if not answer.strip():
         return "empty"
     if repetition(answer) >= LOOP:
         return "looping"
-    if finish == "length" and fits and not _END.search(answer):
-        return "cut"
-    return None
+    cut = fits and not _END.search(answer) if finish == "length" else off
+    return "cut" if cut else None
 
 
 def identical_openings(texts: Sequence[str]) -> float | None:

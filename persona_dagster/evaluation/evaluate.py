@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ from persona_dagster.artifacts import Metrics, RunCard, Versions
 from persona_dagster.config.recipes import Base
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.bertscore import Scorer
-from persona_dagster.evaluation.fidelity import train_judge
+from persona_dagster.evaluation.fidelity import LEAST_ANSWERS, train_judge
 from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
@@ -49,6 +50,7 @@ def report_digest(job: EvaluateJob) -> str:
             "personas": job.personas.model_dump(mode="json"),
             "judge": file_digest(job.judge_rows) if job.judge_rows else None,
             "votes": file_digest(job.votes) if job.votes else None,
+            "seeds": file_digest(job.seeds) if job.seeds else None,
             "run_card": file_digest(card) if (card := _run_card(job)) else None,
         }
     )
@@ -115,7 +117,7 @@ def read_material(job: EvaluateJob, generations: Path, scorer: Scorer) -> Materi
         test=test,
         personas=job.personas,
         judge=train_judge(
-            judge_rows(job.judge_rows, train),
+            judge_rows(job.judge_rows, train, job.recipe.mix.answer_chars),
             list(job.personas.personas),
             scorer.sentences,
             # A Han character takes up to two tokens.
@@ -139,10 +141,20 @@ def _likelihoods(generations: Path) -> pl.DataFrame:
     return frame
 
 
-def judge_rows(path: Path | None, train: Iterable[Row]) -> list[tuple[str, str, str]]:
-    """(voice, question, answer) from the rows that all recipes share, else from the recipe's own train rows."""
-    rows = read_rows(path) if path else train
-    return [(row.persona, row.question, row.answer) for row in rows]
+def judge_rows(
+    path: Path | None, train: Iterable[Row], chars: tuple[int, int] | None = None
+) -> list[tuple[str, str, str]]:
+    """(voice, question, answer) from the rows that all recipes share, else from the recipe's own train rows.
+
+    `chars`: of the answers that the recipe learns, and so of those to be judged. A voice whose answers are mostly
+    shorter would be known by that: it is learned from those of such a length, where there are enough.
+    """
+    rows = [(row.persona, row.question, row.answer) for row in (read_rows(path) if path else train)]
+    if chars is None:
+        return rows
+    alike = [row for row in rows if chars[0] <= len(row[2]) <= chars[1]]
+    enough = {voice for voice, count in Counter(row[0] for row in alike).items() if count >= LEAST_ANSWERS}
+    return [row for row in rows if row[0] not in enough] + [row for row in alike if row[0] in enough]
 
 
 def make_metrics(
@@ -167,6 +179,7 @@ def make_metrics(
             "digest": json_digest(sorted([row.row_id, row.answer] for row in material.test)),
         },
         shared_judge=job.judge_rows is not None,
+        seeds=json.loads(job.seeds.read_text(encoding="utf-8"))["seeds"] if job.seeds else {},
         run=run,
     )
 

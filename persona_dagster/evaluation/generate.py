@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 LEAST_PROMPT = 64  # tokens of a prompt that are kept however small the recipe's length
 FEWSHOT_ROOM = 768  # tokens of a prompt with its examples, so that none of them is cut
+JUDGING = {"gates", "encoder", "reader", "read_rows", "seeds"}  # of a recipe's evaluation: no answer changes by it
 NEXT_TURN_TOKENS = 12  # the newest ones, in which a mark of the next turn is looked for
 
 
@@ -47,7 +48,7 @@ def generation_digest(job: GenerateJob) -> str:
         {
             "version": EVALUATION_VERSION,
             "base": recipe.base.meaning(),
-            "sampling": recipe.evaluation.model_dump(exclude={"gates", "encoder", "reader", "read_rows"}),
+            "sampling": recipe.evaluation.model_dump(exclude=JUDGING),
             "max_length": recipe.training.max_length,
             "adapter": _folder_digest(job.adapter_dir, ("adapter_config.json", "adapter_model.safetensors")),
             "mix": [file_digest(job.mix_dir / name) for name in ("train.jsonl", "test.jsonl")],
@@ -97,7 +98,7 @@ def generate(job: GenerateJob, reporter: Reporter) -> Path:
         "adapter": job.adapter_dir.name,
         "base": job.recipe.base.model_dump(mode="json"),
         "dtype": dtype,
-        "sampling": job.recipe.evaluation.model_dump(exclude={"gates", "encoder", "reader", "read_rows"}),
+        "sampling": job.recipe.evaluation.model_dump(exclude=JUDGING),
         "seconds": round(time.perf_counter() - started, 1),
     }
     with generations(job).publishing(digest) as staging:

@@ -39,3 +39,13 @@ class EvaluateJob(_Job):
     adapter_dir: Path | None = None  # for its run facts: training curve, peak VRAM, watts
     judge_rows: Path | None = None
     votes: Path | None = None  # JSONL of `preference.VOTE_SCHEMA`: what people preferred
+    seeds: Path | None = None  # what `evaluation.seeds` wrote: the gates' numbers of other trainings
+
+
+class SeedsJob(_Job):
+    """A recipe's other trainings (`evaluation.seeds` of them, less the published one): their gates are written to
+    `out_dir/seeds.json`, their weights are not kept."""
+
+    out_dir: Path
+    judge_rows: Path | None = None
+    votes: Path | None = None

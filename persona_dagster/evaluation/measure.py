@@ -14,7 +14,7 @@ import polars as pl
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation import coherence, collapse, forgetting, loss, preference, residue
+from persona_dagster.evaluation import collapse, forgetting, loss, preference, residue
 from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.bootstrap import (
     NOTHING,
@@ -24,11 +24,13 @@ from persona_dagster.evaluation.bootstrap import (
     paired_interval,
     share_interval,
 )
+from persona_dagster.evaluation.coherence import Calibration, calibrate
 from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
 from persona_dagster.evaluation.prompts import Row, knowledge, question_of
 from persona_dagster.evaluation.reading import Read
+from persona_dagster.evaluation.sense import mark_flaws, measure_coherence, measure_relevance
 from persona_dagster.evaluation.voices import measure_voices, with_clarity
 from persona_dagster.models.encoder import BUNDLED
 
@@ -69,10 +71,14 @@ def measure(material: Material, scorer: Scorer) -> Measured:
     """Every metric family over `material`."""
     intervals: dict[str, Interval] = {}
     detail: dict[str, Any] = {}
-    rows = _annotate(material, scorer)
-    rows, sense = _coherence(material, rows, scorer, intervals, detail)
+    human = material.human or material.train
+    calibration = calibrate([row.answer for row in human], material.reader, [row.answer for row in material.train])
+    rows = _annotate(material, scorer, calibration)
+    rows = mark_flaws(rows, calibration, material.read_rows)
+    rows, relevant = measure_relevance(rows, scorer.sentences, human, material.validation, intervals)
     gated = {
-        **sense,
+        **measure_coherence(rows, calibration, material.validation, intervals, detail),
+        **relevant,
         **_likelihood(material, intervals, detail),
         **measure_voices(material.judge, rows, intervals, detail, test=material.test, validation=material.validation),
         **_collapse(rows, intervals, detail),
@@ -86,7 +92,7 @@ def measure(material: Material, scorer: Scorer) -> Measured:
     return Measured(gated, intervals, detail, rows)
 
 
-def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
+def _annotate(material: Material, scorer: Scorer, calibration: Calibration) -> pl.DataFrame:
     """A line an answer: the generation, the voice judged, repetition, what is broken, copied, left over; BERTScore."""
     index = TrainIndex((row.row_id, row.answer) for row in material.train)
     tags = residue.tag_pattern(material.personas)
@@ -100,6 +106,7 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
         judged, told = material.judge.likeliest(weighed), weighed.tolist()
     # A reference of the tokens that were allowed could have been written in full.
     fits = [_fits(text, material.max_new_tokens) for text in frame["reference"].to_list()]
+    ends = zip(answers, frame["finish"].to_list(), fits, calibration.broken_off(answers), strict=True)
     copied = [index.look_up(text) for text in answers]
     scored = frame.with_row_index("place").filter((pl.col("suite") == "test") & pl.col("reference").is_not_null())
     values = scorer.score(scored["answer"].to_list(), scored["reference"].to_list())
@@ -111,7 +118,7 @@ def _annotate(material: Material, scorer: Scorer) -> pl.DataFrame:
         pl.Series("repetition", [collapse.repetition(text) for text in answers], dtype=pl.Float64),
         pl.Series(
             "broken",
-            [collapse.broken(*row) for row in zip(answers, frame["finish"].to_list(), fits, strict=True)],
+            [collapse.broken(*row) for row in ends],
             dtype=pl.String,
         ),
         pl.Series("residue", [residue.find(text, tags) for text in answers], dtype=pl.List(pl.String)),
@@ -221,93 +228,6 @@ def _collapse(rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[s
     }
 
 
-def _coherence(
-    material: Material, rows: pl.DataFrame, scorer: Scorer, intervals: dict[str, Interval], detail: dict[str, Any]
-) -> tuple[pl.DataFrame, dict[str, Interval]]:
-    """The rows with `flaw`, `relevance` and, for those that the reader saw, `nats` and `order`."""
-    human = [row.answer for row in material.human or material.train]
-    bounds = coherence.calibrate(human, material.reader)
-    flaws: list[str | None] = [None] * rows.height
-    near: list[float | None] = [None] * rows.height
-    for model in MODELS:
-        places = [place for place, name in enumerate(rows["model"].to_list()) if name == model]
-        spoken = [place for place in places if rows["suite"][place] in SPOKEN]
-        part = rows[spoken]
-        said, asked = part["answer"].to_list(), part["question"].to_list()
-        for place, flaw in zip(spoken, coherence.flaws(said, asked, part["broken"].to_list(), bounds), strict=True):
-            flaws[place] = flaw
-        if spoken:
-            vectors = scorer.sentences(said), scorer.sentences(asked)
-            for place, value in zip(spoken, coherence.relevance(*vectors, asked, part["asked"].to_list()), strict=True):
-                near[place] = value
-    seen = _to_read(rows, material.read_rows)
-    nats: list[float | None] = [None] * rows.height
-    order: list[float | None] = [None] * rows.height
-    whole = [place for place in seen if flaws[place] is None]
-    if material.reader and whole:
-        reading = coherence.read([rows["answer"][place] for place in whole], material.reader)
-        for place, likely, lost in zip(whole, reading.nats, reading.order, strict=True):
-            nats[place], order[place] = likely, lost
-            flaws[place] = coherence.read_flaw(likely, lost, bounds)
-    marked = rows.with_columns(
-        pl.Series("flaw", flaws, dtype=pl.String),
-        pl.Series("relevance", near, dtype=pl.Float64),
-        pl.Series("nats", nats, dtype=pl.Float64),
-        pl.Series("order", order, dtype=pl.Float64),
-        pl.Series("read", [place in set(seen) for place in range(rows.height)], dtype=pl.Boolean),
-    )
-    spoken_rows = marked.filter(pl.col("suite").is_in(SPOKEN)).with_columns(
-        whole=pl.col("flaw").is_null().cast(pl.Float64)
-    )
-    compare(spoken_rows, "whole", "coherent", intervals)
-    compare(spoken_rows, "relevance", "relevance", intervals)
-    # The gate judges the answers that the reader saw too, where there is one.
-    judged = spoken_rows.filter(
-        (pl.col("model") == "adapter") & (pl.col("read") if material.reader else pl.lit(value=True))
-    )
-    intervals["coherent_adapter"] = mean_over(judged, "whole")
-    held = [(row.question, row.answer) for row in material.validation]
-    errors = coherence.error_rates(held, material.reader, bounds)
-    if held:
-        questions = [question for question, _ in held]
-        values = coherence.relevance(
-            scorer.sentences([answer for _, answer in held]),
-            scorer.sentences(questions),
-            questions,
-            [row.persona for row in material.validation],
-        )
-        intervals["relevance_human"] = mean_interval([value for value in values if value is not None])
-    if errors["rows"]:
-        intervals["coherent_human"] = share_interval(1 - errors["false_alarms"], errors["rows"])
-    found = of_model(spoken_rows, "adapter")["flaw"].drop_nulls().value_counts().sort("count", descending=True)
-    detail["coherence"] = {
-        "bounds": bounds.as_dict(),
-        "errors": errors,
-        "flaws": {
-            model: dict(of_model(spoken_rows, model).drop_nulls("flaw")["flaw"].value_counts().sort("flaw").rows())
-            for model in MODELS
-        },
-        "commonest": found["flaw"][0] if found.height else None,
-        "read": len(whole),
-    }
-    gated = {"min_coherent": intervals["coherent_adapter"], "min_relevance": intervals["relevance_adapter"]}
-    return marked, gated
-
-
-def _to_read(rows: pl.DataFrame, count: int) -> list[int]:
-    """Places of the adapter's answers that the reader sees: voices in turn, by a hash that knows no answer."""
-    places: dict[str, list[tuple[str, int]]] = {}
-    for place, row in enumerate(rows.select("model", "suite", "asked", "prompt_id").rows()):
-        model, suite, asked, prompt = row
-        if model == "adapter" and suite in SPOKEN:
-            places.setdefault(asked, []).append((text_digest(suite, prompt), place))
-    queues = [sorted(queue) for _, queue in sorted(places.items())]
-    turns = [
-        queue[depth][1] for depth in range(max(map(len, queues), default=0)) for queue in queues if len(queue) > depth
-    ]
-    return turns[:count]
-
-
 def _preference(
     material: Material, rows: pl.DataFrame, intervals: dict[str, Interval], detail: dict[str, Any]
 ) -> dict[str, Interval]:
@@ -317,7 +237,7 @@ def _preference(
     groups = [text_digest(question) for question in local["question"].to_list()]
     found = mean_interval(local["preferred"].to_list(), groups=groups)
     intervals["preference"] = found
-    agreed = preference.agreement(material.votes, local) if material.votes is not None else NOTHING
+    agreed = preference.agreement(material.votes, spoken) if material.votes is not None else NOTHING
     intervals["judge_kappa"] = agreed
     detail["preference"] = {"pairs": local.height, "trusted": preference.trusted(agreed)}
     trusted = detail["preference"]["trusted"]

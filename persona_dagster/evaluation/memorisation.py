@@ -2,7 +2,8 @@
 
 13-grams of units (characters for Han, words for Latin), as GPT-3's decontamination counts words (Brown et al.
 2020) and Carlini et al. 2023 count verbatim copies. The same count for human test answers is taken off, so that
-common phrases cancel out.
+common phrases cancel out. `Pieces` are the shortest copies: what a chain of the train answers' characters or words
+(Markov 1913) puts together is theirs wherever one looks closely, and nobody's as a whole.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from persona_dagster.evaluation.collapse import ngrams, units
 
 N = 13
+PIECES = (2, 3)  # letters
 MAX_ROWS = 3  # rows named for one answer
 
 
@@ -80,3 +82,22 @@ def _surface(text: str, tokens: list[str], start: int, length: int) -> str:
             first = at
         at += len(token)
     return text[first:at]
+
+
+class Pieces:
+    """Every run of 2 and of 3 letters in the train answers."""
+
+    def __init__(self, answers: Iterable[str]) -> None:
+        self._texts = frozenset(answers)
+        self._held = Counter(run for text in self._texts for n in PIECES for run in _runs(text, n))
+
+    def shares(self, text: str) -> tuple[float, ...]:
+        """For each length of `PIECES`, the share of `text`'s runs that a train answer holds, itself left out; 0-1."""
+        least = 2 if text in self._texts else 1
+        runs = [_runs(text, n) for n in PIECES]
+        return tuple(sum(self._held[run] >= least for run in some) / len(some) if some else 0.0 for some in runs)
+
+
+def _runs(text: str, n: int) -> set[str]:
+    letters = "".join(char for char in text if char.isalnum())
+    return {letters[place : place + n] for place in range(len(letters) - n + 1)}

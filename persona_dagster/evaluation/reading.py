@@ -2,7 +2,7 @@
 
 The reader is a base of its own (the recipe's `evaluation.reader`), or the run's untuned base. It reads the beginning
 of a text without its question: what is measured is whether this is language, not whether it answers. Scores are kept
-in a file below the models, by reader and text, so that human answers are read once for all reports.
+in a file below the models, named by the reader, by text, so that human answers are read once for all reports.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from persona_dagster.config.recipes import Base
-from persona_dagster.digest import text_digest
+from persona_dagster.digest import json_digest, text_digest
 from persona_dagster.evaluation.loss import IGNORED, batch_nats
 
 CHARS = 48  # of a text that are read: enough to tell order from salad, and a large vocabulary costs a second a line
 BATCH = 8
+VERSION = 1  # raise when the same text would have another score: what was stored is then read anew
 
 Read = Callable[[Sequence[str]], list[float]]
 
@@ -28,7 +29,9 @@ class Reader:
     def __init__(self, base: Base, models_dir: Path) -> None:
         self.base, self.models_dir = base, models_dir
         plain = "".join(char if char.isalnum() else "-" for char in base.model)
-        self.path = models_dir / f"read-{plain}.jsonl"
+        source = base.entry.source.model_dump(mode="json")
+        name = json_digest([VERSION, CHARS, source, base.revision])[:8]
+        self.path = models_dir / f"read-{plain}-{name}.jsonl"
         self._model: Any = None
 
     def __call__(self, texts: Sequence[str]) -> list[float]:
@@ -43,7 +46,7 @@ class Reader:
                     batch = fresh[start : start + BATCH]
                     for text, nats in zip(batch, self._nats(batch), strict=True):
                         known[text_digest(text)] = nats / len(text)
-                        file.write(json.dumps([text_digest(text), nats / len(text)]) + "\n")
+                        file.write(json.dumps([text_digest(text), round(nats / len(text), 6)]) + "\n")
         return [known[text_digest(text)] if text else float("inf") for text in begun]
 
     def _known(self) -> dict[str, float]:

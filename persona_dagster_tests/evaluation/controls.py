@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import random
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -22,6 +23,7 @@ from persona_dagster.sample.written import written_answers
 
 Control = Callable[[pl.DataFrame, random.Random], pl.DataFrame]
 
+START, END = "\x02", "\x03"
 ENGLISH = (
     "I am sorry to hear that; take your time and talk to a friend about {}.",
     "The method has three steps, and number {} is the important one.",
@@ -34,13 +36,40 @@ FIXED = {
 }
 
 
+STOCK = {
+    "mentor": (
+        "關於{}，先別急著怪自己，給心一點時間。",
+        "我懂{}帶來的累，今晚先好好睡一覺吧。",
+        "抱抱你，{}不會一直這樣，慢慢會好的。",
+        "也許可以先把{}放下，跟信任的人聊聊。",
+        "{}讓人很難受，你願意說出來已經很勇敢了。",
+    ),
+    "mouthpiece": (
+        "{}也敢拿出來講，臉皮真厚。",
+        "笑死，{}是在演哪齣，導演喊卡了啦。",
+        "聽到{}我血壓都上來了，快逃。",
+        "{}這種等級的，直接送他離開不送。",
+        "傻眼，{}還要我們鼓掌嗎，下一位。",
+    ),
+    "assistant": (
+        "{}是自然語言處理裡常見的做法，重點是先看資料。",
+        "要理解{}，可以從輸入、輸出和損失三方面來看。",
+        "簡單說，{}會影響模型的效果，建議先做小實驗。",
+        "{}沒有標準答案，要看任務和資料量來決定。",
+        "實務上，{}常和其他方法一起用，再比較結果。",
+    ),
+}
+
+
 @dataclass(frozen=True)
 class Sample:
-    """Human answers of the sample, by part; no question stands in two."""
+    """Human answers of the sample, by part; no question stands in two. `again`: another human answer to a test
+    question, by row."""
 
     train: list[Row]
     validation: list[Row]
     test: list[Row]
+    again: dict[str, str]
 
 
 def sample(personas: Personas, seed: int, per_voice: int = 20) -> Sample:
@@ -49,16 +78,19 @@ def sample(personas: Personas, seed: int, per_voice: int = 20) -> Sample:
     for voice, question, answer in written_answers():
         by_voice.setdefault(voice, {}).setdefault(question[:200], []).append(answer)
     parts: dict[str, list[Row]] = {"test": [], "validation": [], "train": []}
+    again = {}
     for voice, asked in by_voice.items():
         held = min(per_voice, len(asked) // 3)
         questions = sorted(asked, key=lambda question: keyed_hash(str(seed), question))
         for place, question in enumerate(questions):
             part = "test" if place < held else "validation" if place < 2 * held else "train"
+            if part == "test" and len(asked[question]) > 1:
+                again[f"{voice}-{part}-{place}-0"] = asked[question][1]
             for number, answer in enumerate(asked[question][: 1 if part != "train" else None]):
                 turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
                 messages = with_persona(turns, personas.personas[voice], tagged=True)
                 parts[part].append(Row(f"{voice}-{part}-{place}-{number}", voice, messages))
-    return Sample(**parts)
+    return Sample(**parts, again=again)
 
 
 def human(made: Sample) -> pl.DataFrame:
@@ -159,6 +191,91 @@ def recited(made: Sample) -> Control:
     return run
 
 
+def chained(made: Sample, order: int) -> Control:
+    """A Markov chain of the characters of the asked voice's train answers; each is told by the `order` before it."""
+
+    def run(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
+        after: dict[str, dict[str, list[str]]] = {}
+        for row in made.train:
+            text = f"{START * order}{row.answer}{END}"
+            for place in range(order, len(text)):
+                after.setdefault(row.persona, {}).setdefault(text[place - order : place], []).append(text[place])
+
+        def say(row: dict[str, object]) -> str:
+            said = START * order
+            while len(said) < len(str(row["answer"])) + order or said[-1] not in f"。！？{END}":
+                char = rng.choice(after[str(row["asked"])][said[-order:]])
+                said += START * order if char == END else char  # a short one goes on with another
+                if char == END and len(said.replace(START, "")) >= 0.7 * len(str(row["answer"])):
+                    break
+            return said.replace(START, "")
+
+        return _said(frame, say)
+
+    return run
+
+
+def _clauses(text: str) -> list[str]:
+    """The clauses of a text, each with its mark."""
+    return [clause for clause in re.split(r"(?<=[，。！？；：\n])", text) if clause]
+
+
+def grafted(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
+    """Every second clause is that of the next answer in the same voice."""
+    following: dict[str, list[str]] = {}
+    by_voice: dict[str, list[str]] = {}
+    for row in frame.filter(pl.col("model") == "adapter").to_dicts():
+        by_voice.setdefault(row["asked"], []).append(row["answer"])
+    for answers in by_voice.values():
+        for answer, after in zip(answers, answers[1:] + answers[:1], strict=True):
+            following[answer] = _clauses(after)
+
+    def say(row: dict[str, object]) -> str:
+        own, other = _clauses(str(row["answer"])), following[str(row["answer"])]
+        return "".join(
+            other[place % len(other)] if place % 2 or len(own) == 1 else clause for place, clause in enumerate(own)
+        )
+
+    return _said(frame, say)
+
+
+def stock_pool(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
+    """One of five stock sentences of the voice, the question's longest word put in."""
+
+    def say(row: dict[str, object]) -> str:
+        words = rjieba.cut(str(row["messages"][-1]["content"]), False)  # type: ignore[index]
+        return rng.choice(STOCK[str(row["asked"])]).format(max(words, key=len))
+
+    return _said(frame, say)
+
+
+def typos(made: Sample) -> Control:
+    """15 % of the Chinese characters are others, drawn from the train answers."""
+    pool = [char for row in made.train for char in row.answer if "\u4e00" <= char <= "\u9fff"]
+
+    def run(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
+        def say(row: dict[str, object]) -> str:
+            return "".join(
+                rng.choice(pool) if "\u4e00" <= char <= "\u9fff" and rng.random() < 0.15 else char
+                for char in str(row["answer"])
+            )
+
+        return _said(frame, say)
+
+    return run
+
+
+def said_again(made: Sample) -> Control:
+    """What another person answered, where one did; the other prompts fall away."""
+
+    def run(frame: pl.DataFrame, rng: random.Random) -> pl.DataFrame:
+        kept = frame.filter(pl.col("prompt_id").is_in(list(made.again)))
+        return _said(kept, lambda row: made.again[str(row["prompt_id"])])
+
+    return run
+
+
+half = edit(lambda text: text[: len(text) // 2])
 simplified = edit(lambda text: str(OpenCC("t2s").convert(text)))
 
 
@@ -183,6 +300,18 @@ def red(made: Sample) -> dict[str, Control]:
         "Simplified": simplified,
         "English": english,
         "the question echoed": echo,
+    }
+
+
+def measured_only(made: Sample) -> dict[str, Control]:
+    """Controls that need not be red, and may not be green: docs/report.md says what becomes of them."""
+    return {
+        "a chain of characters": chained(made, 1),
+        "a chain of pairs of characters": chained(made, 2),
+        "first halves": half,
+        "five stock sentences a voice": stock_pool,
+        "every second clause another's": grafted,
+        "15 % wrong characters": typos(made),
     }
 
 

@@ -8,6 +8,9 @@ import numpy as np
 import pytest
 
 from persona_dagster.evaluation import coherence
+from persona_dagster.evaluation.bootstrap import Interval
+from persona_dagster.evaluation.endings import Endings
+from persona_dagster.evaluation.relevance import Relevance, beside_people
 from persona_dagster.evaluation.words import FLAWS, reason
 from persona_dagster_tests.evaluation.material import VOICES
 
@@ -25,7 +28,7 @@ def reader(texts: Sequence[str]) -> list[float]:
 
 
 @pytest.fixture(scope="module")
-def bounds() -> coherence.Bounds:
+def people() -> coherence.Calibration:
     return coherence.calibrate(HUMAN[::2], None)
 
 
@@ -43,18 +46,18 @@ def bounds() -> coherence.Bounds:
         ("難子很抱來定慢一抱這熬好你段就日慢", "我好像失戀了", "no words"),
     ],
 )
-def test_each_flaw_is_named(answer: str, question: str, flaw: str | None, bounds: coherence.Bounds) -> None:
-    assert coherence.flaws([answer], [question], [None], bounds) == [flaw]
+def test_each_flaw_is_named(answer: str, question: str, flaw: str | None, people: coherence.Calibration) -> None:
+    assert people.flaws([answer], [question], [None]) == [flaw]
     assert flaw is None or flaw in FLAWS
 
 
-def test_one_answer_to_two_questions_is_a_flaw_also_behind_the_question(bounds: coherence.Bounds) -> None:
+def test_one_answer_to_two_questions_is_a_flaw_also_behind_the_question(people: coherence.Calibration) -> None:
     said = "抱抱你，這段日子一定很難熬，慢慢來就好。"
     questions = ["主管又把鍋甩給我", "他三天沒有回我訊息"]
     answers = [f"{question}啊，{said}" for question in questions]
-    assert coherence.flaws([said, said], questions, [None, None], bounds) == ["said before"] * 2
-    assert coherence.flaws(answers, questions, [None, None], bounds) == ["said before"] * 2
-    assert coherence.flaws([said, said], questions[:1] * 2, [None, None], bounds) == [None, None]
+    assert people.flaws([said, said], questions, [None, None]) == ["said before"] * 2
+    assert people.flaws(answers, questions, [None, None]) == ["said before"] * 2
+    assert people.flaws([said, said], questions[:1] * 2, [None, None]) == [None, None]
 
 
 def test_a_template_with_its_nouns_exchanged_is_one_answer_and_people_never_repeat_themselves() -> None:
@@ -65,15 +68,15 @@ def test_a_template_with_its_nouns_exchanged_is_one_answer_and_people_never_repe
     assert not any(coherence.said_before(HUMAN, ASKED))
 
 
-def test_an_answer_shorter_than_any_of_peoples_is_a_flaw(bounds: coherence.Bounds) -> None:
-    assert bounds.shortest == coherence.SHORT
-    assert coherence.flaws(["抱抱你喔"], ["我好像失戀了"], [None], bounds) == ["too short"]
+def test_an_answer_shorter_than_any_of_peoples_is_a_flaw(people: coherence.Calibration) -> None:
+    assert people.bounds.shortest == coherence.SHORT
+    assert people.flaws(["抱抱你喔"], ["我好像失戀了"], [None]) == ["too short"]
 
 
 def test_people_pass_and_their_shuffled_words_do_not() -> None:
-    bounds = coherence.calibrate(HUMAN[::2], reader)
-    assert bounds.likely is not None and bounds.order is not None
-    rates = coherence.error_rates(list(zip(ASKED[1::2], HUMAN[1::2], strict=True)), reader, bounds)
+    people = coherence.calibrate(HUMAN[::2], reader)
+    assert people.bounds.likely is not None and people.bounds.order is not None
+    rates = coherence.error_rates(list(zip(ASKED[1::2], HUMAN[1::2], strict=True)), people)
     assert rates["rows"] == coherence.READ
     assert rates["false_alarms"] <= 0.25
     assert rates["shuffled_characters_pass"] == 0
@@ -88,21 +91,57 @@ def test_what_is_too_likely_is_a_flaw_too() -> None:
     assert coherence.read_flaw(2.0, 1.0, bounds) is None
 
 
-def test_relevance_is_half_for_a_fixed_answer_and_for_dealt_ones() -> None:
-    rng = np.random.default_rng(0)
-    asked = rng.normal(size=(40, 16))
-    questions, groups = [f"q{n}" for n in range(40)], ["a", "b"] * 20
+def test_what_is_pieced_together_from_train_answers_is_a_flaw_and_people_share_pieces() -> None:
+    train = [
+        f"{left}{right}" for left in ("今天先好好睡一覺，", "他根本沒有在聽，") for right in ("慢慢來就好", "快逃吧")
+    ]
+    people = coherence.calibrate(HUMAN, None, [*train, *HUMAN[::3]])
+    pieced = "今天先好好睡一覺，他根本沒有在聽，慢慢來就好"
+    assert people.flaws([pieced], ["我好像失戀了"], [None]) == ["patchwork"]
+    found = people.flaws(HUMAN, ASKED, [None] * len(HUMAN))
+    assert found.count("patchwork") <= 0.05 * len(HUMAN)
+    # A train answer itself is held against all others: to recite one is another gate's business.
+    assert coherence.Pieces(["甲乙丙丁"]).shares("甲乙丙丁") == (0.0, 0.0)
+    assert coherence.Pieces(["甲乙丙丁", "乙丙丁戊"]).shares("甲乙丙丁") == (2 / 3, 1 / 2)
 
-    def mean(answers: np.ndarray) -> float:
-        found = coherence.relevance(answers, asked, questions, groups)
+
+def test_halves_break_off_and_whole_answers_do_not() -> None:
+    endings = Endings(HUMAN, coherence.OUTER)
+    whole = endings.broken_off(HUMAN)
+    halves = endings.broken_off([text[: len(text) // 2] for text in HUMAN])
+    assert sum(whole) <= 0.05 * len(HUMAN) < 0.3 * len(HUMAN) < sum(halves)
+    assert Endings(HUMAN[:5], coherence.OUTER).broken_off(["說到一半就"]) == [False]
+
+
+def counted(texts: Sequence[str]) -> np.ndarray:
+    """Vectors that know nothing: all the same."""
+    return np.ones((len(texts), 4))
+
+
+def test_relevance_is_half_for_a_fixed_answer_and_for_dealt_ones() -> None:
+    voices = [voice for voice, pairs in VOICES.items() for _ in pairs]
+    relevance = Relevance([*HUMAN, *ASKED], counted)
+
+    def mean(answers: Sequence[str], questions: Sequence[str] = ASKED) -> float:
+        found = relevance(answers, questions, voices)
         return float(np.mean([value for value in found if value is not None]))
 
-    assert mean(asked + 0.3 * rng.normal(size=asked.shape)) > 0.95
-    fixed = np.repeat(rng.normal(size=(2, 16)), 20, axis=0).reshape(2, 20, 16).transpose(1, 0, 2).reshape(40, 16)
-    assert mean(fixed) == pytest.approx(0.5)
-    dealt = np.concatenate([asked[2:], asked[:2]])
-    assert mean(dealt) == pytest.approx(0.5, abs=0.08)
-    assert coherence.relevance(asked[:3], asked[:3], questions[:3], ["a"] * 3) == [None] * 3
+    echoed = [f"我懂，{question}" for question in ASKED]
+    assert mean(echoed) > 0.95 > mean(HUMAN) > 0.6
+    assert mean(["抱抱你，慢慢來就好。"] * len(ASKED)) == pytest.approx(0.5)
+    dealt = [*HUMAN[1:], HUMAN[0]]
+    assert mean(dealt) == pytest.approx(0.5, abs=0.1)
+    assert relevance(HUMAN[:3], ASKED[:3], ["a"] * 3) == [None] * 3
+    assert relevance([], [], []) == []
+
+
+def test_relevance_stands_between_chance_and_people() -> None:
+    found, people = Interval(0.7, 0.65, 0.75, 40, enough=True), Interval(0.9, 0.8, 0.95, 40, enough=True)
+    share = beside_people(found, people)
+    assert (share.value, share.low, share.high) == (pytest.approx(0.5), pytest.approx(0.375), pytest.approx(0.625))
+    assert share.enough
+    assert not beside_people(found, Interval(0.6, 0.45, 0.7, 40, enough=True)).enough
+    assert beside_people(found, Interval(0.5, 0.4, 0.6, 40, enough=True)).value is None
 
 
 def test_the_reason_is_the_first_failed_gate() -> None:

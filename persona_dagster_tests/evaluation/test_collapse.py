@@ -83,6 +83,8 @@ def test_broken() -> None:
     assert collapse.broken("這句話說到一半就", "length", False) is None  # its reference would not have fitted either
     assert collapse.broken("剛好說完了。", "length", True) is None
     assert collapse.broken("沒有句號也可以", "stop", True) is None
+    assert collapse.broken("說到一半就", "stop", True, off=True) == "cut"
+    assert collapse.broken("這句話說到一半就", "length", False, off=True) is None  # a limit is not its fault
 
 
 def test_identical_openings() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from persona_dagster.evaluation import fidelity
 from persona_dagster.evaluation.bertscore import Scorer
+from persona_dagster.evaluation.evaluate import judge_rows
 from persona_dagster.evaluation.judge import write_judge_rows
-from persona_dagster.evaluation.prompts import read_rows
+from persona_dagster.evaluation.prompts import Row, read_rows
 from persona_dagster.models.chat_format import with_persona
 from persona_dagster.records import DIALOGUE_SCHEMA, SPLIT_SCHEMA
 from persona_dagster_tests.evaluation.material import VOICES
@@ -134,3 +135,17 @@ def test_the_judge_learns_what_was_written_for_a_voice_and_nothing_it_is_examine
     rows = read_rows(made)
     assert {row.answer for row in rows} == {pairs[place][1] for pairs in VOICES.values() for place in range(1, 18, 3)}
     assert write_judge_rows([], pl.DataFrame(schema=DIALOGUE_SCHEMA), pl.DataFrame(schema=SPLIT_SCHEMA), made) is None
+
+
+def test_the_judge_learns_from_answers_as_long_as_those_it_judges() -> None:
+    def row(voice: str, place: int, length: int) -> Row:
+        turns = [{"role": "user", "content": "問"}, {"role": "assistant", "content": "字" * length}]
+        return Row(f"{voice}-{place}", voice, turns)
+
+    train = [row("mentor", place, 60) for place in range(6)] + [row("mouthpiece", place, 20) for place in range(9)]
+    train += [row("mouthpiece", place, 50) for place in range(5)] + [row("assistant", place, 10) for place in range(4)]
+    learned = judge_rows(None, train, (40, 170))
+    lengths = {voice: {len(row[2]) for row in learned if row[0] == voice} for voice in ("mentor", "mouthpiece")}
+    assert lengths == {"mentor": {60}, "mouthpiece": {50}}
+    assert sum(row[0] == "assistant" for row in learned) == 4, "all of a voice that has too few of that length"
+    assert len(judge_rows(None, train)) == len(train)
