@@ -33,7 +33,7 @@ from persona_dagster.corpus import setjoin
 from persona_dagster.corpus.clean_file import clean_file
 from persona_dagster.corpus.dedup import normalised
 from persona_dagster.corpus.engine import one_pass
-from persona_dagster.corpus.funnel import Trace
+from persona_dagster.corpus.funnel import RuleTrace
 from persona_dagster.corpus.rules import rules_for
 
 HERE = Path(__file__).parent
@@ -67,7 +67,7 @@ def cleaning(texts: list[str], folder: Path) -> None:
 
     start = time.process_time()
     frame = pl.read_ndjson(source, schema={"id": pl.String, "text": pl.String})
-    frame.with_columns(one_pass(frame["text"], RULES, Trace())).write_ndjson(target)
+    frame.with_columns(one_pass(frame["text"], RULES, RuleTrace())).write_ndjson(target)
     ours = time.process_time() - start
 
     start = time.process_time()

@@ -64,14 +64,14 @@ class ApiError(Exception):
         return JSONResponse({"error": error}, self.status, headers=headers)
 
 
-class Part(BaseModel):
+class TextPart(BaseModel):
     type: Literal["text"]
     text: str
 
 
-class Said(BaseModel):
+class ChatMessage(BaseModel):
     role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[Part]
+    content: str | list[TextPart]
 
     @property
     def text(self) -> str:
@@ -96,7 +96,7 @@ class Completion(BaseModel):
     model_config = ConfigDict(extra="allow")
 
     model: str = Field(max_length=200)
-    messages: list[Said] = Field(min_length=1, max_length=MOST_MESSAGES)
+    messages: list[ChatMessage] = Field(min_length=1, max_length=MOST_MESSAGES)
     stream: bool = False
     stream_options: StreamOptions | None = None
     n: int = Field(1, ge=1, le=MOST_ANSWERS)
@@ -356,7 +356,7 @@ async def _check_size(request: Request) -> None:
     request._body = bytes(read)  # where Starlette keeps a body that was read once
 
 
-def _conversation(messages: Sequence[Said]) -> tuple[list[Message], str]:
+def _conversation(messages: Sequence[ChatMessage]) -> tuple[list[Message], str]:
     """The messages as the engine takes them, and the last question."""
     last = messages[-1]
     if last.role != "user" or not last.text.strip():

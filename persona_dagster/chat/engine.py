@@ -24,7 +24,7 @@ from persona_dagster.chat.adapters import Adapter
 from persona_dagster.config.personas import Persona, Personas
 from persona_dagster.models.chat_format import Message, prompt_text, with_persona
 from persona_dagster.models.output_filter import Removed, StreamFilter
-from persona_dagster.models.prefix_cache import Prefixes, shared_start
+from persona_dagster.models.prefix_cache import PrefixCache, shared_start
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -152,7 +152,7 @@ class Engine:
         self._tokenizers: dict[Path | None, PreTrainedTokenizerBase] = {}  # by adapter; None: the base's
         self._peft: Any = None
         self._adapters: list[str] = []  # on the base, least recently used first
-        self._prefixes = Prefixes()
+        self._prefixes = PrefixCache()
 
     @property
     def waiting(self) -> int:

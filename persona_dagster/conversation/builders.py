@@ -34,7 +34,7 @@ _NUMBERING = r"^(?:\d+(?:\.\d+)*[.、:：]?\s+|[\p{So}\x{FE0F}\x{200D}]+\s*)+|\s
 _NOTE_QUESTIONS = ("請說明「{}」。", "「{}」是什麼？", "可以解釋一下{}嗎？", "我想了解{}，請幫我整理重點。")
 
 
-class Judge(Protocol):
+class VoiceJudge(Protocol):
     """Who says which voice an answer has: `voices.Voices`."""
 
     def scores(self, questions: Sequence[str], answers: Sequence[str], hints: pl.DataFrame) -> pl.DataFrame: ...
@@ -65,7 +65,7 @@ class Yield:
 def build_dialogues(
     posts: pl.DataFrame,
     personas: Personas,
-    judge: Judge,
+    judge: VoiceJudge,
     *,
     usable: pl.Expr | None = None,
     edges: pl.DataFrame | None = None,
@@ -297,7 +297,7 @@ def _safe(
     return kept, counts
 
 
-def _judged(pairs: dict[str, pl.DataFrame], personas: Personas, judge: Judge) -> dict[str, pl.DataFrame]:
+def _judged(pairs: dict[str, pl.DataFrame], personas: Personas, judge: VoiceJudge) -> dict[str, pl.DataFrame]:
     """The pairs with a column of probabilities a persona (voice_…); each distinct exchange is read once."""
     names = list(personas.personas)
     exchange = ("question", "answer")

@@ -25,7 +25,7 @@ from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation.capybara import PERSONA as GENERAL
 from persona_dagster.conversation.card import write_card
 from persona_dagster.conversation.leaks import largest_jaccard, spoken
-from persona_dagster.conversation.plan import PLAN_COLUMNS, MixError, Plan, plan_mix
+from persona_dagster.conversation.plan import PLAN_COLUMNS, MixError, MixPlan, plan_mix
 from persona_dagster.conversation.sufficiency import learned_shares, shortfall
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.models.chat_format import MARKERS, neutralise, system_message
@@ -116,7 +116,7 @@ def _tokens(dialogues: pl.LazyFrame, recipe: Recipe, count: CountTokens | None) 
     return found
 
 
-def _write(dialogues: pl.LazyFrame, plan: Plan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
+def _write(dialogues: pl.LazyFrame, plan: MixPlan, recipe: Recipe, personas: Personas, fresh: Path) -> MixManifest:
     rows = plan.rows
     digests: list[str] = []
     files, chars = {}, {}

@@ -31,7 +31,7 @@ class MixError(ValueError):
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class MixPlan:
     """`rows`: one a line to write, in the order of `place` within its split. `weights`: a row a persona."""
 
     rows: pl.DataFrame
@@ -45,7 +45,7 @@ def plan_mix(
     recipe: Recipe,
     personas: Personas,
     tokens: Mapping[str, int] | None = None,
-) -> Plan:
+) -> MixPlan:
     """The plan of a mix. Of `dialogues` only PLAN_COLUMNS are looked at, no text. `tokens`: of the answers, by
     pair_id, where the recipe's unit is tokens."""
     mix = recipe.mix
@@ -83,7 +83,7 @@ def plan_mix(
     rows = pl.concat(chosen)
     reached = _reached(weights, rows, recipe, tokens)
     left_out = [f"{name}: left out, there is no dialogue of it" for name in absent]
-    return Plan(rows, reached, [*left_out, *_warnings(reached, rows, wanted, mix)])
+    return MixPlan(rows, reached, [*left_out, *_warnings(reached, rows, wanted, mix)])
 
 
 def apportion(sizes: Mapping[str, int], total: int) -> dict[str, int]:

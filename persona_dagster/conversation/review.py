@@ -9,7 +9,7 @@ from typing import Any
 import polars as pl
 
 from persona_dagster.config.personas import Personas
-from persona_dagster.conversation.builders import Judge, candidates
+from persona_dagster.conversation.builders import VoiceJudge, candidates
 from persona_dagster.conversation.labels import append, label
 
 MOST = 300  # answers of one sitting
@@ -36,7 +36,7 @@ class Candidate:
 
 
 def queue(
-    posts: pl.DataFrame, edges: pl.DataFrame, personas: Personas, judge: Judge, known: set[str]
+    posts: pl.DataFrame, edges: pl.DataFrame, personas: Personas, judge: VoiceJudge, known: set[str]
 ) -> list[Candidate]:
     """The candidates of all feeds that nobody has labelled, nearest to a threshold first, one a question."""
     pairs = pl.concat([found for found in candidates(posts, personas, edges=edges).values() if found.height])

@@ -9,18 +9,18 @@ from collections.abc import Sequence
 
 import polars as pl
 
-from persona_dagster.corpus.funnel import Trace
-from persona_dagster.corpus.rules import MAX_PASSES, Rule
+from persona_dagster.corpus.funnel import RuleTrace
+from persona_dagster.corpus.rules import MAX_PASSES, CleaningRule
 
 
-def apply_rule(texts: pl.Series, rule: Rule) -> pl.Series:
+def apply_rule(texts: pl.Series, rule: CleaningRule) -> pl.Series:
     """One rule over a column, by Polars."""
     if rule.fold:
         return texts.str.replace_many(list(rule.table), list(rule.table.values()))
     return texts.str.replace_all(rule.rust, rule.replace)
 
 
-def one_pass(texts: pl.Series, rules: Sequence[Rule], trace: Trace) -> pl.Series:
+def one_pass(texts: pl.Series, rules: Sequence[CleaningRule], trace: RuleTrace) -> pl.Series:
     """Every rule once, in order. A rule's cost is one scan; its trace is counted on the rows it changed only."""
     for rule in rules:
         after = apply_rule(texts, rule)
@@ -31,7 +31,7 @@ def one_pass(texts: pl.Series, rules: Sequence[Rule], trace: Trace) -> pl.Series
     return texts
 
 
-def apply_rules(texts: pl.Series, rules: Sequence[Rule], trace: Trace) -> tuple[pl.Series, pl.Series]:
+def apply_rules(texts: pl.Series, rules: Sequence[CleaningRule], trace: RuleTrace) -> tuple[pl.Series, pl.Series]:
     """The column cleaned, and a mask of the rows that never settled (emptied; see `rules.MAX_PASSES`)."""
     texts = one_pass(texts.fill_null(""), [rule for rule in rules if rule.once], trace)
     rules = [rule for rule in rules if not rule.once]

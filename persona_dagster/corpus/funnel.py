@@ -34,7 +34,7 @@ def excerpt(before: str, after: str) -> tuple[str, str]:
 
 
 @dataclass
-class Trace:
+class RuleTrace:
     """Counts by rule, in the order in which rules first fired."""
 
     rules: dict[str, RuleCount] = field(default_factory=dict)
@@ -69,7 +69,7 @@ class Funnel:
     languages: Counter[str] = field(default_factory=Counter)
     personal_data: Counter[str] = field(default_factory=Counter)
     unknown_labels: Counter[str] = field(default_factory=Counter)  # boards and personas that no configuration names
-    trace: Trace = field(default_factory=Trace)
+    trace: RuleTrace = field(default_factory=RuleTrace)
     problems: list[str] = field(default_factory=list)  # what could not be read, with place and cure
 
     def add(self, other: Funnel) -> None:

@@ -69,7 +69,7 @@ def alphanumeric_fold() -> dict[str, str]:
 
 
 @dataclass(frozen=True)
-class Rule:
+class CleaningRule:
     """One rewriting: `pattern` becomes `replace`, or a character table folds."""
 
     name: str
@@ -117,7 +117,7 @@ def _translation() -> dict[int, str]:
     return str.maketrans(alphanumeric_fold())
 
 
-def _rule(entry: dict) -> Rule:
+def _rule(entry: dict) -> CleaningRule:
     sources = tuple(source for name in entry["sources"] for source in GROUPS.get(name, (name,)))
     pattern = entry.get("pattern", "").replace(r"(?-u:\b)", r"\b")
     if FORBIDDEN.search(pattern):
@@ -126,7 +126,7 @@ def _rule(entry: dict) -> Rule:
         )
     if unknown := set(sources) - set(SOURCES):
         raise RuleError(f"rules.yaml, rule {entry['name']}: unknown source {', '.join(sorted(unknown))}")
-    return Rule(
+    return CleaningRule(
         name=entry["name"],
         sources=sources,
         kinds=tuple(entry.get("kinds", ("post", "comment", "title"))),
@@ -139,7 +139,7 @@ def _rule(entry: dict) -> Rule:
 
 
 @cache
-def load_rules() -> tuple[Rule, ...]:
+def load_rules() -> tuple[CleaningRule, ...]:
     """The packaged rules, in the order in which they run."""
     entries = yaml.safe_load((HERE / "rules.yaml").read_text(encoding="utf-8"))
     rules = tuple(_rule(entry) for entry in entries)
@@ -149,7 +149,7 @@ def load_rules() -> tuple[Rule, ...]:
 
 
 @cache
-def rules_for(source: str, kind: str) -> tuple[Rule, ...]:
+def rules_for(source: str, kind: str) -> tuple[CleaningRule, ...]:
     """The rules that concern a row of this source and kind (any of records.Kind)."""
     return tuple(rule for rule in load_rules() if rule.concerns(source, KINDS[kind]))
 

@@ -64,7 +64,7 @@ class Span:
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
+class FrontierItem:
     kind: str
     key: str
     created: int
@@ -155,9 +155,9 @@ class Frontier:
 
     # Posts
 
-    def item(self, kind: str, key: str) -> Item | None:
+    def item(self, kind: str, key: str) -> FrontierItem | None:
         row = self._db.execute("SELECT * FROM item WHERE kind = ? AND key = ?", (kind, key)).fetchone()
-        return Item(*row) if row else None
+        return FrontierItem(*row) if row else None
 
     def knows(self, kind: str, key: str) -> bool:
         return self.item(kind, key) is not None
@@ -192,7 +192,7 @@ class Frontier:
             (kind, key, created, state, tries, due, why),
         )
 
-    def fail(self, kind: str, key: str, why: str, now: float, cache: float) -> Item:
+    def fail(self, kind: str, key: str, why: str, now: float, cache: float) -> FrontierItem:
         """Another failure of this one page: tried again later, and weekly once it is in quarantine."""
         old = self.item(kind, key)
         tries = (old.tries if old else 0) + 1
@@ -231,10 +231,10 @@ class Frontier:
         )
         return [key for (key,) in self._db.execute(sql, (kind, now, most))]
 
-    def items(self, *states: State) -> Iterator[Item]:
+    def items(self, *states: State) -> Iterator[FrontierItem]:
         marks = ", ".join("?" * len(states))
         for row in self._db.execute(f"SELECT * FROM item WHERE state IN ({marks}) ORDER BY kind, key", states):
-            yield Item(*row)
+            yield FrontierItem(*row)
 
     def count(self, *states: State, due: float | None = None) -> int:
         marks = ", ".join("?" * len(states))

@@ -16,7 +16,7 @@ from persona_dagster.defs.checks import build_checks
 from persona_dagster.defs.configuration import build_config_assets
 from persona_dagster.defs.corpus import build_corpus_assets
 from persona_dagster.defs.dialogue import build_dialogue_assets
-from persona_dagster.defs.engines import Engine, build_engine, build_executor
+from persona_dagster.defs.engines import ProgramRunner, build_engine, build_executor
 from persona_dagster.defs.jobs import build_jobs
 from persona_dagster.defs.lineage import build_lineage_jobs
 from persona_dagster.defs.model import build_model_assets
@@ -33,7 +33,7 @@ warnings.simplefilter("ignore", dg.PreviewWarning)
 
 
 def build_defs(
-    settings: Settings | None = None, *, engine: Engine | None = None, project: ProjectResource | None = None
+    settings: Settings | None = None, *, engine: ProgramRunner | None = None, project: ProjectResource | None = None
 ) -> dg.Definitions:
     """The whole graph for one set of settings. Tests hand in settings, engine or project of their own; nothing is
     patched."""

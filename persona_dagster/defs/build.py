@@ -17,7 +17,7 @@ from rich.console import Console
 from persona_dagster.artifacts import write_text
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.defs.demo import WIDTH, Pass, StepFailedError
+from persona_dagster.defs.demo import WIDTH, StepFailedError, Walk
 from persona_dagster.intake.take_in import STORED, read_ledger
 from persona_dagster.records import FORUMS
 from persona_dagster.reporting import progress, progress_bars
@@ -58,7 +58,7 @@ def flow(defs: dg.Definitions, recipe: str, until: Until, sources: set[str]) -> 
             yield name, recipe if graph.get(key).partitions_def is not None else None
 
 
-def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInstance, console: Console) -> Pass:
+def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInstance, console: Console) -> Walk:
     """Builds as far as `until`, and says what each step made, how long it took, and how many are left."""
     settings = settings.model_copy(update={"profile": "own"})
     from persona_dagster.archive.archive import Archive
@@ -78,7 +78,7 @@ def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInsta
     console.print(
         "profile own: only what you imported; hardware overlays apply, nothing of the sample does", highlight=False
     )
-    walk = Pass(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH), again=True)
+    walk = Walk(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH), again=True)
     steps = [*flow(walk.defs, recipe, until, set(ledger["source"].unique())), ("row_ledger", None)]
     started = time.monotonic()
     with progress_bars(walk.console):

@@ -55,7 +55,7 @@ def cause_of(result: dg.ExecuteInProcessResult) -> str:
 
 
 @dataclass
-class Pass:
+class Walk:
     """One walk over the graph, and what it did."""
 
     defs: dg.Definitions
@@ -137,11 +137,11 @@ def flow(project: ProjectResource, recipes: tuple[str, ...]) -> Iterator[tuple[s
         yield "Release, as a dry run", "hub_release", recipe
 
 
-def run(settings: Settings, recipes: tuple[str, ...], instance: dg.DagsterInstance) -> Pass:
+def run(settings: Settings, recipes: tuple[str, ...], instance: dg.DagsterInstance) -> Walk:
     """Walks the whole flow once, and prints what came out."""
     project = ProjectResource.open(settings)
     console = Console(soft_wrap=True)
-    walk = Pass(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH))
+    walk = Walk(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH))
     started, stage = time.monotonic(), ""
     for title, asset, partition in flow(project, recipes):
         if title != stage:
@@ -152,7 +152,7 @@ def run(settings: Settings, recipes: tuple[str, ...], instance: dg.DagsterInstan
     return walk
 
 
-def _print_result(walk: Pass, recipes: tuple[str, ...], seconds: float) -> None:
+def _print_result(walk: Walk, recipes: tuple[str, ...], seconds: float) -> None:
     console = walk.console
     console.rule("[bold]Made[/bold]", align="left")
     corpus = walk.numbers("posts")

@@ -21,7 +21,7 @@ GRACE_SECONDS = 60  # how long a program may take to write its checkpoint after 
 RAY = "http://127.0.0.1:8265"  # a head node on this machine
 
 
-class Engine(Protocol):
+class ProgramRunner(Protocol):
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         """Runs `python -m module job` to its end; what it reported over Pipes is the result."""
         ...
@@ -127,7 +127,7 @@ class K8sEngine:
         return _one_result(done.get_results())
 
 
-def build_engine(settings: Settings) -> Engine:
+def build_engine(settings: Settings) -> ProgramRunner:
     """The engine of PERSONA_ENGINE."""
     if settings.engine == "ray":
         return RayEngine(settings.ray_address)

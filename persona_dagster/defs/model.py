@@ -7,7 +7,7 @@ import polars as pl
 
 from persona_dagster.artifacts import Job, MixManifest
 from persona_dagster.defs.automation import only_if_data_changed
-from persona_dagster.defs.engines import Engine
+from persona_dagster.defs.engines import ProgramRunner
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob, SeedsJob
@@ -16,7 +16,7 @@ from persona_dagster.evaluation.seeds import FILE as SEEDS_FILE
 from persona_dagster.training.job import TRAINING_VERSION, TrainJob
 
 
-def build_model_assets(project: ProjectResource, engine: Engine) -> list[dg.AssetsDefinition]:
+def build_model_assets(project: ProjectResource, engine: ProgramRunner) -> list[dg.AssetsDefinition]:
     return [
         _lora_adapter(project, engine),
         _generations(project, engine),
@@ -30,7 +30,7 @@ def save_job(project: ProjectResource, name: str, job: Job) -> Path:
     return job.save(project.settings.home / "jobs" / f"{name}.json")
 
 
-def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefinition:
+def _lora_adapter(project: ProjectResource, engine: ProgramRunner) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="model",
         description="The LoRA adapter of a recipe, trained in its own process. Content-addressed: the same mix and "
@@ -63,7 +63,7 @@ def _lora_adapter(project: ProjectResource, engine: Engine) -> dg.AssetsDefiniti
     return lora_adapter
 
 
-def _generations(project: ProjectResource, engine: Engine) -> dg.AssetsDefinition:
+def _generations(project: ProjectResource, engine: ProgramRunner) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="evaluation",
         description="Answers of the base model and of the adapter, side by side, to the test split and the probes.",
@@ -91,7 +91,7 @@ def _generations(project: ProjectResource, engine: Engine) -> dg.AssetsDefinitio
     return generations
 
 
-def _eval_report(project: ProjectResource, engine: Engine) -> dg.AssetsDefinition:
+def _eval_report(project: ProjectResource, engine: ProgramRunner) -> dg.AssetsDefinition:
     @dg.asset(
         group_name="evaluation",
         description="Whether the model has the three voices and knows when to use which, what it memorised and what it "

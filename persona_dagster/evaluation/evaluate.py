@@ -25,7 +25,7 @@ from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
 from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
 from persona_dagster.evaluation.preference import read_votes
-from persona_dagster.evaluation.prompts import Row, read_rows
+from persona_dagster.evaluation.prompts import MixRow, read_rows
 from persona_dagster.evaluation.reading import Reader
 from persona_dagster.evaluation.report import losses, write_report
 from persona_dagster.evaluation.words import reason
@@ -142,7 +142,7 @@ def _likelihoods(generations: Path) -> pl.DataFrame:
 
 
 def judge_rows(
-    path: Path | None, train: Iterable[Row], chars: tuple[int, int] | None = None
+    path: Path | None, train: Iterable[MixRow], chars: tuple[int, int] | None = None
 ) -> list[tuple[str, str, str]]:
     """(voice, question, answer) from the rows that all recipes share, else from the recipe's own train rows.
 

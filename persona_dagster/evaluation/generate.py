@@ -23,8 +23,17 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.decoding import Draw, continue_all
 from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
-from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, Answered, likelihoods
-from persona_dagster.evaluation.prompts import PROBES, Prompt, Row, knowledge, make_prompts, part, read_rows, stratified
+from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, ScoredAnswer, likelihoods
+from persona_dagster.evaluation.prompts import (
+    PROBES,
+    MixRow,
+    Prompt,
+    knowledge,
+    make_prompts,
+    part,
+    read_rows,
+    stratified,
+)
 from persona_dagster.models.base_model import for_asking, load_base, stop_ids
 from persona_dagster.models.chat_format import prompt_text
 from persona_dagster.records import GENERATION_SCHEMA
@@ -241,8 +250,8 @@ def _answer(model: Any, tokenizer: Any, texts: list[str], seeds: list[int], reci
 def score_all(
     model: PeftModel,
     tokenizer: PreTrainedTokenizerBase,
-    train: list[Row],
-    test: list[Row],
+    train: list[MixRow],
+    test: list[MixRow],
     *,
     recipe: Recipe,
     reporter: Reporter,
@@ -251,13 +260,13 @@ def score_all(
     spec = recipe.evaluation
     tested = stratified(test, spec.max_rows, spec.seed)
     trained = stratified(train, len(tested), spec.seed)
-    rows = [Answered(row.row_id, "test", row.persona, row.messages) for row in tested]
-    rows += [Answered(row.row_id, "train", row.persona, row.messages) for row in trained]
+    rows = [ScoredAnswer(row.row_id, "test", row.persona, row.messages) for row in tested]
+    rows += [ScoredAnswer(row.row_id, "train", row.persona, row.messages) for row in trained]
     for probe in knowledge(part(spec.max_probes, 2)):
         question = {"role": "user", "content": probe.prompt}
         for option, text in enumerate((probe.answer, *probe.wrong)):
             messages = [question, {"role": "assistant", "content": probe.say.format(text)}]
-            rows.append(Answered(probe.id, "knowledge", "general", messages, option))
+            rows.append(ScoredAnswer(probe.id, "knowledge", "general", messages, option))
     tokenizer.padding_side = "right"
     frames = [pl.DataFrame(schema=LIKELIHOOD_SCHEMA)]
     # On a CPU, the layers that base and adapter share are computed once a row for both.

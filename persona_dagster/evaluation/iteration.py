@@ -22,7 +22,7 @@ SAMPLES = 6
 
 
 @dataclass(frozen=True)
-class Written:
+class PublishedPage:
     """The published page, its content's digest, and its table for Dagster."""
 
     path: Path
@@ -31,7 +31,7 @@ class Written:
 
 
 @dataclass(frozen=True)
-class Run:
+class RecipeReport:
     """One recipe's report."""
 
     recipe: str
@@ -49,7 +49,7 @@ class Run:
         return self.interval(name).get("value")
 
 
-def write_iteration_report(folders: Mapping[str, Path], out: Path) -> Written:
+def write_iteration_report(folders: Mapping[str, Path], out: Path) -> PublishedPage:
     """Publishes `out/<digest>/iteration.html` over the report folders, by recipe, and moves `out/latest`.
 
     Raises ValueError without any folder.
@@ -69,31 +69,33 @@ def write_iteration_report(folders: Mapping[str, Path], out: Path) -> Written:
         with pages.publishing(digest) as staging:
             (staging / pages.holds).write_text(render(runs, table), encoding="utf-8")
     pages.point(digest)
-    return Written(out / digest / pages.holds, digest, markdown(runs, table))
+    return PublishedPage(out / digest / pages.holds, digest, markdown(runs, table))
 
 
-def read_run(recipe: str, folder: Path) -> Run:
-    return Run(recipe, Metrics.read(folder).model_dump(mode="json"), pl.read_parquet(folder / "answers.parquet"))
+def read_run(recipe: str, folder: Path) -> RecipeReport:
+    return RecipeReport(
+        recipe, Metrics.read(folder).model_dump(mode="json"), pl.read_parquet(folder / "answers.parquet")
+    )
 
 
-def make_table(runs: list[Run]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
+def make_table(runs: list[RecipeReport]) -> list[tuple[str, list[tuple[str, list[str]]]]]:
     """Sections of (title, a cell a run)."""
     return [(section, [(title, [tell(run) for run in runs]) for title, tell in rows]) for section, rows in SECTIONS]
 
 
-def _card(run: Run, key: str, form: str = "plain", unit: str = "") -> str:
+def _card(run: RecipeReport, key: str, form: str = "plain", unit: str = "") -> str:
     value = run.card.get(key)
     return "–" if value is None else f"{figure(float(value), form)}{unit}"
 
 
-def _recipe(run: Run, *keys: str) -> str:
+def _recipe(run: RecipeReport, *keys: str) -> str:
     value: Any = run.card.get("recipe", {})
     for key in keys:
         value = value.get(key, {}) if isinstance(value, dict) else {}
     return "–" if value in ({}, None) else str(value)
 
 
-def _spread(run: Run, name: str, form: str) -> str:
+def _spread(run: RecipeReport, name: str, form: str) -> str:
     one = run.interval(name)
     if one.get("value") is None:
         return "–"
@@ -105,7 +107,7 @@ def _spread(run: Run, name: str, form: str) -> str:
     )
 
 
-def _band(run: Run) -> str:
+def _band(run: RecipeReport) -> str:
     base = _recipe(run, "base", "model")
     band = run.card.get("recipe", {}).get("healthy_loss", {}).get(base)
     loss = run.value("loss_train")
@@ -115,12 +117,12 @@ def _band(run: Run) -> str:
     return f"{side} {band[0]:g}–{band[1]:g}"
 
 
-def _watts(run: Run) -> str:
+def _watts(run: RecipeReport) -> str:
     energy, seconds = run.card.get("energy_wh"), run.card.get("train_seconds")
     return f"{energy * 3600 / seconds:.0f} W mean, {energy:.2f} Wh" if energy and seconds else "no card"
 
 
-def _memory(run: Run) -> str:
+def _memory(run: RecipeReport) -> str:
     peak = run.card.get("peak_memory_gib")
     if peak is None:
         return "–"
@@ -128,12 +130,12 @@ def _memory(run: Run) -> str:
     return f"{peak:.2f} GiB {'VRAM' if on_card else 'RAM (no card)'}"
 
 
-def _gates(run: Run) -> str:
+def _gates(run: RecipeReport) -> str:
     names = [gate["name"] for gate in run.metrics["gates"] if gate["verdict"] == "red"]
     return f"{WORDS[run.metrics['verdict']]}" + (f": fails {', '.join(names)}" if names else "")
 
 
-Tell = Callable[[Run], str]
+Tell = Callable[[RecipeReport], str]
 SECTIONS: list[tuple[str, list[tuple[str, Tell]]]] = [
     ("Verdict", [("gates", _gates)]),
     (
@@ -189,7 +191,7 @@ SECTIONS: list[tuple[str, list[tuple[str, Tell]]]] = [
 ]
 
 
-def markdown(runs: list[Run], table: list[tuple[str, list[tuple[str, list[str]]]]]) -> str:
+def markdown(runs: list[RecipeReport], table: list[tuple[str, list[tuple[str, list[str]]]]]) -> str:
     """The table for Dagster: numbers and settings, no text of anybody's."""
     lines = [f"| | {' | '.join(run.metrics['title'] for run in runs)} |", "|---|" + "---|" * len(runs)]
     for section, rows in table:
@@ -198,12 +200,12 @@ def markdown(runs: list[Run], table: list[tuple[str, list[tuple[str, list[str]]]
     return "\n".join(lines)
 
 
-def _voiced(runs: list[Run]) -> list[Run]:
+def _voiced(runs: list[RecipeReport]) -> list[RecipeReport]:
     """The runs that were asked for a voice: a plain chat model has the judge in its report, and nothing to judge."""
     return [run for run in runs if run.value("fidelity_adapter") is not None]
 
 
-def warnings(runs: list[Run]) -> list[str]:
+def warnings(runs: list[RecipeReport]) -> list[str]:
     """Why some numbers of the table may not be set against each other."""
     voiced = _voiced(runs)
     found = []
@@ -216,7 +218,7 @@ def warnings(runs: list[Run]) -> list[str]:
     return found
 
 
-def samples(runs: list[Run]) -> list[dict[str, Any]]:
+def samples(runs: list[RecipeReport]) -> list[dict[str, Any]]:
     """Prompts that all runs with voices answered, personas in turn, with each run's answer."""
     voiced = _voiced(runs)
     frames = {
@@ -243,7 +245,7 @@ def samples(runs: list[Run]) -> list[dict[str, Any]]:
     ]
 
 
-def curves(runs: list[Run]) -> list[dict[str, Any]]:
+def curves(runs: list[RecipeReport]) -> list[dict[str, Any]]:
     """The loss curves of all runs, each in the scale of its own steps."""
     found = []
     for run in runs:
@@ -254,7 +256,7 @@ def curves(runs: list[Run]) -> list[dict[str, Any]]:
     return found
 
 
-def render(runs: list[Run], table: list[tuple[str, list[tuple[str, list[str]]]]]) -> str:
+def render(runs: list[RecipeReport], table: list[tuple[str, list[tuple[str, list[str]]]]]) -> str:
     page = environment().get_template("iteration.html.j2")
     return page.render(
         runs=[

@@ -34,7 +34,7 @@ class EndpointError(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Asked:
+class PairVotes:
     """The votes on the pairs, in their order; how often both orders agreed (0-1); what it cost."""
 
     votes: list[Vote]
@@ -44,7 +44,7 @@ class Asked:
 
 def ask_model(
     pairs: Sequence[Pair], url: str, model: str, *, key: str | None = None, personas: dict[str, str] | None = None
-) -> Asked:
+) -> PairVotes:
     """Asks `url` (…/v1) about every pair, twice. `personas`: what each is like, by key."""
     votes: list[Vote] = []
     agreed, tokens = 0, {"prompt_tokens": 0, "completion_tokens": 0}
@@ -65,7 +65,7 @@ def ask_model(
             votes.append({"A": "left", "B": "right"}.get(vote, "tie"))  # type: ignore[arg-type]
     share = agreed / len(pairs) if pairs else 0.0
     record = {"url": url, "model": model, "prompt": PROMPT, "pairs": len(pairs), "consistency": share, **tokens}
-    return Asked(votes, share, record)
+    return PairVotes(votes, share, record)
 
 
 def _ask(client: httpx.Client, model: str, text: str) -> tuple[str, dict[str, Any]]:

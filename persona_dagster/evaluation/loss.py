@@ -37,7 +37,7 @@ LOGIT_ROWS = 128  # 134 MB of logits where the vocabulary has 262 k tokens
 
 
 @dataclass(frozen=True)
-class Answered:
+class ScoredAnswer:
     """A dialogue whose last answer is to be scored."""
 
     key: str
@@ -50,7 +50,7 @@ class Answered:
 def likelihoods(
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    rows: Sequence[Answered],
+    rows: Sequence[ScoredAnswer],
     *,
     max_length: int,
     name: str,

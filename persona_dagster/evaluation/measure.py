@@ -28,7 +28,7 @@ from persona_dagster.evaluation.coherence import Calibration, calibrate
 from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
-from persona_dagster.evaluation.prompts import Row, knowledge, question_of
+from persona_dagster.evaluation.prompts import MixRow, knowledge, question_of
 from persona_dagster.evaluation.reading import Read
 from persona_dagster.evaluation.sense import mark_flaws, measure_coherence, measure_relevance
 from persona_dagster.evaluation.voices import measure_voices, with_clarity
@@ -43,14 +43,14 @@ class Material:
 
     generations: pl.DataFrame  # GENERATION_SCHEMA
     likelihoods: pl.DataFrame  # LIKELIHOOD_SCHEMA
-    train: list[Row]
-    test: list[Row]
+    train: list[MixRow]
+    test: list[MixRow]
     personas: Personas
     judge: Judge | None
     max_new_tokens: int
     clean: Callable[[str], str] | None = None  # the inference filter, where there is one
-    validation: list[Row] = field(default_factory=list)  # human answers that no bound was set on
-    human: list[Row] = field(default_factory=list)  # clean human train answers, which set the bounds; none: `train`
+    validation: list[MixRow] = field(default_factory=list)  # human answers that no bound was set on
+    human: list[MixRow] = field(default_factory=list)  # clean human train answers, which set the bounds; none: `train`
     reader: Read | None = None
     read_rows: int = 120
     votes: pl.DataFrame | None = None  # preference.VOTE_SCHEMA

@@ -26,12 +26,12 @@ SHOT_CHARS = 120  # of an example; whole ones first
 TRAIN_PROMPTS = 3  # a persona: train questions asked again, to see whether the model recites their answers
 
 
-class MixError(ValueError):
+class PromptError(ValueError):
     """A mix that cannot be evaluated; the message names the file and the row."""
 
 
 @dataclass(frozen=True)
-class Row:
+class MixRow:
     """A row of train.jsonl or test.jsonl."""
 
     row_id: str
@@ -87,8 +87,8 @@ class Choice:
     level: int = 1  # 1 what any model knows, 2 what a small one may, 3 where small ones guess
 
 
-def read_rows(path: Path) -> list[Row]:
-    """The rows of a mix file. Raises MixError naming the line that is no dialogue ending in an answer."""
+def read_rows(path: Path) -> list[MixRow]:
+    """The rows of a mix file. Raises PromptError naming the line that is no dialogue ending in an answer."""
     rows = []
     with path.open(encoding="utf-8") as file:
         for number, line in enumerate(file, 1):
@@ -96,12 +96,12 @@ def read_rows(path: Path) -> list[Row]:
                 continue
             try:
                 value = json.loads(line)
-                row = Row(value["row_id"], value["persona"], value["messages"])
+                row = MixRow(value["row_id"], value["persona"], value["messages"])
                 whole = len(row.messages) >= 2 and row.messages[-1]["role"] == "assistant"
             except (ValueError, KeyError, TypeError) as error:
-                raise MixError(f"{path}:{number}: no row of a mix ({error}); write the mix again") from error
+                raise PromptError(f"{path}:{number}: no row of a mix ({error}); write the mix again") from error
             if not whole:
-                raise MixError(f"{path}:{number}: row {row.row_id} does not end with an answer; write the mix again")
+                raise PromptError(f"{path}:{number}: row {row.row_id} does not end with an answer; write the mix again")
             rows.append(row)
     return rows
 
@@ -111,13 +111,13 @@ def question_of(messages: Sequence[Mapping[str, str]]) -> str:
     return next((turn["content"] for turn in reversed(messages) if turn["role"] == "user"), "")
 
 
-def stratified(rows: Iterable[Row], count: int, seed: int) -> list[Row]:
+def stratified(rows: Iterable[MixRow], count: int, seed: int) -> list[MixRow]:
     """At most `count` rows, as equal over personas as they allow, in a stable order."""
-    by_persona: dict[str, list[Row]] = defaultdict(list)
+    by_persona: dict[str, list[MixRow]] = defaultdict(list)
     for row in sorted(rows, key=lambda row: keyed_hash(str(seed), row.row_id)):
         by_persona[row.persona].append(row)
     queues = [by_persona[persona] for persona in sorted(by_persona)]
-    taken: list[Row] = []
+    taken: list[MixRow] = []
     depth = 0
     while len(taken) < count and any(len(queue) > depth for queue in queues):
         taken += [queue[depth] for queue in queues if len(queue) > depth]
@@ -160,7 +160,7 @@ def contradictions(personas: Personas, limit: int | None) -> list[tuple[str, str
     return [(f"contradiction-{n:02d}", probe["asked"], probe["prompt"]) for n, probe in enumerate(probes)][:limit]
 
 
-def few_shot(row: Row, train: Sequence[Row], personas: Personas) -> list[Message]:
+def few_shot(row: MixRow, train: Sequence[MixRow], personas: Personas) -> list[Message]:
     """The row's question behind its persona's system message and `SHOTS` short train examples of that voice."""
     persona = personas.personas[row.persona]
     pool = [other for other in train if other.persona == row.persona and other.question and len(other.answer) > 8]
@@ -174,7 +174,7 @@ def few_shot(row: Row, train: Sequence[Row], personas: Personas) -> list[Message
     return with_persona([*turns, {"role": "user", "content": row.question}], persona, tagged=True)
 
 
-def make_prompts(personas: Personas, train: list[Row], test: list[Row], spec: Evaluation) -> list[Prompt]:
+def make_prompts(personas: Personas, train: list[MixRow], test: list[MixRow], spec: Evaluation) -> list[Prompt]:
     """Everything to ask: base and adapter side by side, and the few-shot baseline on a third of the test prompts,
     or on `FEWEST_SHOWN`.
 

@@ -11,7 +11,7 @@ from persona_dagster.digest import text_digest
 from persona_dagster.evaluation.bootstrap import Interval, mean_interval, share_interval
 from persona_dagster.evaluation.coherence import Calibration, error_rates, read, read_flaw
 from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, mean_over, of_model
-from persona_dagster.evaluation.prompts import Row
+from persona_dagster.evaluation.prompts import MixRow
 from persona_dagster.evaluation.relevance import Embed, Relevance, beside_people
 
 PEOPLE = 60  # human answers whose relevance is the measure
@@ -75,7 +75,7 @@ def _to_read(rows: pl.DataFrame, count: int) -> list[int]:
 def measure_coherence(
     rows: pl.DataFrame,
     calibration: Calibration,
-    validation: Sequence[Row],
+    validation: Sequence[MixRow],
     intervals: dict[str, Interval],
     detail: dict[str, Any],
 ) -> dict[str, Interval]:
@@ -103,7 +103,11 @@ def measure_coherence(
 
 
 def measure_relevance(
-    rows: pl.DataFrame, embed: Embed, human: Sequence[Row], validation: Sequence[Row], intervals: dict[str, Interval]
+    rows: pl.DataFrame,
+    embed: Embed,
+    human: Sequence[MixRow],
+    validation: Sequence[MixRow],
+    intervals: dict[str, Interval],
 ) -> tuple[pl.DataFrame, dict[str, Interval]]:
     """The rows with `relevance`, and the gated number: on the scale from chance to `validation` answers of people, or
     to `human` ones where there are none. `human` answers say how rare words are."""

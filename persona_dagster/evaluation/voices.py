@@ -17,7 +17,7 @@ from persona_dagster.evaluation import coherence, fidelity
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval
 from persona_dagster.evaluation.compared import SPOKEN, compare, gain_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
-from persona_dagster.evaluation.prompts import Row
+from persona_dagster.evaluation.prompts import MixRow
 
 SURE = 0.8  # a probability that would count as a voice judged
 
@@ -37,8 +37,8 @@ def measure_voices(
     intervals: dict[str, Interval],
     detail: dict[str, Any],
     *,
-    test: Sequence[Row],
-    validation: Sequence[Row],
+    test: Sequence[MixRow],
+    validation: Sequence[MixRow],
 ) -> dict[str, Interval]:
     """The gated numbers. `rows`: a line an answer, with `judged` and `told` (what `judge` says to it)."""
     if judge is None:
@@ -77,7 +77,7 @@ def measure_voices(
     }
 
 
-def _examine(judge: Judge, validation: Sequence[Row], intervals: dict[str, Interval]) -> Interval:
+def _examine(judge: Judge, validation: Sequence[MixRow], intervals: dict[str, Interval]) -> Interval:
     """The judge on human validation answers: as they are, behind the opening of another voice, the openings alone, and
     with their characters shuffled (the last two ought to be no voice at all)."""
     rows = [(row.persona, row.question, row.answer) for row in validation if row.persona in judge.voices]
@@ -109,7 +109,7 @@ def with_clarity(rows: pl.DataFrame, judge: Judge | None) -> pl.DataFrame:
     return rows.with_columns(clarity=pl.coalesce(told))
 
 
-def _people(judge: Judge, human: list[Row], intervals: dict[str, Interval], detail: dict[str, Any]) -> None:
+def _people(judge: Judge, human: list[MixRow], intervals: dict[str, Interval], detail: dict[str, Any]) -> None:
     """What the judge makes of people's own test answers: no model can be measured more surely."""
     questions = [row.question for row in human]
     groups = [text_digest(question) for question in questions]

@@ -29,7 +29,7 @@ CONSENTS = "consents.yaml"
 
 
 @dataclass
-class Seen:
+class StreamLook:
     """One stream of a file as it would be read, with its first items."""
 
     file: Path
@@ -42,11 +42,11 @@ class Look:
     """What a path holds."""
 
     path: Path
-    streams: list[Seen] = field(default_factory=list)
+    streams: list[StreamLook] = field(default_factory=list)
     problems: list[IntakeError] = field(default_factory=list)
 
     @property
-    def chats(self) -> list[Seen]:
+    def chats(self) -> list[StreamLook]:
         return [seen for seen in self.streams if seen.stream.format.endswith("chat")]
 
 
@@ -58,7 +58,7 @@ def look_at(path: Path, options: Options, mappings: Mappings) -> Look:
             try:
                 for stream in streams(unit, options, mappings):
                     first = list(islice((item for item in stream.items() if not item.code), PREVIEW))
-                    look.streams.append(Seen(_file_of(path, unit), stream, first))
+                    look.streams.append(StreamLook(_file_of(path, unit), stream, first))
             except IntakeError as error:
                 look.problems.append(error)
     except IntakeError as error:
@@ -75,7 +75,7 @@ def lay_out(look: Look, settings: Settings, options: Options) -> tuple[dict[str,
 
     Returns the options of single files, by their name in the imports folder, and the notes that were laid out.
     """
-    by_file: dict[Path, list[Seen]] = {}
+    by_file: dict[Path, list[StreamLook]] = {}
     for seen in look.streams:
         by_file.setdefault(seen.file, []).append(seen)
     said, notes = dict[str, Options](), list[Path]()
@@ -96,7 +96,7 @@ def lay_out(look: Look, settings: Settings, options: Options) -> tuple[dict[str,
     return said, notes
 
 
-def _lay_notes(file: Path, name: str, found: list[Seen], folder: Path) -> list[Path]:
+def _lay_notes(file: Path, name: str, found: list[StreamLook], folder: Path) -> list[Path]:
     """Notes unpacked, those within a ZIP each by itself."""
     wanted = {seen.stream.name.partition("!")[2] for seen in found if seen.stream.holds == "notes"}
     laid: list[Path] = []
@@ -163,5 +163,5 @@ class Consents:
         write_text(self.path, head + yaml.safe_dump(known, allow_unicode=True, sort_keys=True))
 
 
-def _board(seen: Seen) -> str | None:
+def _board(seen: StreamLook) -> str | None:
     return seen.first[0].rows[0].board if seen.first and seen.first[0].rows else None

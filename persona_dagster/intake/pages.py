@@ -35,7 +35,7 @@ NO_POSTS = frozenset(["listing", "boards", "refusal", "error", "empty", "forums"
 
 
 @dataclass(frozen=True)
-class Found:
+class ReadablePage:
     """A page or payload of a site, and how it is read."""
 
     format: str
@@ -46,23 +46,23 @@ def is_mhtml(head: bytes) -> bool:
     return MIME.match(head[:4096]) is not None
 
 
-def page(unit: Unit, body: bytes) -> Found | None:
+def page(unit: Unit, body: bytes) -> ReadablePage | None:
     """A saved page of one of the sites; None for HTML of anywhere else, which may be a note."""
     found = recognise(unwrap(body), Path(unit.name.rpartition("!")[2]))
     if found.source is None and found.kind in ("unknown", "empty"):
         return None
-    return Found(
+    return ReadablePage(
         f"saved page ({found.source or 'unknown site'}, {found.kind})", lambda: iter([_saved(unit, body, found)])
     )
 
 
-def payload(unit: Unit, value: Any) -> Found | None:
+def payload(unit: Unit, value: Any) -> ReadablePage | None:
     """What a site's own interface answered, saved as JSON; None for JSON of anything else."""
     body = orjson.dumps(value)
     found = recognise(body, Path(unit.name.rpartition("!")[2]))
     if found.source is None or found.kind == "har" or (found.kind == "payload" and not found.parsed.posts):
         return None
-    return Found(f"saved payload ({found.source}, {found.kind})", lambda: iter([_saved(unit, body, found)]))
+    return ReadablePage(f"saved payload ({found.source}, {found.kind})", lambda: iter([_saved(unit, body, found)]))
 
 
 def _saved(unit: Unit, saved: bytes, found: Recognised) -> Item:

@@ -13,7 +13,7 @@ Found = tuple[int, str, int]  # content, file, row
 COLUMNS = {"key": pl.UInt64, "content": pl.UInt64, "file": pl.String, "row": pl.Int64}
 
 
-class Seen:
+class SeenRows:
     """Rows that are in the archive: by the 64-bit hash of their key their content's hash, file and row.
 
     `own`: what the file that is read now gave when it was read before.

@@ -28,7 +28,7 @@ from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import Mappings
 from persona_dagster.intake.reading import Options, Stream, streams
 from persona_dagster.intake.schema import SOURCES, Row, RowError
-from persona_dagster.intake.seen import Found, Seen
+from persona_dagster.intake.seen import Found, SeenRows
 from persona_dagster.records import Capture, Outcome
 from persona_dagster.reporting import progress
 from persona_dagster.settings import Settings
@@ -173,7 +173,7 @@ class _Pass:
         taken, refused = Taken(name), Refused()
         problems: list[IntakeError] = []
         mended = self._mended(name)
-        self.seen = Seen(self.settings.intake_dir, own=name)
+        self.seen = SeenRows(self.settings.intake_dir, own=name)
 
         with _LedgerWriter(_ledger(self.settings.intake_dir, name)) as ledger:
 

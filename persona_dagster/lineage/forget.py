@@ -20,7 +20,7 @@ from filelock import FileLock
 from persona_dagster import artifacts
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.lineage import copies, purge, search, tombstones
-from persona_dagster.lineage.plan import Home, Plan, Target, UnknownTargetError, copy_of, homes_of, make_plan
+from persona_dagster.lineage.plan import ForgetPlan, Home, Target, UnknownTargetError, copy_of, homes_of, make_plan
 from persona_dagster.lineage.purge import JOURNAL
 from persona_dagster.settings import Settings
 
@@ -75,7 +75,7 @@ class ForgetReport:
         return "\n".join(lines)
 
 
-def plan(target: str, settings: Settings) -> Plan:
+def plan(target: str, settings: Settings) -> ForgetPlan:
     """What forgetting a post (URL or doc_id) or an author (`source:author`, or the author's key) would do.
 
     Raises:
@@ -131,12 +131,12 @@ def forget_again(settings: Settings) -> list[str]:
     return made.docs
 
 
-def _resume(settings: Settings) -> Iterator[tuple[Plan, ForgetReport]]:
+def _resume(settings: Settings) -> Iterator[tuple[ForgetPlan, ForgetReport]]:
     for folder in sorted((settings.home / JOURNAL).glob("[!.]*")):
         if not (folder / PLAN).is_file():
             shutil.rmtree(folder) if folder.is_dir() else None  # a journal half removed: all was done
             continue
-        made = Plan.from_dict(orjson.loads((folder / PLAN).read_bytes()))
+        made = ForgetPlan.from_dict(orjson.loads((folder / PLAN).read_bytes()))
         kept = orjson.loads((folder / NEEDLES).read_bytes())
         yield made, _apply(made, kept["pieces"], kept["names"], settings)
 
@@ -153,7 +153,7 @@ def _now() -> str:
     return datetime.now(UTC).isoformat(timespec="seconds")
 
 
-def _carry_out(made: Plan, pieces: list[str], names: list[str], settings: Settings) -> ForgetReport:
+def _carry_out(made: ForgetPlan, pieces: list[str], names: list[str], settings: Settings) -> ForgetReport:
     folder = settings.home / JOURNAL / made.id
     with artifacts.replacing(folder) as fresh:
         fresh.chmod(0o700)
@@ -163,7 +163,7 @@ def _carry_out(made: Plan, pieces: list[str], names: list[str], settings: Settin
     return _apply(made, pieces, names, settings)
 
 
-def _apply(made: Plan, pieces: list[str], names: list[str], settings: Settings) -> ForgetReport:
+def _apply(made: ForgetPlan, pieces: list[str], names: list[str], settings: Settings) -> ForgetReport:
     """Every step of a plan in every home, then the search; the journal is removed last."""
     homes = _homes(made, settings)
     report = ForgetReport(made.target, made.docs, made.own, made.others, searched=bool(pieces))
@@ -204,7 +204,7 @@ def _named(names: list[str]) -> set[bytes]:
     return {f"{left}{name}{right}".encode() for name in names for left, right in (('"', '"'), (">", "<"), (">", " ("))}
 
 
-def _homes(made: Plan, settings: Settings) -> list[tuple[Home, purge.HomePlan]]:
+def _homes(made: ForgetPlan, settings: Settings) -> list[tuple[Home, purge.HomePlan]]:
     """The homes of the plan that are still there; `settings` is how the first is reached."""
     first = homes_of(settings)[0]
     found = []

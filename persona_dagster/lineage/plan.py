@@ -60,7 +60,7 @@ class HomePlan:
 
 
 @dataclass(slots=True)
-class Plan:
+class ForgetPlan:
     """Ids, hashes and counts: no text, and no name."""
 
     target: str
@@ -91,7 +91,7 @@ class Plan:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, value: dict[str, Any]) -> Plan:
+    def from_dict(cls, value: dict[str, Any]) -> ForgetPlan:
         return cls(**value | {"homes": [HomePlan(**home) for home in value["homes"]]})
 
     def markdown(self) -> str:
@@ -161,7 +161,7 @@ class _Chosen:
     lines: list[str]
 
 
-def make_plan(target: Target, settings: Settings, at: str) -> tuple[Plan, list[str]]:
+def make_plan(target: Target, settings: Settings, at: str) -> tuple[ForgetPlan, list[str]]:
     """The plan, and the pieces of text by which copies are found.
 
     Raises:
@@ -175,7 +175,7 @@ def make_plan(target: Target, settings: Settings, at: str) -> tuple[Plan, list[s
             f"{target.query!r} names nothing stored: give the URL of a post, a doc_id (source:board:id) or "
             "source:author"
         )
-    plan = Plan(target.label, target.digest, at, authors=target.authors if chosen[0].own.height else [])
+    plan = ForgetPlan(target.label, target.digest, at, authors=target.authors if chosen[0].own.height else [])
     plan.docs = sorted({doc for found in chosen for doc in found.gone["doc_id"]})
     plan.pages = sorted({doc for found in chosen for doc in _pages(found.own)["doc_id"]})
     plan.authors = target.authors if any(_by_author(found, target) for found in chosen) else []
@@ -273,7 +273,9 @@ def _home_plan(home: Home, found: _Chosen, keys: set[str]) -> HomePlan:
     return of
 
 
-def _elsewhere(homes: list[Home], plan: Plan, quoting: list[set[str]], spellings: Collection[bytes]) -> Iterator[bytes]:
+def _elsewhere(
+    homes: list[Home], plan: ForgetPlan, quoting: list[set[str]], spellings: Collection[bytes]
+) -> Iterator[bytes]:
     """Archived pages that have nothing of the target: what stands there as well is markup, or said by others. Only
     pages that hold one of the spellings are parsed."""
     for home, of, quotes in zip(homes, plan.homes, quoting, strict=True):

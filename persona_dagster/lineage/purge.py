@@ -23,7 +23,7 @@ from persona_dagster.conversation.mix import drop_rows
 from persona_dagster.corpus.tables import write_parquet
 from persona_dagster.lineage import copies, search, stores, tombstones
 from persona_dagster.lineage.copies import MANIFEST, REGISTER
-from persona_dagster.lineage.plan import SOURCES, Home, HomePlan, Plan, saying
+from persona_dagster.lineage.plan import SOURCES, ForgetPlan, Home, HomePlan, saying
 from persona_dagster.lineage.redaction import blanked, cut
 from persona_dagster.lineage.storage import blotted, forget_postgres, forget_sqlite, postgres_holds, postgres_url
 from persona_dagster.records import FORGOTTEN, Source
@@ -93,7 +93,7 @@ def _redact(archive: Archive, name: str, edit: Callable, reason: dict[str, str])
     return archive.redact(source, board, {old: body}, reason) if body != capture.body else 0  # type: ignore[arg-type]
 
 
-def forget_mixes(home: Home, plan: Plan, of: HomePlan) -> list[str]:
+def forget_mixes(home: Home, plan: ForgetPlan, of: HomePlan) -> list[str]:
     """Writes every mix anew that holds a row of the plan; and sweeps up what a killed rewriting left."""
     personas, pairs = load_personas(home.settings.config_dir, home.settings.accepted_dir), set(of.pairs)
     for mix in list(stores.mixes(home.settings)):
@@ -107,7 +107,7 @@ def forget_mixes(home: Home, plan: Plan, of: HomePlan) -> list[str]:
     return [home.label + name for name in of.mixes]
 
 
-def forget_rows(home: Home, plan: Plan, of: HomePlan, pieces: list[str]) -> dict[str, int]:
+def forget_rows(home: Home, plan: ForgetPlan, of: HomePlan, pieces: list[str]) -> dict[str, int]:
     """Tables are rewritten file by file: rows go, and rows of others lose the lines that they quote."""
     removed: dict[str, int] = {}
     for path in sorted(home.settings.tables_dir.rglob("*.parquet")):

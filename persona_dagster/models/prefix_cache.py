@@ -13,7 +13,7 @@ from typing import Any
 MOST = 16  # prefixes kept: about 5 MB each for 135 M parameters, 10 MB for 8 B
 
 
-class Prefixes:
+class PrefixCache:
     """Of one base model; `forget()` when it goes."""
 
     def __init__(self) -> None:

@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 ANSWER_TOKENS = 16  # a probe: with six probes 96 positions, in seconds on two cores
 
 # What was said, read by another model: log-probabilities (answer tokens, vocabulary), one tensor an answer.
-Reader = Callable[[Sequence["Said"]], list["Tensor"]]
+Reader = Callable[[Sequence["ReferenceAnswer"]], list["Tensor"]]
 
 
-class Said(NamedTuple):
+class ReferenceAnswer(NamedTuple):
     """A rendered prompt and the reference's answer to it: `ids[start:]` is the answer."""
 
     prompt: str
@@ -57,7 +57,9 @@ def probes(personas: Personas) -> list[list[Message]]:
     return asked
 
 
-def speak(model: Any, tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[Message]]) -> list[Said]:
+def speak(
+    model: Any, tokenizer: PreTrainedTokenizerBase, conversations: Sequence[list[Message]]
+) -> list[ReferenceAnswer]:
     """The reference's own greedy answers, and how likely it found every token in their places."""
     import torch
 
@@ -77,7 +79,7 @@ def speak(model: Any, tokenizer: PreTrainedTokenizerBase, conversations: Sequenc
                 top_k=None,
                 pad_token_id=tokenizer.pad_token_id,
             )
-        empty = Said(prompt, whole[0].tolist(), len(asked), torch.empty(0))
+        empty = ReferenceAnswer(prompt, whole[0].tolist(), len(asked), torch.empty(0))
         said.append(empty._replace(log_probabilities=reader(model)([empty])[0]))
     return said
 
@@ -86,7 +88,7 @@ def reader(model: PreTrainedModel) -> Reader:
     """Reads with a model of transformers."""
     import torch
 
-    def read(said: Sequence[Said]) -> list[Tensor]:
+    def read(said: Sequence[ReferenceAnswer]) -> list[Tensor]:
         with torch.inference_mode():
             logits = [model(torch.tensor([one.ids], device=model.device)).logits[0] for one in said]
         return [own[one.start - 1 : -1].float().log_softmax(-1).cpu() for own, one in zip(logits, said, strict=True)]
@@ -94,7 +96,7 @@ def reader(model: PreTrainedModel) -> Reader:
     return read
 
 
-def agree(said: Sequence[Said], read: Reader) -> Agreement:
+def agree(said: Sequence[ReferenceAnswer], read: Reader) -> Agreement:
     """How far the model behind `read` agrees with what the reference said."""
     import torch
 

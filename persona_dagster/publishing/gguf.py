@@ -27,7 +27,7 @@ from persona_dagster.artifacts import replacing
 from persona_dagster.chat.engine import Sampling
 from persona_dagster.config.personas import Persona, Personas
 from persona_dagster.models.chat_format import system_message
-from persona_dagster.publishing.comparing import Reader, Said
+from persona_dagster.publishing.comparing import Reader, ReferenceAnswer
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -232,7 +232,7 @@ def llama_cpp_reader(gguf: Path, window: int) -> Reader:
     """
     import torch
 
-    def read(said: Sequence[Said]) -> list[Tensor]:
+    def read(said: Sequence[ReferenceAnswer]) -> list[Tensor]:
         asked = [(one.prompt, one.ids, one.start) for one in said]
         with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
             try:

@@ -49,7 +49,7 @@ class Written(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, coerce_numbers_to_str=True)
 
 
-class Item(Written):
+class SampleItem(Written):
     """What all sites' posts share. `day` counts from the replica's epoch; later days are not visible yet."""
 
     id: str = Field(min_length=1)
@@ -67,7 +67,7 @@ class Push(Written):
     text: str
 
 
-class PttItem(Item):
+class PttItem(SampleItem):
     author: str = Field(pattern=PTT_USER)
     nick: str = ""
     category: str | None = None
@@ -93,7 +93,7 @@ class DcardComment(Written):
     hidden: bool = False
 
 
-class DcardItem(Item):
+class DcardItem(SampleItem):
     school: str | None = None
     gender: Gender
     title: str
@@ -112,7 +112,7 @@ class ThreadsReply(Written):
     likes: int = Field(0, ge=0)
 
 
-class ThreadsItem(Item):
+class ThreadsItem(SampleItem):
     user: str
     text: str | None  # None: only a picture
     likes: int = Field(0, ge=0)
@@ -141,7 +141,7 @@ def edited(item: Anything, day: int) -> bool:
     return item.edited_body is not None and item.edited_day is not None and item.edited_day <= day
 
 
-def answer_times(item: Item, count: int) -> list[datetime]:
+def answer_times(item: SampleItem, count: int) -> list[datetime]:
     """When the `count` answers to a post came: minutes to hours apart, in order, drawn from the post's id."""
     times, at = [], item.at
     for index in range(count):

@@ -34,7 +34,7 @@ BOUNCE = """
 
 
 @dataclass(frozen=True)
-class Row:
+class ListingRow:
     """One line of a listing. Without `file` the article is gone and the title says so."""
 
     file: str | None
@@ -137,7 +137,7 @@ def nrec(score: int) -> str:
     return ""
 
 
-def row_html(board: str, row: Row) -> str:
+def row_html(board: str, row: ListingRow) -> str:
     title, menu = f"\n\t\t\t\t{escape(row.title)}\n", ""
     if row.file:
         title = f'\n\t\t\t\t<a href="/bbs/{board}/{row.file}.html">{escape(row.title)}</a>\n'
@@ -174,7 +174,13 @@ def button(label: str, href: str | None) -> str:
 
 
 def index_page(
-    board: str, rows: Sequence[Row], pinned: Sequence[Row], *, older: int | None, newer: int | None, adult: bool
+    board: str,
+    rows: Sequence[ListingRow],
+    pinned: Sequence[ListingRow],
+    *,
+    older: int | None,
+    newer: int | None,
+    adult: bool,
 ) -> str:
     """A listing. `older` and `newer` are page numbers; None greys the button out, as at the ends."""
     base = f"/bbs/{board}/index"

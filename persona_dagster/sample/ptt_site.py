@@ -13,7 +13,7 @@ from persona_dagster.sample.content import Content, PttItem, Push, deleted, numb
 from persona_dagster.sample.ptt_pages import (
     ORIGIN,
     STYLE,
-    Row,
+    ListingRow,
     article_page,
     error_page,
     gate_page,
@@ -66,7 +66,7 @@ class PttSite:
             return redirect("/")
         return redirect(back, cookie="over18=1; Path=/")
 
-    def rows(self, board: str) -> list[tuple[PttItem, Row]]:
+    def rows(self, board: str) -> list[tuple[PttItem, ListingRow]]:
         """All rows of the board, oldest first."""
         day, items = self.clock.day, self.content.ptt[board]
         by_id = {item.id: item for item in items}
@@ -79,7 +79,7 @@ class PttSite:
         pairs = self.rows(board)
         rows = [row for _, row in pairs]
         if "deleted" in faults:
-            rows[len(rows) // 2 : len(rows) // 2] = [Row(None, "(本文已被刪除) [gone]", "-", " 9/01")] * DELETED
+            rows[len(rows) // 2 : len(rows) // 2] = [ListingRow(None, "(本文已被刪除) [gone]", "-", " 9/01")] * DELETED
         rows = rows[self.expired.get(board, 0) :]
         if "empty" in faults:
             rows = []
@@ -137,19 +137,19 @@ def not_found() -> Response:
     return page(error_page("404", "404 - Not Found."), 404)
 
 
-def listing_row(board: str, item: PttItem, by_id: dict[str, PttItem], day: int, now: datetime) -> Row:
+def listing_row(board: str, item: PttItem, by_id: dict[str, PttItem], day: int, now: datetime) -> ListingRow:
     date = f"{item.at.astimezone(TAIPEI):%-m/%d}".rjust(5)
     if deleted(item, day):
         by_author = number(item.id, "deleted") % 3
         title = f"(本文已被刪除) [{item.author}]" if by_author else f"(已被{board[:4]}M刪除) <{item.author}> 板規"
-        return Row(None, title, "-", date)
+        return ListingRow(None, title, "-", date)
     pushes = pushes_by(item, now)
     score = sum({"推": 1, "噓": -1}.get(push.tag, 0) for push, _ in pushes)
     mark = "M" if item.pinned or len(pushes) >= 20 else ""
-    return Row(ptt_file(board, item), full_title(item, by_id), item.author, date, score, mark)
+    return ListingRow(ptt_file(board, item), full_title(item, by_id), item.author, date, score, mark)
 
 
-def matches(row: Row, query: str) -> bool:
+def matches(row: ListingRow, query: str) -> bool:
     if query.startswith("author:"):
         return row.author == query.removeprefix("author:")
     if query.startswith("thread:"):

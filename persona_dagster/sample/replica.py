@@ -25,7 +25,7 @@ from persona_dagster.sample.faults import CLEARANCE, OF_SITES, OF_WIRE, WIDGET, 
 from persona_dagster.sample.graph_site import GraphSite
 from persona_dagster.sample.ptt_site import PttSite
 from persona_dagster.sample.threads_site import ThreadsSite
-from persona_dagster.sample.web import Request, Response, Site
+from persona_dagster.sample.web import Request, Response, SiteServer
 
 ORIGINS = {
     "ptt": "https://www.ptt.cc",
@@ -39,7 +39,7 @@ MAX_BODY = 1 << 20  # of a request
 
 
 @dataclass(frozen=True)
-class Asked:
+class LoggedRequest:
     """One request, as the replica saw it."""
 
     site: str
@@ -56,7 +56,7 @@ class Replica:
     content: Content
     clock: Clock
     scenario: Scenario
-    asked: deque[Asked] = field(default_factory=lambda: deque(maxlen=100_000))
+    asked: deque[LoggedRequest] = field(default_factory=lambda: deque(maxlen=100_000))
 
     def url(self, canonical: str) -> str:
         """Where a canonical URL is served."""
@@ -95,7 +95,7 @@ class Handler(BaseHTTPRequestHandler):
     disable_nagle_algorithm = True  # head and body are two writes: with it, 40 ms pass between them
     timeout = 60  # an idle connection does not keep its thread for ever
     name: str
-    site: Site
+    site: SiteServer
     replica: Replica
 
     def do_GET(self) -> None:
@@ -113,7 +113,9 @@ class Handler(BaseHTTPRequestHandler):
         cleared = CLEARANCE in request.cookies
         rules = self.replica.scenario.pick(self.name, self.path, request.from_browser, cleared)
         response = self.answer(request, rules)
-        asked = Asked(self.name, self.command, self.path, response.status, time.monotonic(), request.from_browser)
+        asked = LoggedRequest(
+            self.name, self.command, self.path, response.status, time.monotonic(), request.from_browser
+        )
         self.replica.asked.append(asked)
         with suppress(ConnectionError):  # who asked may have gone; the fault tests make sure of it
             self.transmit(response, next((rule for rule in rules if rule.fault in OF_WIRE), None))
@@ -180,7 +182,7 @@ def serve(
     """Serves the sites until the block ends. Defaults: the packaged posts, a clock in memory, no faults."""
     content, clock = content or load(), clock or Clock()
     replica = Replica({}, content, clock, scenario or Scenario())
-    sites: dict[str, Site] = {
+    sites: dict[str, SiteServer] = {
         "ptt": PttSite(content, clock),
         "dcard": DcardSite(content, clock),
         "threads": ThreadsSite(content, clock),

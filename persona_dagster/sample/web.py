@@ -57,7 +57,7 @@ class Response:
     headers: Mapping[str, str] = field(default_factory=dict)
 
 
-class Site(Protocol):
+class SiteServer(Protocol):
     """One of the replica's sites. `faults`: some of the site's own ways to misbehave."""
 
     def respond(self, request: Request, faults: Collection[str] = ()) -> Response: ...

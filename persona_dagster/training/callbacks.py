@@ -14,7 +14,7 @@ from persona_dagster.artifacts import replacing, sync, write_json
 from persona_dagster.models.adapter import save_weights
 from persona_dagster.reporting import Reporter
 from persona_dagster.training.job import TrainJob
-from persona_dagster.training.rows import Row, batches
+from persona_dagster.training.rows import EncodedRow, batches
 from persona_dagster.training.telemetry import Gauges
 from persona_dagster.training.trainer import answer_loss
 from persona_dagster.training.watch import Trouble, Watch
@@ -86,7 +86,7 @@ def _mark_whole(checkpoint: Path) -> None:
     sync(checkpoint)
 
 
-def evaluation_loss(model: Any, rows: Sequence[Row], pad_token_id: int, batch_size: int) -> float:
+def evaluation_loss(model: Any, rows: Sequence[EncodedRow], pad_token_id: int, batch_size: int) -> float:
     """Mean negative log likelihood over the assistant's tokens of `rows`, nats a token. Draws no random number."""
     import torch
 
@@ -129,7 +129,7 @@ class Session:
     log: TrainingLog
     watch: Watch
     gauges: Gauges
-    eval_rows: list[Row]
+    eval_rows: list[EncodedRow]
     pad_token_id: int
     sample: Callable[[Any], list[str]] | None = None  # short answers to the personas' probes
     interrupted: bool = False  # a signal came: save and stop at the end of this step

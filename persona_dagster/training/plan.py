@@ -27,7 +27,7 @@ from persona_dagster.training.vram import (
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class TrainingPlan:
     """`steps` is exact: what `trainer.state.max_steps` will be. `rule_of_thumb` is ceil(N·epochs / effective batch)."""
 
     rows: int
@@ -44,7 +44,7 @@ class Plan:
         return asdict(self)
 
 
-def make_plan(recipe: Recipe, lengths: Sequence[int], pair_ids: Sequence[str] | None = None) -> Plan:
+def make_plan(recipe: Recipe, lengths: Sequence[int], pair_ids: Sequence[str] | None = None) -> TrainingPlan:
     """The plan for rows of these lengths, in tokens, after dropping and cutting.
 
     Rounds as the trainer does: a process sees ceil(batches / processes) batches, an epoch takes
@@ -67,7 +67,7 @@ def make_plan(recipe: Recipe, lengths: Sequence[int], pair_ids: Sequence[str] | 
         for start in range(0, rows, training.batch_size)
         if (batch := [lengths[index] for index in order[start : start + training.batch_size]])
     )
-    return Plan(
+    return TrainingPlan(
         rows=count,
         effective_batch=effective,
         steps_per_epoch=per_epoch,
@@ -87,7 +87,7 @@ class RecipePlan:
     """A recipe's plan on this machine. `vram` is None where only the Hub knows the base model's shape."""
 
     recipe: Recipe
-    plan: Plan
+    plan: TrainingPlan
     rows_are: str  # where the rows' number and lengths come from
     shape: ModelShape | None
     vram: Vram | None
@@ -168,7 +168,7 @@ def plan_recipe(recipe: Recipe, mix_folder: Path, models_dir: Path, adapters: Pa
     return RecipePlan(recipe, plan, rows_are, shape, estimate_vram(recipe, shape) if shape else None, free, speed)
 
 
-def _plan_rows(recipe: Recipe, mix_folder: Path, models_dir: Path) -> tuple[Plan, str]:
+def _plan_rows(recipe: Recipe, mix_folder: Path, models_dir: Path) -> tuple[TrainingPlan, str]:
     mix = Versions(mix_folder, MixManifest.FILE).latest()
     longest = recipe.training.max_length
     if mix is None:

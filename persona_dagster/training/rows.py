@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class EncodedRow:
     """One row as token ids; `labels` holds -100 wherever no loss falls. `pair_id` is shared by its copies."""
 
     row_id: str
@@ -34,7 +34,7 @@ class Row:
 class Rows:
     """The rows that fit, with what became of the others: by id, so that nothing is lost unseen."""
 
-    rows: list[Row]
+    rows: list[EncodedRow]
     dropped: list[str]  # row_ids of which no useful answer fits max_length
     cut: list[str]  # row_ids that were shortened
 
@@ -68,7 +68,7 @@ def read_rows(mix_dir: Path, split: str, tokenizer: PreTrainedTokenizerBase, max
             continue
         if encoded.cut != "none":
             cut.append(row_id)
-        rows.append(Row(row_id, RowId.read(row_id).pair, persona, encoded.input_ids, encoded.labels))
+        rows.append(EncodedRow(row_id, RowId.read(row_id).pair, persona, encoded.input_ids, encoded.labels))
     if not rows and not dropped:
         raise JobError(f"{path}: empty; the recipe's mix found no dialogue (see the mix's manifest)")
     if not rows:
@@ -127,7 +127,7 @@ def pack(lengths: Sequence[int], most: int) -> list[list[int]]:
     return packs
 
 
-def batches(rows: Sequence[Row], size: int) -> Iterator[list[Row]]:
+def batches(rows: Sequence[EncodedRow], size: int) -> Iterator[list[EncodedRow]]:
     """`rows` by length in batches of `size`: the least padding, for evaluation."""
     ordered = sorted(rows, key=lambda row: (len(row.input_ids), row.row_id))
     for start in range(0, len(ordered), size):

@@ -54,9 +54,9 @@ from persona_dagster.training.job import (
     mix_digest,
     recipe_digest,
 )
-from persona_dagster.training.plan import Plan, make_plan
+from persona_dagster.training.plan import TrainingPlan, make_plan
 from persona_dagster.training.preflight import check_machine, check_memory, check_rows
-from persona_dagster.training.rows import Row, Rows, read_rows
+from persona_dagster.training.rows import EncodedRow, Rows, read_rows
 from persona_dagster.training.telemetry import Gauges
 from persona_dagster.training.trainer import check_quantised, make_trainer
 from persona_dagster.training.watch import Watch
@@ -182,7 +182,7 @@ def _train(job: TrainJob, reporter: Reporter) -> Path:
     return job.out_dir / adapter_digest(job)
 
 
-def sampler(rows: Sequence[Row], tokenizer: Any, resume: Callable[[Any], None]) -> Callable[[Any], list[str]]:
+def sampler(rows: Sequence[EncodedRow], tokenizer: Any, resume: Callable[[Any], None]) -> Callable[[Any], list[str]]:
     """What answers these rows' first prompts, greedily and briefly, with the model as it stands.
 
     `resume` is the backend's own way back to training: Unsloth's `generate` switches gradient checkpointing off, and
@@ -261,9 +261,9 @@ def _take_device() -> None:
         torch.cuda.set_device(rank_device())
 
 
-def choose(rows: Sequence[Row], most: int) -> list[Row]:
+def choose(rows: Sequence[EncodedRow], most: int) -> list[EncodedRow]:
     """At most `most` rows, in turn from each persona, by keyed hash: the same rows on every machine and run."""
-    by_persona: dict[str, list[Row]] = {}
+    by_persona: dict[str, list[EncodedRow]] = {}
     for row in sorted(rows, key=lambda row: keyed_hash("eval", row.row_id)):
         by_persona.setdefault(row.persona, []).append(row)
     in_turn = chain.from_iterable(zip_longest(*(by_persona[name] for name in sorted(by_persona))))
@@ -287,7 +287,7 @@ def _on_cuda(model: Any) -> bool:
     return bool(next(model.parameters()).device.type == "cuda")
 
 
-def _planned(job: TrainJob, plan: Plan, rows: Rows, seconds: float) -> str:
+def _planned(job: TrainJob, plan: TrainingPlan, rows: Rows, seconds: float) -> str:
     recipe = job.recipe
     return (
         f"{recipe.name}: {recipe.base.model} by {recipe.backend}, {plan.rows} rows ({len(rows.dropped)} dropped, "

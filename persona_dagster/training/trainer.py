@@ -10,7 +10,7 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.chat_format import IGNORED
 from persona_dagster.models.hardware import cards, precision
 from persona_dagster.training.job import JobError
-from persona_dagster.training.rows import Row, epoch_order, pack
+from persona_dagster.training.rows import EncodedRow, epoch_order, pack
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -32,7 +32,7 @@ class EpochOrder:
         return iter(epoch_order(self.pair_ids, self.window, self.seed, self.epoch))
 
 
-def _dataset(rows: list[Row], packs: list[list[int]] | None) -> Dataset:
+def _dataset(rows: list[EncodedRow], packs: list[list[int]] | None) -> Dataset:
     """A line a row, or a line a pack, with where its rows end: TRL's collator begins their positions anew."""
     from datasets import Dataset
 
@@ -146,7 +146,7 @@ def make_trainer(
     recipe: Recipe,
     model: Any,
     tokenizer: PreTrainedTokenizerBase,
-    rows: list[Row],
+    rows: list[EncodedRow],
     *,
     folder: Path,
     callbacks: list[TrainerCallback],

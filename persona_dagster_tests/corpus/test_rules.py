@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from persona_dagster.corpus import privacy, rules
 from persona_dagster.corpus.engine import apply_rule, apply_rules
-from persona_dagster.corpus.funnel import Trace
+from persona_dagster.corpus.funnel import RuleTrace
 from persona_dagster.corpus.rules import RuleError, clean_text, load_rules, rules_for, rules_version
 from persona_dagster.sites.ptt import structure
 
@@ -101,7 +101,7 @@ ROWS = [(source, kind) for source in rules.SOURCES for kind in ("post", "comment
 
 
 def by_polars(texts: list[str], source: str, kind: str) -> list[str]:
-    return apply_rules(pl.Series(texts, dtype=pl.String), rules_for(source, kind), Trace())[0].to_list()
+    return apply_rules(pl.Series(texts, dtype=pl.String), rules_for(source, kind), RuleTrace())[0].to_list()
 
 
 @pytest.mark.parametrize(("source", "kind"), ROWS)
@@ -141,7 +141,7 @@ def test_no_rule_takes_more_than_linear_time(rule):
 
 def test_a_text_that_never_settles_is_emptied_and_told():
     nested = "&" + "amp;" * 40 + "lt;"
-    cleaned, unsettled = apply_rules(pl.Series([nested, "好"]), rules_for("ptt", "post"), Trace())
+    cleaned, unsettled = apply_rules(pl.Series([nested, "好"]), rules_for("ptt", "post"), RuleTrace())
     assert cleaned.to_list() == ["", "好"]
     assert unsettled.to_list() == [True, False]
     assert clean_text(nested) == ""
@@ -154,7 +154,7 @@ def test_markdown_of_notes_and_dialogues_survives():
 
 
 def test_the_trace_counts_what_a_rule_touched():
-    trace = Trace()
+    trace = RuleTrace()
     apply_rules(pl.Series(["看 https://x.tw/a 這個", "沒事"]), rules_for("dcard", "comment"), trace)
     count = trace.rules["links"]
     assert (count.rows, count.bytes_removed) == (1, len("https://x.tw/a"))

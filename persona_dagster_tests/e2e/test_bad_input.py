@@ -15,12 +15,12 @@ from rich.console import Console
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.defs.demo import Pass, StepFailedError
+from persona_dagster.defs.demo import StepFailedError, Walk
 from persona_dagster.settings import Settings
 
 
-def walk_of(settings: Settings) -> Pass:
-    return Pass(build_defs(settings), dg.DagsterInstance.ephemeral(), Console(quiet=True))
+def walk_of(settings: Settings) -> Walk:
+    return Walk(build_defs(settings), dg.DagsterInstance.ephemeral(), Console(quiet=True))
 
 
 @pytest.fixture

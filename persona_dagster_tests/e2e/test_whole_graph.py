@@ -9,7 +9,7 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from persona_dagster.defs.demo import Pass, run
+from persona_dagster.defs.demo import Walk, run
 from persona_dagster.sample.clock import Clock
 from persona_dagster.settings import Settings
 
@@ -30,12 +30,12 @@ def instance(settings: Settings) -> dg.DagsterInstance:
 
 
 @pytest.fixture(scope="module")
-def first(settings: Settings, instance: dg.DagsterInstance) -> tuple[Pass, float]:
+def first(settings: Settings, instance: dg.DagsterInstance) -> tuple[Walk, float]:
     started = time.monotonic()
     return run(settings, ("persona_v2",), instance), time.monotonic() - started
 
 
-def test_everything_is_made(first: tuple[Pass, float], settings: Settings) -> None:
+def test_everything_is_made(first: tuple[Walk, float], settings: Settings) -> None:
     walk, seconds = first
     assert set(TRAINED) <= set(walk.changed)
     report = Path(str(walk.numbers("eval_report", "persona_v2")["report"]))
@@ -43,7 +43,7 @@ def test_everything_is_made(first: tuple[Pass, float], settings: Settings) -> No
     assert seconds < 300  # under 60 s on an idle machine; the limit only catches a hang
 
 
-def test_every_row_says_where_it_came_from(first: tuple[Pass, float], settings: Settings) -> None:
+def test_every_row_says_where_it_came_from(first: tuple[Walk, float], settings: Settings) -> None:
     folder = settings.mix_dir / "persona_v2"
     mix = folder / (folder / "latest").read_text(encoding="utf-8").strip()
     provenance = pl.read_parquet(mix / "provenance.parquet")
@@ -55,7 +55,7 @@ def test_every_row_says_where_it_came_from(first: tuple[Pass, float], settings: 
     assert set(forum["doc_ids"].explode()) <= known
 
 
-def test_no_forum_text_in_dagsters_log(first: tuple[Pass, float], settings: Settings) -> None:
+def test_no_forum_text_in_dagsters_log(first: tuple[Walk, float], settings: Settings) -> None:
     posts = pl.read_parquet(settings.tables_dir / "posts" / "all.parquet")
     texts = [text for text in posts["text"] if text and len(text) >= 20][:50]
     stored = b"".join(path.read_bytes() for path in (settings.home / "dagster").rglob("*") if path.is_file())
@@ -65,7 +65,7 @@ def test_no_forum_text_in_dagsters_log(first: tuple[Pass, float], settings: Sett
 
 
 def test_nothing_new_means_nothing_done(
-    first: tuple[Pass, float], settings: Settings, instance: dg.DagsterInstance
+    first: tuple[Walk, float], settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     again = run(settings, ("persona_v2",), instance)
     assert again.changed == []
@@ -73,7 +73,7 @@ def test_nothing_new_means_nothing_done(
 
 
 def test_new_days_flow_through_to_the_mix(
-    first: tuple[Pass, float], settings: Settings, instance: dg.DagsterInstance
+    first: tuple[Walk, float], settings: Settings, instance: dg.DagsterInstance
 ) -> None:
     Clock(settings.replica_dir).advance(9)
     later = run(settings, ("persona_v2",), instance)

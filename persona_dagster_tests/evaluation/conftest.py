@@ -17,7 +17,7 @@ from persona_dagster.evaluation.bertscore import Baseline, Scorer
 from persona_dagster.evaluation.fidelity import train_judge
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA
 from persona_dagster.evaluation.measure import Material
-from persona_dagster.evaluation.prompts import Prompt, Row, knowledge, make_prompts, read_rows
+from persona_dagster.evaluation.prompts import MixRow, Prompt, knowledge, make_prompts, read_rows
 from persona_dagster.models.encoder import Encoder, load_encoder
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster_tests.evaluation.material import write_mix
@@ -121,7 +121,7 @@ def ramble(prompt: Prompt) -> str:
 
 
 def likelihood_frame(
-    train: list[Row], test: list[Row], losses: tuple[float, float, float], knows: float
+    train: list[MixRow], test: list[MixRow], losses: tuple[float, float, float], knows: float
 ) -> pl.DataFrame:
     """Likelihoods with the given mean losses, and a little spread from row to row."""
     records = []

@@ -16,7 +16,7 @@ from opencc import OpenCC
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import keyed_hash
-from persona_dagster.evaluation.prompts import Row
+from persona_dagster.evaluation.prompts import MixRow
 from persona_dagster.models.chat_format import with_persona
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster.sample.written import written_answers
@@ -66,9 +66,9 @@ class Sample:
     """Human answers of the sample, by part; no question stands in two. `again`: another human answer to a test
     question, by row."""
 
-    train: list[Row]
-    validation: list[Row]
-    test: list[Row]
+    train: list[MixRow]
+    validation: list[MixRow]
+    test: list[MixRow]
     again: dict[str, str]
 
 
@@ -77,7 +77,7 @@ def sample(personas: Personas, seed: int, per_voice: int = 20) -> Sample:
     by_voice: dict[str, dict[str, list[str]]] = {}
     for voice, question, answer in written_answers():
         by_voice.setdefault(voice, {}).setdefault(question[:200], []).append(answer)
-    parts: dict[str, list[Row]] = {"test": [], "validation": [], "train": []}
+    parts: dict[str, list[MixRow]] = {"test": [], "validation": [], "train": []}
     again = {}
     for voice, asked in by_voice.items():
         held = min(per_voice, len(asked) // 3)
@@ -89,7 +89,7 @@ def sample(personas: Personas, seed: int, per_voice: int = 20) -> Sample:
             for number, answer in enumerate(asked[question][: 1 if part != "train" else None]):
                 turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
                 messages = with_persona(turns, personas.personas[voice], tagged=True)
-                parts[part].append(Row(f"{voice}-{part}-{place}-{number}", voice, messages))
+                parts[part].append(MixRow(f"{voice}-{part}-{place}-{number}", voice, messages))
     return Sample(**parts, again=again)
 
 

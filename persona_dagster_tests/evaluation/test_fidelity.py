@@ -11,7 +11,7 @@ from persona_dagster.evaluation import fidelity
 from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.evaluate import judge_rows
 from persona_dagster.evaluation.judge import write_judge_rows
-from persona_dagster.evaluation.prompts import Row, read_rows
+from persona_dagster.evaluation.prompts import MixRow, read_rows
 from persona_dagster.models.chat_format import with_persona
 from persona_dagster.records import DIALOGUE_SCHEMA, SPLIT_SCHEMA
 from persona_dagster_tests.evaluation.material import VOICES
@@ -138,9 +138,9 @@ def test_the_judge_learns_what_was_written_for_a_voice_and_nothing_it_is_examine
 
 
 def test_the_judge_learns_from_answers_as_long_as_those_it_judges() -> None:
-    def row(voice: str, place: int, length: int) -> Row:
+    def row(voice: str, place: int, length: int) -> MixRow:
         turns = [{"role": "user", "content": "問"}, {"role": "assistant", "content": "字" * length}]
-        return Row(f"{voice}-{place}", voice, turns)
+        return MixRow(f"{voice}-{place}", voice, turns)
 
     train = [row("mentor", place, 60) for place in range(6)] + [row("mouthpiece", place, 20) for place in range(9)]
     train += [row("mouthpiece", place, 50) for place in range(5)] + [row("assistant", place, 10) for place in range(4)]

@@ -13,7 +13,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.evaluation import generate as program
 from persona_dagster.evaluation.job import GenerateJob
-from persona_dagster.evaluation.loss import Answered, choices, likelihoods
+from persona_dagster.evaluation.loss import ScoredAnswer, choices, likelihoods
 from persona_dagster.evaluation.prompts import read_rows
 from persona_dagster.models.base_model import for_asking, load_base
 from persona_dagster.records import GENERATION_SCHEMA
@@ -169,7 +169,7 @@ def test_likelihoods_are_the_models_own_loss(job: GenerateJob, mix: Path) -> Non
     model, tokenizer, _ = program.load_models(job)
     tokenizer.padding_side = "right"
     rows = read_rows(mix / "test.jsonl")[:7]
-    asked = [Answered(row.row_id, "test", row.persona, row.messages) for row in rows]
+    asked = [ScoredAnswer(row.row_id, "test", row.persona, row.messages) for row in rows]
     frame = likelihoods(model, tokenizer, asked, max_length=512, name="adapter")
     for row in rows:
         one = encode(row.messages, tokenizer, 512)

@@ -13,7 +13,7 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.evaluation.forgetting import written_right
 from persona_dagster.evaluation.prompts import (
     SHOTS,
-    MixError,
+    PromptError,
     contradictions,
     knowledge,
     load_probes,
@@ -108,8 +108,8 @@ def test_selection_is_even_and_nested(mix: Path) -> None:
 def test_a_row_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     path = tmp_path / "test.jsonl"
     path.write_text('{"row_id": "a", "persona": "mentor", "messages": [{"role": "user", "content": "x"}]}\n', "utf-8")
-    with pytest.raises(MixError, match=r"test\.jsonl:1: row a does not end"):
+    with pytest.raises(PromptError, match=r"test\.jsonl:1: row a does not end"):
         read_rows(path)
     path.write_text('{"row_id": "a"', encoding="utf-8")
-    with pytest.raises(MixError, match=r"test\.jsonl:1: no row"):
+    with pytest.raises(PromptError, match=r"test\.jsonl:1: no row"):
         read_rows(path)

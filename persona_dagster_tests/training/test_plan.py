@@ -10,7 +10,7 @@ import pytest
 from persona_dagster.artifacts import RunCard
 from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.training.plan import make_plan, plan_recipe
-from persona_dagster.training.rows import Row
+from persona_dagster.training.rows import EncodedRow
 from persona_dagster.training.speed import flops_a_token, speed_of
 from persona_dagster.training.trainer import make_trainer
 from persona_dagster.training.trl_backend import load, prepare
@@ -31,7 +31,7 @@ def test_the_plan_is_what_the_trainer_makes_of_it(models_dir: Path, tmp_path: Pa
         count, batch, accumulation = draw.randint(1, 23), draw.randint(1, 5), draw.randint(1, 4)
         epochs = draw.choice([1, 2, 3, 10, 0.5, 1.5, 2.25])
         recipe = tiny(batch_size=batch, accumulation=accumulation, epochs=epochs, learning_rate=1e-9)
-        rows = [Row(f"r{n}-0", f"r{n}", "p", [4, 5, 6, 7], [-100, 5, 6, 7]) for n in range(count)]
+        rows = [EncodedRow(f"r{n}-0", f"r{n}", "p", [4, 5, 6, 7], [-100, 5, 6, 7]) for n in range(count)]
         trainer = make_trainer(recipe, model, tokenizer, rows, folder=tmp_path, callbacks=[_stop_after_one()], extra={})
         trainer.train()
         plan = make_plan(recipe, [4] * count)

@@ -36,7 +36,7 @@ FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much sa
 
 
 @dataclass(frozen=True)
-class Site:
+class Service:
     """`latin`, `han`: its names, alternatives of a pattern. `numeric`: its accounts may be plain numbers after a sign.
     `keys`: one of them stands, in small letters and without spaces, in every text that names it; its names by default.
     """
@@ -61,17 +61,17 @@ class Site:
 
 LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
 SITES = (
-    Site(
+    Service(
         LINE,
         r"l[ .]?[i!1|][ .]?n[ .]?e",
         r"賴{1,2}|ㄌㄞˋ?|拉印|加萊|綠色軟體|綠色通訊(?:軟體)?|(?<![大變])小綠(?!人|燈|豆|葉)",
         keys=("line", "l.i.n.e", "l!ne", "l1ne", "l|ne", "賴", "ㄌㄞ", "拉印", "加萊", "綠"),
     ),
-    Site(LINE, r"\+ ?l|加 ?l", "萊恩?", SIGNED, keys=("+l", "加l", "萊")),
-    Site(LINE, han="萊恩"),
-    Site("IG_ID", "ig|instagram|insta", "[哀愛艾挨](?:居|寄|吉(?!他))", keys=("ig", "insta", "居", "寄", "吉")),
-    Site("FB_ID", "fb|facebook", "臉書|非死不可"),
-    Site(
+    Service(LINE, r"\+ ?l|加 ?l", "萊恩?", SIGNED, keys=("+l", "加l", "萊")),
+    Service(LINE, han="萊恩"),
+    Service("IG_ID", "ig|instagram|insta", "[哀愛艾挨](?:居|寄|吉(?!他))", keys=("ig", "insta", "居", "寄", "吉")),
+    Service("FB_ID", "fb|facebook", "臉書|非死不可"),
+    Service(
         CHAT,
         r"we ?chat|weixin|vx|wx|v信",
         r"[微薇葳威] ?信|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
@@ -79,16 +79,18 @@ SITES = (
         numeric=True,
         keys=("wechat", "weixin", "vx", "wx", "信", "+v", "加v", "+微", "加微", "+薇", "加薇", "薇", "葳"),
     ),
-    Site(CHAT, "telegram|tg|tele", "電報|紙飛機|小飛機"),
-    Site(CHAT, han="飛機", mode=SIGNED),
-    Site(CHAT, "discord|dc", numeric=True),
-    Site(CHAT, "whats ?app|kakao ?(?:talk)?|viber|signal|skype", keys=("whats", "kakao", "viber", "signal", "skype")),
-    Site(
+    Service(CHAT, "telegram|tg|tele", "電報|紙飛機|小飛機"),
+    Service(CHAT, han="飛機", mode=SIGNED),
+    Service(CHAT, "discord|dc", numeric=True),
+    Service(
+        CHAT, "whats ?app|kakao ?(?:talk)?|viber|signal|skype", keys=("whats", "kakao", "viber", "signal", "skype")
+    ),
+    Service(
         SITE,
         "threads|twitter|tiktok|plurk|snapchat|tinder|bumble|pixiv|twitch|weibo|onlyfans",
         "推特|抖音|噗浪|微博|串文",
     ),
-    Site(
+    Service(
         SITE,
         "steam|github|youtube|yt|xhs|switch|psn|xbox|ptt|dcard",
         "脆|小紅書|小红书|蝦皮|露天|卡稱|旋轉|頻道",
@@ -236,7 +238,7 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
         yield *found.span("handle"), "FB_ID"
 
 
-def _handle(site: Site, found: re.Match[str], text: str) -> Span | None:
+def _handle(site: Service, found: re.Match[str], text: str) -> Span | None:
     group = next(name for name in ("handle", "other") if found.groupdict().get(name) is not None)
     handle = found.group(group).rstrip(".-")
     bare = handle.lstrip("@")

@@ -33,7 +33,7 @@ class Rendered:
     text: list[str] = field(default_factory=list)
 
 
-class _Reader(HTMLParser):
+class _ArticleReader(HTMLParser):
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
         self.articles: list[Rendered] = []
@@ -84,7 +84,7 @@ def rendered(source: str) -> list[Rendered]:
     """Every outermost `<article>` of a whole page."""
     if not source.rstrip().endswith("</html>"):
         raise MalformedError("the page does not end with </html>")
-    reader = _Reader()
+    reader = _ArticleReader()
     reader.feed(source)
     reader.close()
     if reader.depth:

@@ -36,7 +36,7 @@ def _row_id(value: object) -> str:
 RowId = Annotated[str, BeforeValidator(_row_id)]
 
 
-class Row(Sent):
+class Entry(Sent):
     """What post and comment say of themselves and of who wrote them."""
 
     model_config = ConfigDict(alias_generator=to_camel)
@@ -76,7 +76,7 @@ class Row(Sent):
         return [flag for flag, value in said.items() if value]
 
 
-class PostRow(Row):
+class PostRow(Entry):
     title: str
     excerpt: str
     updated_at: str
@@ -92,7 +92,7 @@ class PostRow(Row):
         return "content" not in self.model_fields_set
 
 
-class CommentRow(Row):
+class CommentRow(Entry):
     post_id: RowId
     parent_id: RowId | None = None
     floor: Count

@@ -27,7 +27,7 @@ from persona_dagster.sites.parsed import (
     people_masker,
 )
 from persona_dagster.sites.ptt import size as ptt_size
-from persona_dagster.sites.ptt.markup import Article, Cut, PushLine, Run, scan_article
+from persona_dagster.sites.ptt.markup import Article, Cut, PushLine, TextRun, scan_article
 
 Mask = Callable[[str], str]
 
@@ -149,7 +149,7 @@ def lines_of(article: Article) -> list[Line]:
     lines: list[Line] = []
     text, hidden = "", False
     for item in article.items:
-        if isinstance(item, Run):
+        if isinstance(item, TextRun):
             text += item.text
             hidden |= "f0" in item.colour.split() and "hl" not in item.colour and bool(item.text.strip())
         else:

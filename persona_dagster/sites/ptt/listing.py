@@ -34,7 +34,7 @@ HIDDEN = re.compile(r'<(span|a)\b[^>]*\bdata-cfemail="([0-9a-f]+)"[^>]*>[^<]*</\
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ListedArticle:
     """One line of a listing; `article_id` is None when the article was deleted."""
 
     article_id: str | None
@@ -47,7 +47,7 @@ class Row:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    rows: tuple[Row, ...]
+    rows: tuple[ListedArticle, ...]
     older: int | None  # number of the page before; None on the oldest
 
     @property
@@ -117,7 +117,7 @@ def parse_listing(body: bytes, board: str = "") -> Listing:
     return Listing(rows, int(older[2]) if older else None)
 
 
-def _row(piece: str, pinned: bool, board: str) -> Row:
+def _row(piece: str, pinned: bool, board: str) -> ListedArticle:
     cells = {}
     for name, pattern in CELL.items():
         found = pattern.findall(piece)
@@ -134,4 +134,6 @@ def _row(piece: str, pinned: bool, board: str) -> Row:
     # A deleted article has no link, and a dash for its author.
     if not links and text["author"] != "-":
         raise MalformedError("a row without a link that is not deleted")
-    return Row(links[0][1] if links else None, text["title"], text["date"], text["nrec"], text["mark"], pinned)
+    return ListedArticle(
+        links[0][1] if links else None, text["title"], text["date"], text["nrec"], text["mark"], pinned
+    )

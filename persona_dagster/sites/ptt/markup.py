@@ -43,7 +43,7 @@ class PushLine:
 
 
 @dataclass(slots=True)
-class Run:
+class TextRun:
     """A run of body text in one colour; `colour` is the server's class, '' for plain."""
 
     text: str
@@ -58,7 +58,7 @@ class Cut:
 @dataclass(slots=True)
 class Article:
     metas: list[tuple[str, str]] = field(default_factory=list)
-    items: list[PushLine | Run | Cut] = field(default_factory=list)
+    items: list[PushLine | TextRun | Cut] = field(default_factory=list)
     end: int = 0  # just after the closing tag of #main-content
     problems: list[str] = field(default_factory=list)
 
@@ -142,7 +142,7 @@ def _add_text(article: Article, stack: list[_Open], text: str) -> None:
         return
     text = html.unescape(text) if "&" in text else text
     if holder.role in ("main", "colour"):
-        article.items.append(Run(text, holder.colour))
+        article.items.append(TextRun(text, holder.colour))
     elif holder.parts is not None and holder.role == "part":
         holder.parts[holder.part] += text
     elif text.strip():
@@ -194,6 +194,8 @@ def _close(article: Article, stack: list[_Open], name: str, at: int) -> None:
             article.problems.append(f"an empty push before character {at}")
         _add_push(article, opened.colour, opened.parts)
     elif opened.role == "meta" and opened.parts is not None:
-        if any(isinstance(item, PushLine) or (isinstance(item, Run) and item.text.strip()) for item in article.items):
+        if any(
+            isinstance(item, PushLine) or (isinstance(item, TextRun) and item.text.strip()) for item in article.items
+        ):
             article.problems.append("a metaline after the body began")
         article.metas.append((opened.parts[0].strip(), opened.parts[1].strip()))

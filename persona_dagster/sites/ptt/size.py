@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from persona_dagster.sites.ptt.markup import Article, PushLine, Run
+from persona_dagster.sites.ptt.markup import Article, PushLine, TextRun
 
 PUSH_BYTES = 102  # every push is padded to the same width
 SLACK = 48  # bytes; under half a push. Plain real pages agree within 4
@@ -49,10 +49,10 @@ def misfit(source: str, article: Article) -> Misfit | None:
     for item, following in zip(article.items, [*article.items[1:], None], strict=False):
         if isinstance(item, PushLine):
             shown += PUSH_BYTES
-        elif isinstance(item, Run):
+        elif isinstance(item, TextRun):
             shown += width(item.text)
             if item.colour and not SERVER_COLOURED.match(item.text):
-                codes = _codes(item.colour, isinstance(following, Run) and bool(following.colour))
+                codes = _codes(item.colour, isinstance(following, TextRun) and bool(following.colour))
                 # Bare f2 and f6 are the server's own as often as the author's.
                 fewest += 0 if item.colour in ("f2", "f6") else codes / 2
                 most += codes * 1.1
@@ -72,7 +72,7 @@ def misfit(source: str, article: Article) -> Misfit | None:
 
 def _pasted(article: Article) -> int:
     """Pushes above the last 發信站 line: part of what the author wrote."""
-    stations = [n for n, item in enumerate(article.items) if isinstance(item, Run) and STATION.match(item.text)]
+    stations = [n for n, item in enumerate(article.items) if isinstance(item, TextRun) and STATION.match(item.text)]
     return sum(isinstance(item, PushLine) for item in article.items[: stations[-1]]) if stations else 0
 
 

@@ -46,7 +46,7 @@ LONE_MARK = re.compile(r"[\u3400-\u9fff）)」？！。]--[\u3400-\u9fff「]")
 
 
 @dataclass(slots=True)
-class Article:
+class TakenApart:
     """An article taken apart."""
 
     own: str
@@ -137,10 +137,10 @@ def _overflow(lines: list[str], number: int) -> bool:
     )
 
 
-def _one_line(text: str) -> Article:
+def _one_line(text: str) -> TakenApart:
     """An article whose line ends a crawl lost."""
     if FLATTENED.search(text):
-        return Article(own=text, steps=["flattened"], flattened=True)
+        return TakenApart(own=text, steps=["flattened"], flattened=True)
     tail = FLAT_TAIL.search(text)
     if (
         tail and tail[0] == "----" and text[-2:] in ("卦？", "卦?", "嗎？", "嗎?")
@@ -149,10 +149,10 @@ def _one_line(text: str) -> Article:
     own = text[: tail.start()] if tail else text
     steps = ["flat_tail"] if tail else []
     mixed = LONE_MARK.search(own) is not None
-    return Article(own=own, steps=[*steps, "flattened"] if mixed else steps, flattened=mixed)
+    return TakenApart(own=own, steps=[*steps, "flattened"] if mixed else steps, flattened=mixed)
 
 
-def take_apart(text: str) -> Article:
+def take_apart(text: str) -> TakenApart:
     """A PTT article, possibly with header, footer and pushes, as the author's own words and what they quote."""
     steps: list[str] = []
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -187,4 +187,4 @@ def take_apart(text: str) -> Article:
     joined = rejoin(own)
     if joined.count("\n") < len(own) - 1:
         steps.append("wraps")
-    return Article(own=joined, quoted=rejoin(quoted).strip() or None, steps=list(dict.fromkeys(steps)))
+    return TakenApart(own=joined, quoted=rejoin(quoted).strip() or None, steps=list(dict.fromkeys(steps)))

@@ -74,13 +74,13 @@ class Share(Sent):
     quoted_post: Quoted | None = None
 
 
-class Answered(Sent):
+class RepliedAuthor(Sent):
     username: str | None = None
 
 
 class AppInfo(Sent):
     is_reply: bool | None = None
-    reply_to_author: Answered | None = None
+    reply_to_author: RepliedAuthor | None = None
     text_fragments: Fragments | None = None
     snippet_attachment_info: Snippet | None = None
     share_info: Share | None = None
