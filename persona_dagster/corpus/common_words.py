@@ -32,5 +32,7 @@ NOT_A_NAME = frozenset(
     updates use used user users version very via video videos view vip visa voice voom voucher vouchers wallet want
     was watch way web website week welcome well were what when where which while white who why width will windows
     word words work works world would writer year yes you your
+    dcard discord facebook google instagram meta momo pixiv plurk ptt shopee telegram threads tiktok twitch twitter
+    wechat whatsapp youtube
     """.split()  # noqa: SIM905
 )  # fmt: skip
