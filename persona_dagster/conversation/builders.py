@@ -29,6 +29,9 @@ MOST_TURNS = 8  # pairs that one dialogue holds
 # Fewer dialogues than this do not make a voice, nor a sample to judge it by: the yield says "too few".
 TOO_FEW = 50
 
+# What a pair must be, in this order, to become a dialogue: each named by what it is not.
+CONDITIONS = ("no_feed", "not_of_length", "unsafe", "too_few_likes", "no_voice", "enough_answers")
+
 _ASKS = r"[?？]$|^(?:什麼|如何|怎麼|為什麼|為何|哪些|誰)|(?:嗎|呢|是什麼|差在哪裡?|怎麼辦)$"
 _NUMBERING = r"^(?:\d+(?:\.\d+)*[.、:：]?\s+|[\p{So}\x{FE0F}\x{200D}]+\s*)+|\s*[:：！!]+$"  # "8.6.3 BFGS" asks for BFGS
 _NOTE_QUESTIONS = ("請說明「{}」。", "「{}」是什麼？", "可以解釋一下{}嗎？", "我想了解{}，請幫我整理重點。")
@@ -44,11 +47,13 @@ class VoiceJudge(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Built:
-    """`frame`: DIALOGUE_SCHEMA. `report`: what each feed yielded. `unsafe`: candidates kept out, by kind."""
+    """`frame`: DIALOGUE_SCHEMA. `report`: what each feed yielded. `unsafe`: candidates kept out, by kind. `left_out`:
+    of every post that stands in a pair the last condition (of `CONDITIONS`) that its pairs came to (doc_id, bucket)."""
 
     frame: pl.DataFrame
     report: Yield
     unsafe: dict[str, int]
+    left_out: pl.DataFrame
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,30 +81,55 @@ def build_dialogues(
     `usable` is the corpus' word on which rows may be spoken; without it every row may. Duplicates are followed to the
     twin that was kept. `edges`: the reply graph (GRAPH_SCHEMA), made here where none is given. `unsafe`: words by kind.
     """
-    pairs, dropped = _safe(candidates(posts, personas, usable=usable, edges=edges), unsafe or {})
+    made = _pairs_of(posts, usable, edges)
+    wanted = {name: _for_some_feed(found, name, personas) for name, found in made.items()}
+    pairs, dropped = _safe(wanted, unsafe or {})
     judged = _judged(pairs, personas, judge)
     chosen, report = [], []
+    came_to = {"no_feed": [*made.values()], "unsafe": [*wanted.values()]}
     for name, persona in personas.personas.items():
         for feed in persona.feeds:
-            frame, funnel = _feed(judged[feed.builder], feed, name, judge.threshold(name))
-            chosen.append(frame.with_columns(persona=pl.lit(name), builder=pl.lit(feed.builder)))
-            report.append({"persona": name, "builder": feed.builder, "boards": ", ".join(feed.boards), **funnel})
+            steps = _feed(judged[feed.builder], feed, name, judge.threshold(name))
+            chosen.append(steps["kept"].with_columns(persona=pl.lit(name), builder=pl.lit(feed.builder)))
+            counts = {step: frame.height for step, frame in steps.items()}
+            report.append({"persona": name, "builder": feed.builder, "boards": ", ".join(feed.boards), **counts})
+            came_to.setdefault("not_of_length", []).append(made[feed.builder].filter(_from_here(feed)))
+            for step, condition in (
+                ("of_length", "too_few_likes"),
+                ("liked", "no_voice"),
+                ("in_voice", "enough_answers"),
+            ):
+                came_to.setdefault(condition, []).append(steps[step])
     best = (
         pl.concat(chosen)
         .sort("voice", "pair_id", "persona", descending=[True, False, False], maintain_order=True)
         .unique("pair_id", keep="first", maintain_order=True)
         .sort("pair_id")
     )
-    return Built(_dialogues(_turns(best)), Yield(pl.DataFrame(report)), dropped)
+    return Built(_dialogues(_turns(best)), Yield(pl.DataFrame(report)), dropped, _left_out(came_to))
+
+
+def _left_out(came_to: Mapping[str, list[pl.DataFrame]]) -> pl.DataFrame:
+    posts = [
+        frame.select(pl.col("doc_ids").explode().unique().alias("doc_id"), bucket=pl.lit(condition))
+        for condition in reversed(CONDITIONS)
+        for frame in came_to[condition]
+    ]
+    return pl.concat(posts).unique("doc_id", keep="first", maintain_order=True)
 
 
 def candidates(
     posts: pl.DataFrame, personas: Personas, *, usable: pl.Expr | None = None, edges: pl.DataFrame | None = None
 ) -> dict[str, pl.DataFrame]:
     """By builder the pairs that some feed could take, whatever their voice, each with a hint a persona (hint_…)."""
+    return {name: _for_some_feed(found, name, personas) for name, found in _pairs_of(posts, usable, edges).items()}
+
+
+def _pairs_of(posts: pl.DataFrame, usable: pl.Expr | None, edges: pl.DataFrame | None) -> dict[str, pl.DataFrame]:
+    """All pairs by builder."""
     rows = _follow_duplicates(posts, usable)
     linked = _linked(rows, posts, reply_graph(posts) if edges is None else edges)
-    return {name: _for_some_feed(build(linked), name, personas) for name, build in BUILDERS.items()}
+    return {name: build(linked) for name, build in BUILDERS.items()}
 
 
 def persona_yield(frame: pl.DataFrame, personas: Personas) -> pl.DataFrame:
@@ -337,22 +367,18 @@ def _hinted(probability: pl.Expr, hint: float) -> pl.Expr:
     return raised / (1 + raised)
 
 
-def _feed(pairs: pl.DataFrame, feed: Feed, name: str, threshold: float) -> tuple[pl.DataFrame, dict[str, int]]:
-    """The pairs that one feed takes, and how many stood after each condition."""
-    found = pairs.filter(_from_here(feed))
-    funnel = {"candidates": found.height}
-    found = found.filter(_of_length(feed))
-    funnel["of_length"] = found.height
-    if feed.min_score is not None:
-        found = found.filter(pl.col("likes") >= feed.min_score)
-    funnel["liked"] = found.height
-    found = found.with_columns(voice=_hinted(pl.col(f"voice_{name}"), feed.hint)).filter(pl.col("voice") >= threshold)
-    funnel["in_voice"] = found.height
-    found = found.sort("voice", "likes", "pair_id", descending=[True, True, False])
+def _feed(pairs: pl.DataFrame, feed: Feed, name: str, threshold: float) -> dict[str, pl.DataFrame]:
+    """The pairs that stand after each condition of one feed; `kept` are those that it takes."""
+    steps = {"candidates": pairs.filter(_from_here(feed))}
+    steps["of_length"] = steps["candidates"].filter(_of_length(feed))
+    liked = pl.lit(value=True) if feed.min_score is None else pl.col("likes") >= feed.min_score
+    steps["liked"] = steps["of_length"].filter(liked)
+    voice = _hinted(pl.col(f"voice_{name}"), feed.hint)
+    found = steps["liked"].with_columns(voice=voice).filter(pl.col("voice") >= threshold)
+    steps["in_voice"] = found.sort("voice", "likes", "pair_id", descending=[True, True, False])
     asked = pl.col("doc_ids").list.first()
-    found = found.filter(pl.int_range(pl.len()).over("source", asked) < feed.per_question)
-    funnel["kept"] = found.height
-    return found, funnel
+    steps["kept"] = steps["in_voice"].filter(pl.int_range(pl.len()).over("source", asked) < feed.per_question)
+    return steps
 
 
 def _turns(pairs: pl.DataFrame) -> pl.DataFrame:

@@ -11,14 +11,16 @@ from typing import Any
 
 import polars as pl
 
-from persona_dagster.artifacts import LATEST
+from persona_dagster.artifacts import LATEST, MixManifest, Versions
 from persona_dagster.corpus.quality import BLOCKING
 from persona_dagster.corpus.rules import rules_for
 from persona_dagster.intake.take_in import LOST, STORED, read_ledger
+from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
 
 # In the order in which a row passes them.
 STAGES = ("intake", "parsing", "cleaning", "conversation", "mix")
+PAIRS = Path("pairs") / "left_out.parquet"  # below the intake folder: posts by what kept their pairs from a dialogue
 LEDGER = pl.Schema(
     {
         "file": pl.String,  # of what was crawled: source/board
@@ -38,11 +40,9 @@ LEDGER = pl.Schema(
 def row_ledger(settings: Settings, recipe: str | None = None) -> pl.DataFrame:
     """Every row that was brought or crawled, in exactly one bucket (`LEDGER`). What was not built yet ends before."""
     intake = read_ledger(settings.intake_dir)
-    posts = _table(settings, "posts")
-    if posts is None:
-        boards = [_table(settings, f"{source}_posts") for source in ("ptt", "dcard", "threads", "chat")]
-        found = [frame for frame in boards if frame is not None]
-        posts = pl.concat(found) if found else None
+    tables = ["posts"] if _table(settings, "posts") is not None else [f"{source}_posts" for source in (*FORUMS, "chat")]
+    found = [frame for name in (*tables, "notes") if (frame := _table(settings, name)) is not None]
+    posts = pl.concat(found) if found else None
     outcome = _outcomes(posts, settings, recipe) if posts is not None else None
     ended = intake.filter(pl.col("fate") != STORED).select(
         "file", "row", "part", "source", "board",
@@ -113,16 +113,20 @@ def _outcomes(posts: pl.DataFrame, settings: Settings, recipe: str | None) -> pl
     )  # fmt: skip
     flag = pl.coalesce(*(pl.when(pl.col("flags").list.contains(name)).then(pl.lit(name)) for name in BLOCKING))
     frame = frame.with_columns(flag=flag, rule=_emptied_by(frame)).drop("text_raw", "kind")
-    used = _used(settings, recipe)
-    frame = frame.join(used, on="doc_id", how="left").join(_paired(settings), on="doc_id", how="left")
+    for known in (_used(settings, recipe), _paired(settings), _left_out(settings)):
+        frame = frame.join(known, on="doc_id", how="left")
     cleaned = pl.col("emptied")
+    built = {name: _table(settings, name) is not None for name in ("reply_graph", "dialogues")}
     cases: list[tuple[pl.Expr, str, str | pl.Expr, pl.Expr | None]] = [
         (cleaned, "cleaning", "cleaned_away", pl.col("rule")),
         (pl.col("flag").is_not_null(), "cleaning", "flagged", pl.col("flag")),
         (pl.col("dup_of").is_not_null(), "cleaning", "duplicate", None),
         (pl.col("split").is_not_null(), "mix", pl.col("split"), None),
+        (pl.col("left_out").is_not_null(), "conversation", pl.col("left_out"), None),
+        (pl.lit(not built["reply_graph"]), "conversation", "not_built_yet", None),
         (pl.col("paired").is_null(), "conversation", "no_partner", None),
-        (pl.lit(value=True), "conversation", "no_voice", None),
+        (pl.lit(not built["dialogues"]), "conversation", "not_built_yet", None),
+        (pl.lit(value=True), "conversation", "no_partner", pl.lit("none_to_learn_from")),
     ]
     stage, bucket, why = pl.lit(None, pl.String), pl.lit(None, pl.String), pl.lit("")
     for condition, at, name, reason in reversed(cases):
@@ -149,36 +153,49 @@ def _rule_of(source: str, kind: str, text: str) -> str:
     return "structure"
 
 
+def _left_out(settings: Settings) -> pl.DataFrame:
+    """What kept a post's pairs from a dialogue, as `dialogues` wrote it down."""
+    path = settings.intake_dir / PAIRS
+    found = pl.read_parquet(path) if path.is_file() else pl.DataFrame(schema={"doc_id": pl.String, "bucket": pl.String})
+    return found.rename({"bucket": "left_out"})
+
+
 def _used(settings: Settings, recipe: str | None) -> pl.DataFrame:
-    """By doc_id where its dialogue stands: train, validation or test of the mix, quarantined, or not drawn."""
-    empty = pl.DataFrame(schema={"doc_id": pl.String, "split": pl.String})
+    """By doc_id where its dialogue stands: train, validation or test of the mix, or what keeps it out of it."""
     dialogues, split = _table(settings, "dialogues"), _table(settings, "split")
     if dialogues is None:
-        return empty
-    placed = dialogues.select("pair_id", "doc_ids")
+        return pl.DataFrame(schema={"doc_id": pl.String, "split": pl.String})
+    mix = _mix(settings, recipe)
+    placed = dialogues.select("pair_id", "doc_ids", split=_not_drawn(mix))
     if split is not None:
-        placed = placed.join(split.select("pair_id", "split"), on="pair_id", how="left")
-        placed = placed.with_columns(
-            split=pl.when(pl.col("split") == "quarantine").then(pl.lit("quarantined")).otherwise(pl.lit("not_drawn"))
-        )
-    else:
-        placed = placed.with_columns(split=pl.lit("not_drawn"))
-    if (mix := _provenance(settings, recipe)) is not None:
-        drawn = mix.select("pair_id", drawn="split").unique("pair_id")
-        placed = placed.join(drawn, on="pair_id", how="left").with_columns(split=pl.coalesce("drawn", "split"))
+        held = split.filter(split="quarantine").select("pair_id", held=pl.lit("quarantined"))
+        placed = placed.join(held, on="pair_id", how="left").with_columns(split=pl.coalesce("held", "split"))
+    if mix:
+        rows = pl.read_parquet(mix.folder / "provenance.parquet").select("pair_id", drawn="split").unique("pair_id")
+        placed = placed.join(rows, on="pair_id", how="left").with_columns(split=pl.coalesce("drawn", "split"))
     order = {"train": 0, "validation": 1, "test": 2, "quarantined": 3, "not_drawn": 4}
     by_doc = placed.explode("doc_ids").rename({"doc_ids": "doc_id"}).drop_nulls("doc_id")
     rank = pl.col("split").replace_strict(order, default=5)
     return by_doc.sort(rank).unique("doc_id", keep="first", maintain_order=True).select("doc_id", "split")
 
 
-def _provenance(settings: Settings, recipe: str | None) -> pl.DataFrame | None:
-    pointers = [settings.mix_dir / recipe / LATEST] if recipe else sorted(settings.mix_dir.glob(f"*/{LATEST}"))
-    pointers = sorted((path for path in pointers if path.is_file()), key=lambda path: path.stat().st_mtime)
-    if not pointers:
-        return None
-    path: Path = pointers[-1].parent / pointers[-1].read_text(encoding="utf-8").strip() / "provenance.parquet"
-    return pl.read_parquet(path) if path.is_file() else None
+def _mix(settings: Settings, recipe: str | None) -> MixManifest | None:
+    """The newest mix, of this recipe or of any."""
+    folders = [settings.mix_dir / recipe] if recipe else sorted(settings.mix_dir.glob("*"))
+    found = [path for folder in folders if (path := Versions(folder, MixManifest.FILE).latest())]
+    return MixManifest.read(max(found, key=lambda path: (path.parent / LATEST).stat().st_mtime)) if found else None
+
+
+def _not_drawn(mix: MixManifest | None) -> pl.Expr:
+    """Why a dialogue that is in no split of the mix is not: its recipe's bounds of length, else chance and shares."""
+    if mix is None:
+        return pl.lit("not_built_yet")
+    why = pl.lit("not_drawn")
+    for turn, bounds in (("first", "question_chars"), ("last", "answer_chars")):
+        if wanted := mix.config.get("mix", {}).get(bounds):
+            said = getattr(pl.col("messages").list, turn)().struct.field("content")
+            why = pl.when(said.str.len_chars().is_between(*wanted)).then(why).otherwise(pl.lit("not_of_length"))
+    return why
 
 
 def _paired(settings: Settings) -> pl.DataFrame:

@@ -15,7 +15,9 @@ from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.conversation.safety import load_unsafe
 from persona_dagster.conversation.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
 from persona_dagster.conversation.voices import VOICES_VERSION, Voices
+from persona_dagster.corpus.ledger import PAIRS
 from persona_dagster.corpus.quality import usable
+from persona_dagster.corpus.tables import write_parquet
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
 from persona_dagster.defs.partitions import recipe_partitions
@@ -120,6 +122,7 @@ def _dialogues(project: ProjectResource) -> dg.AssetsDefinition:
             edges=reply_graph,
             unsafe=load_unsafe(settings.config_dir, settings.accepted_dir),
         )
+        write_parquet(built.left_out, settings.intake_dir / PAIRS)
         by_persona = dict(built.frame.group_by("persona").len().sort("persona").iter_rows())
         turns = built.frame.select("source", turns=pl.col("messages").list.len() // 2)
         several = turns.filter(pl.col("turns") > 1).group_by("source").len().sort("source")

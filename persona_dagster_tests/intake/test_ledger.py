@@ -15,16 +15,25 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from persona_dagster.config.loading import PACKAGED
+from persona_dagster.config.recipes import load_recipe
 from persona_dagster.config.sources import load_sources
+from persona_dagster.conversation.builders import build_dialogues
 from persona_dagster.conversation.graph import reply_graph
+from persona_dagster.conversation.mix import write_mix
+from persona_dagster.conversation.safety import KINDS
 from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.dedup import mark_duplicates
-from persona_dagster.corpus.ledger import row_ledger
+from persona_dagster.corpus.ledger import PAIRS, row_ledger
 from persona_dagster.corpus.ledger_page import examples, stages, write_page
 from persona_dagster.corpus.parsing import parse_board
+from persona_dagster.corpus.quality import usable
+from persona_dagster.corpus.tables import write_parquet
 from persona_dagster.digest import author_key
 from persona_dagster.intake.take_in import places_of, write_lost
 from persona_dagster.records import posts_frame
+from persona_dagster_tests.conversation.made import Words
+from persona_dagster_tests.conversation.test_builders import one
 from persona_dagster_tests.intake.conftest import Home
 
 SOURCES = ("ptt", "dcard", "threads", "chat")
@@ -119,9 +128,57 @@ def test_who_has_a_partner_is_said_by_the_reply_graph(home: Home, tmp_path: Path
     ledger = row_ledger(home.settings)
     exact(home, ledger)
     found = dict(ledger.select("row", "bucket").iter_rows())
-    assert found == {1: "no_voice", 2: "no_voice", 3: "no_partner", 4: "no_partner"}
+    assert found == {1: "not_built_yet", 2: "not_built_yet", 3: "no_partner", 4: "no_partner"}
     (one,) = (one for one in stages(ledger) if one["bucket"] == "no_partner")
     assert examples(ledger, one).select("file", "row").rows() == [("a.jsonl", 3), ("a.jsonl", 4)]
+
+
+def test_what_kept_a_pair_from_a_dialogue_and_a_dialogue_from_the_mix(home: Home, tmp_path: Path) -> None:
+    """Every condition of `build_dialogues`, and the recipe's bounds of length, through the real builder and mix."""
+    answers = {
+        "learnt": "抱抱你，先把飯吃好、把覺睡好，其他的慢慢來就好",
+        "short": "抱抱",
+        "unsafe": "抱抱，但是你去死一死好了，真的沒有人會想你的",
+        "plain": "圖書館今天開到九點，假日只到五點而已喔",
+        "long": "抱抱" + "你已經很努力了，" * 6,
+    }
+    rows: list[object] = []
+    for number, (name, text) in enumerate(answers.items()):
+        post = POST | {"source": "dcard", "id": f"90000000{number}", "text": f"{POST['text']}，這是第{name}件事"}
+        rows += [post, post | {"kind": "comment", "id": f"91000000{number}", "parent_id": post["id"], "text": text}]
+    sad = POST | {"source": "dcard", "id": "990000000", "text": "這個板沒有人格要學，今天天氣還不錯", "board": "stock"}
+    rows += [
+        sad,
+        sad | {"kind": "comment", "id": "990000001", "parent_id": "990000000", "text": "抱抱你辛苦了喔喔喔喔"},
+    ]
+    home.put("a.jsonl", rows)
+    home.take_in()
+    build(home, tmp_path)
+    tables = home.settings.tables_dir
+    posts = pl.read_parquet(tables / "posts" / "all.parquet")
+    feed = {"builder": "top_comments", "sources": ["dcard"], "boards": ["Hate"], "answer_chars": (8, 600)}
+    personas, edges = one(feed), reply_graph(posts)
+    built = build_dialogues(
+        posts, personas, Words(tester="抱抱"), usable=usable(), edges=edges, unsafe=dict.fromkeys(KINDS, ("去死",))
+    )
+    write_parquet(edges, tables / "reply_graph" / "all.parquet")
+    write_parquet(built.frame, tables / "dialogues" / "all.parquet")
+    write_parquet(built.left_out, home.settings.intake_dir / PAIRS)
+
+    def answered() -> dict[str, str]:
+        ledger = row_ledger(home.settings)
+        exact(home, ledger)
+        return {name: ledger.filter(row=2 * at + 2)["bucket"].item() for at, name in enumerate([*answers, "stock"])}
+
+    fates = {"short": "not_of_length", "unsafe": "unsafe", "plain": "no_voice", "stock": "no_feed"}
+    assert answered() == fates | {"learnt": "not_built_yet", "long": "not_built_yet"}
+    split = built.frame.select("pair_id", component=pl.lit("x"), split=pl.lit("train"))
+    recipe = load_recipe("persona_v2", PACKAGED, "tiny", "cpu")
+    mix = recipe.mix.model_copy(update={"answer_chars": (8, 40)})
+    write_mix(
+        built.frame, split, recipe.model_copy(update={"mix": mix}), personas, home.settings.mix_dir / "persona_v2"
+    )
+    assert answered() == fates | {"learnt": "train", "long": "not_of_length"}
 
 
 VALUES = st.sampled_from([None, "", "1", "2", "M.1600000000.A.ABC", "推", "一段話在這裡", "哈", 3, True, [], {"a": 1}])
