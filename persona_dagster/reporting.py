@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,9 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dags
 
 if TYPE_CHECKING:
     from rich.console import Console
-    from rich.progress import TaskID
+    from rich.progress import Task, TaskID
+
+LINE_EVERY = 15  # seconds: where no terminal is, a line and no bar
 
 _listeners: list[Callable[[str, int, int | None], None]] = []
 
@@ -27,13 +30,12 @@ def progress(what: str, done: int, total: int | None = None) -> None:
 
 @contextmanager
 def progress_bars(console: Console) -> Iterator[None]:
-    """Shows what `progress` is told within: count, rate, time so far and left. Nothing where no terminal is."""
+    """Shows what `progress` is told within: count, rate, time so far and left; in a log, as a line now and then."""
     from rich.progress import (
         BarColumn,
         Progress,
         ProgressColumn,
         SpinnerColumn,
-        Task,
         TextColumn,
         TimeElapsedColumn,
         TimeRemainingColumn,
@@ -48,15 +50,21 @@ def progress_bars(console: Console) -> Iterator[None]:
         *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.completed:,.0f}")),
         *(Speed(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
     )
-    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
+    how = {"transient": True, "disable": not console.is_terminal, "speed_estimate_period": 120}
+    with Progress(*columns, console=console, **how) as bars:
         tasks: dict[str, TaskID] = {}
+        last = time.monotonic()
 
         def show(what: str, done: int, total: int | None) -> None:
+            nonlocal last
             if what not in tasks or done < bars.tasks[bars.task_ids.index(tasks[what])].completed:
                 if what in tasks:
                     bars.remove_task(tasks[what])
                 tasks[what] = bars.add_task(what, total=total)
             bars.update(tasks[what], completed=done, total=total)
+            if not console.is_terminal and time.monotonic() - last >= LINE_EVERY:
+                last = time.monotonic()
+                console.print(_line(bars.tasks[bars.task_ids.index(tasks[what])]), highlight=False)
             if done == total:
                 bars.remove_task(tasks.pop(what))
 
@@ -65,6 +73,14 @@ def progress_bars(console: Console) -> Iterator[None]:
             yield
         finally:
             _listeners.remove(show)
+
+
+def _line(task: Task) -> str:
+    """A bar in words."""
+    of = f" of {task.total:,.0f}" if task.total else ""
+    rate = f", {task.speed:,.0f}/s" if task.speed else ""
+    left = f", {task.time_remaining:,.0f} s left" if task.time_remaining is not None else ""
+    return f"    {task.description}: {task.completed:,.0f}{of}{rate}{left}"
 
 
 class Reporter:

@@ -13,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from persona_dagster.intake.bring import HUB_ID, Consents, Look, from_hub, lay_out, look_at
+from persona_dagster.intake.bring import HUB_ID, Consents, Look, from_hub, look_at
 from persona_dagster.intake.files import IntakeError
 from persona_dagster.intake.mapping import Mappings, read_mapping
 from persona_dagster.intake.reading import Options
@@ -70,15 +70,9 @@ def bring(  # noqa: PLR0917 - options of a command
     if dry_run:
         raise typer.Exit(1 if any(look.problems for look in looks) else 0)
     _ask_consent(looks, settings, consent)
-    said: dict[str, Options] = {}
-    notes: list[Path] = []
-    for look in looks:
-        files, laid = lay_out(look, settings, options)
-        said |= files if options != Options() else {}
-        notes += laid
-    done = _take_in(settings, said)
+    done, notes = _bring(looks, settings, options)
     _tell(done, notes, settings)
-    if done.problems or any(look.problems for look in looks):
+    if done.broken or any(look.problems for look in looks):  # a refused row is named, and keeps no script from going on
         raise typer.Exit(1)
 
 
@@ -140,15 +134,14 @@ def _ask_consent(looks: list[Look], settings: Settings, given: bool) -> None:
             consents.record(look)
 
 
-def _take_in(settings: Settings, said: dict[str, Options]) -> Intake:
+def _bring(looks: list[Look], settings: Settings, options: Options) -> tuple[Intake, list[Path]]:
     from persona_dagster.archive.archive import Archive
     from persona_dagster.config.sources import load_sources
-    from persona_dagster.intake.take_in import take_in
+    from persona_dagster.intake.bring import bring as lay_out_and_take_in
 
-    sources = load_sources(settings.config_dir, settings.profile)
-    archive = Archive(settings.archive_url or settings.raw_dir)
+    denied = load_sources(settings.config_dir, settings.profile).denied_boards
     with progress_bars(console):
-        return take_in(settings, archive, denied=sources.denied_boards, options=said)
+        return lay_out_and_take_in(looks, settings, Archive(settings.archive_url or settings.raw_dir), options, denied)
 
 
 def _tell(done: Intake, notes: list[Path], settings: Settings) -> None:

@@ -6,6 +6,7 @@ validated `Recipe`, whose digest is the version of the `recipe_config` asset.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
@@ -199,6 +200,15 @@ class RecipeFile:
                 raise ConfigError(f"{at(self.path, 'base')}: {error}") from error
         return validate(Recipe, {"name": self.path.stem, **laid}, self.path, within)
 
+    def overrides(self, profile: str, hardware: str) -> list[str]:
+        """What hardware and profile lay on the file's own values, a line a value: who, key, before and after."""
+        lines, value = [], self.value
+        for who, over in ((hardware, self.hardware.get(hardware, {})), (profile, self.profiles.get(profile, {}))):
+            before, value = dict(_flat(value)), overlay(value, over)
+            changed = [(key, after) for key, after in _flat(value) if before.get(key) != after]
+            lines += [f"{who}: {key} {before.get(key, 'default')} → {after}" for key, after in changed]
+        return lines
+
 
 class ResolvedRecipe(Record):
     """A recipe as `recipe_config` stored it: for one profile and hardware, whatever machine reads it."""
@@ -223,6 +233,14 @@ class ResolvedEvaluation(Record):
 
     def version(self) -> str:
         return json_digest(self.evaluation.model_dump(mode="json"))
+
+
+def _flat(value: dict[str, Any], above: str = "") -> Iterator[tuple[str, Any]]:
+    for key, inner in value.items():
+        if isinstance(inner, dict):
+            yield from _flat(inner, f"{above}{key}.")
+        else:
+            yield f"{above}{key}", inner
 
 
 def read_recipe(path: Path, bases: dict[str, BaseEntry]) -> RecipeFile:

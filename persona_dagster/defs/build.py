@@ -4,6 +4,7 @@ Works through the graph in its own order on the instance that the UI shows, unde
 and no row of the sample stands beside the user's.
 """
 
+import io
 import os
 import sys
 import time
@@ -15,12 +16,15 @@ import dagster as dg
 from rich.console import Console
 
 from persona_dagster.artifacts import write_text
+from persona_dagster.config.loading import ConfigError
+from persona_dagster.config.recipes import find_recipes
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import WIDTH, StepFailedError, Walk
 from persona_dagster.intake.take_in import STORED, read_ledger
+from persona_dagster.models.hardware import hardware_of
 from persona_dagster.records import FORUMS
-from persona_dagster.reporting import progress, progress_bars
+from persona_dagster.reporting import progress_bars
 from persona_dagster.settings import Settings
 
 Until = Literal["posts", "mix", "report"]
@@ -75,24 +79,27 @@ def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInsta
             f"nothing was imported into {settings.home}; bring something first: persona import PATH "
             "(`persona demo` shows the whole on the packaged sample)"
         )
-    console.print(
-        "profile own: only what you imported; hardware overlays apply, nothing of the sample does", highlight=False
-    )
+    console.print("profile own: what you imported, and nothing else; no site is asked", highlight=False)
+    if until != "posts":
+        hardware = hardware_of(settings)
+        changed = find_recipes(settings.config_dir).item(recipe).overrides(settings.profile, hardware)
+        console.print(f"recipe {recipe} on {hardware}, its values changed by overlays: {len(changed)}", highlight=False)
+        for line in changed:
+            console.print(f"  {line}", highlight=False, markup=False)
     walk = Walk(build_defs(settings), instance, console if console.is_terminal else Console(width=WIDTH), again=True)
     steps = [*flow(walk.defs, recipe, until, set(ledger["source"].unique())), ("row_ledger", None)]
     started = time.monotonic()
     with progress_bars(walk.console):
         for number, (asset, partition) in enumerate(steps):
             walk.console.print(f"[dim]{number + 1} of {len(steps)}, {time.monotonic() - started:.0f} s so far[/dim]")
-            progress("steps", number, len(steps))
             walk.step(asset, partition)
-        progress("steps", len(steps), len(steps))
     return walk
 
 
 def main() -> None:
     """`python -m persona_dagster.defs.build RECIPE UNTIL`: what `persona build` starts."""
     recipe, until = sys.argv[1:3]
+    cast(io.TextIOWrapper, sys.stdout).reconfigure(line_buffering=True)  # a log shows each step as it is done
     settings = Settings()
     home = Path(os.environ.setdefault("DAGSTER_HOME", str(settings.home / "dagster")))
     if not (home / "dagster.yaml").exists():
@@ -100,7 +107,7 @@ def main() -> None:
     try:
         with dg.DagsterInstance.get() as instance:
             run(settings, recipe, cast(Until, until), instance, Console(soft_wrap=True))
-    except (StepFailedError, NothingImportedError) as error:
+    except (StepFailedError, NothingImportedError, ConfigError) as error:
         raise SystemExit(str(error)) from None
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         raise SystemExit("Stopped. What was made is kept; run it again.") from None

@@ -15,7 +15,7 @@ from persona_dagster.crawl.frontier import goal_reached
 from persona_dagster.crawl.nights import shared
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.digest import combine
+from persona_dagster.digest import combine, json_digest
 from persona_dagster.records import FORUMS, Capture, Outcome, Source
 
 DESCRIPTIONS = {
@@ -31,6 +31,15 @@ ASKED_LATELY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=4), war
 RETRY_SECONDS = 30
 
 
+class ImportConfig(dg.Config):
+    """What `persona import` takes on the command line."""
+
+    paths: list[str] = Field(min_length=1, description="Files, folders or ZIPs on this machine.")
+    source: str = Field(default="", description="ptt, dcard, threads, chat or notes, where no column says it.")
+    board: str = Field(default="", description="Of all rows, where no column says it.")
+    consent: bool = Field(default=False, description="The people of these chats agree that a model learns from them.")
+
+
 class CrawlConfig(dg.Config):
     """How deep one pass goes. The default walks from the board's watermark to now, and revisits what is due."""
 
@@ -43,7 +52,7 @@ class CrawlConfig(dg.Config):
 
 def build_raw_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
     forums = [_forum_raw(project, source) for source in FORUMS]
-    return [*forums, _chat_raw(project), _notes_raw(project), _capybara_raw(project)]
+    return [*forums, _imported_files(project), _chat_raw(project), _notes_raw(project), _capybara_raw(project)]
 
 
 def _forum_raw(project: ProjectResource, source: Source) -> dg.AssetsDefinition:
@@ -125,6 +134,49 @@ def _import(
             "quarantine": dg.MetadataValue.path(str(project.settings.quarantine_dir)),
         },
     )
+
+
+def _imported_files(project: ProjectResource) -> dg.AssetsDefinition:
+    @dg.asset(
+        group_name="raw",
+        description="Takes in what lies at the paths that it is launched with, as `persona import` does: how each file "
+        "is read, and what became of its rows, stands in the metadata. The sensor `new_files` goes on from there.",
+        kinds={"parquet"},
+        owners=["team:data"],
+    )
+    def imported_files(context: dg.AssetExecutionContext, config: ImportConfig) -> dg.MaterializeResult:
+        from persona_dagster.intake.bring import Consents, bring, look_at
+        from persona_dagster.intake.mapping import Mappings
+        from persona_dagster.intake.reading import Options
+
+        settings, consents = project.settings, Consents(project.settings)
+        options = Options(source=config.source or None, board=config.board or None)
+        paths = [Path(path).expanduser().absolute() for path in config.paths]
+        looks = [look_at(path, options, Mappings(settings.mappings_dir)) for path in paths]
+        if not config.consent and any(consents.missing(look) for look in looks):
+            raise dg.Failure("A chat: launch it with consent: true, if its people agree", allow_retries=False)
+        for look in looks:
+            consents.record(look)
+        done, notes = bring(looks, settings, project.archive(), options, project.sources.denied_boards)
+        problems = [*(str(problem) for look in looks for problem in look.problems), *done.problems]
+        for problem in problems[:50]:
+            context.log.warning("%s", problem)
+        streams = [seen.stream for look in looks for seen in look.streams]
+        if not streams:
+            raise dg.Failure("; ".join(problems) or "nothing lies at these paths", allow_retries=False)
+        files = [f"| {s.name} | {s.format} | {s.mapping.fields if s.mapping else ''} |" for s in streams]
+        return dg.MaterializeResult(
+            data_version=dg.DataVersion(json_digest([done.fates, [path.name for path in notes]])),
+            metadata={
+                **{f"rows_{fate}": count for fate, count in done.fates.items()},
+                "notes": len(notes),
+                "files": dg.MetadataValue.md("\n".join(["| file | read as | columns |", "|---|---|---|", *files])),
+                "problems": problems[:20],
+                "quarantine": dg.MetadataValue.path(str(settings.quarantine_dir)),
+            },
+        )
+
+    return imported_files
 
 
 def _chat_raw(project: ProjectResource) -> dg.AssetsDefinition:

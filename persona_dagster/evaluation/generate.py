@@ -160,6 +160,7 @@ def answer_all(
     lengths = prompt_rooms(model, job.recipe)
     texts = {prompt.key: prompt_text(prompt.messages, tokenizer, lengths[prompt.model]) for prompt in prompts}
     partial.parent.mkdir(parents=True, exist_ok=True)
+    known, began = len(done), time.perf_counter()
     with partial.open("a", encoding="utf-8") as file:
         for batch in _batches(prompts, texts, spec.batch_size):
             if all(prompt.key in done for prompt in batch):
@@ -174,7 +175,9 @@ def answer_all(
             file.flush()
             os.fsync(file.fileno())
             seconds = time.perf_counter() - started
-            reporter.line(f"{batch[0].model}: {len(done)}/{len(prompts)} answers ({len(batch)} in {seconds:.1f} s)")
+            left = (time.perf_counter() - began) / (len(done) - known) * (len(prompts) - len(done))
+            took = f"{len(batch)} in {seconds:.1f} s, {left:.0f} s left"
+            reporter.line(f"{batch[0].model}: {len(done)}/{len(prompts)} answers ({took})")
     rows = [
         {**{name: getattr(prompt, name) for name in GENERATION_SCHEMA if hasattr(prompt, name)}, **done[prompt.key]}
         for prompt in prompts

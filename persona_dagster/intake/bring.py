@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from itertools import islice
@@ -15,12 +16,14 @@ from pathlib import Path
 
 import yaml
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import write_text, writing
 from persona_dagster.intake.files import IntakeError, Unit, plain, units
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import Mappings
 from persona_dagster.intake.notes import SUFFIXES as NOTE_SUFFIXES
 from persona_dagster.intake.reading import Options, Stream, streams
+from persona_dagster.intake.take_in import Intake, take_in
 from persona_dagster.settings import Settings
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -107,6 +110,18 @@ def _lay_notes(file: Path, name: str, found: list[StreamLook], folder: Path) -> 
             with plain(unit) as path:
                 laid.append(_copy(path, folder / place.removesuffix(unit.packed)))
     return laid
+
+
+def bring(
+    looks: list[Look], settings: Settings, archive: Archive, options: Options, denied: Collection[str]
+) -> tuple[Intake, list[Path]]:
+    """Lays out what was looked at and takes it in; the notes among it are laid out, and named."""
+    told, notes = dict[str, Options](), list[Path]()
+    for look in looks:
+        files, laid = lay_out(look, settings, options)
+        told |= files if options != Options() else {}
+        notes += laid
+    return take_in(settings, archive, denied=denied, options=told), notes
 
 
 def _copy(file: Path, target: Path) -> Path:

@@ -114,9 +114,8 @@ def row_of(record: Any) -> Row:
     if isinstance(text, int | float) and not isinstance(text, bool):
         text = str(text)  # a table's column of numbers: 87 is a comment
     if not isinstance(text, str):
-        raise RowError(
-            "no_text", f"text is a {type(text).__name__}", "Name the column that holds it with --map text=COLUMN"
-        )
+        why = "its text is empty" if text is None else f"its text is a {type(text).__name__}"
+        raise RowError("no_text", why, "Write it there, or name the column that holds it with --map text=COLUMN")
     fields: dict[str, Any] = {"source": source, "kind": _kind(record), "text": _clean(text)}
     for name in TEXT_FIELDS:
         if (value := words(record.get(name), name)) is not None:

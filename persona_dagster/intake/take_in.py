@@ -72,6 +72,7 @@ class Taken:
     fates: Counter[str] = field(default_factory=Counter)
     formats: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
+    broken: int = 0  # of the problems: what could not be read on; the others are single rows
     unchanged: bool = False
     sources: Counter[str] = field(default_factory=Counter)
 
@@ -93,6 +94,10 @@ class Intake:
     @property
     def problems(self) -> list[str]:
         return [problem for taken in self.files for problem in taken.problems]
+
+    @property
+    def broken(self) -> int:
+        return sum(taken.broken for taken in self.files)
 
 
 def take_in(
@@ -153,10 +158,11 @@ class _Pass:
                     "sources": taken.sources,
                     "formats": taken.formats,
                     "problems": taken.problems[:SHOWN],
+                    "broken": taken.broken,
                 },
             )
             done.files.append(taken)
-        done.files += [Taken(error.name, problems=[str(error)]) for error in problems]
+        done.files += [Taken(error.name, problems=[str(error)], broken=1) for error in problems]
         return done
 
     def _signature(self, path: Path, name: str) -> str:
@@ -196,7 +202,7 @@ class _Pass:
                 problems.append(error)
             finally:
                 self.seen.close()
-        taken.problems = [*(str(error) for error in problems), *(refused.lines())]
+        taken.problems, taken.broken = [*(str(error) for error in problems), *(refused.lines())], len(problems)
         self._note_rows(name, refused)
         return taken
 
@@ -486,6 +492,7 @@ def _taken(record: dict[str, Any], *, unchanged: bool) -> Taken:
         Counter(record["fates"]),
         record["formats"],
         record["problems"],
+        record.get("broken", 0),
         unchanged,
         Counter(record["sources"]),
     )

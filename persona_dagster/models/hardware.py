@@ -102,5 +102,5 @@ def rank_device() -> int:
 
 def hardware_of(settings: Settings) -> Hardware:
     """The hardware that recipes are resolved for: PERSONA_HARDWARE in every profile. Where it is not set, what is found
-    here in live, and `cpu` in the others, which need no more."""
-    return settings.hardware or (find_hardware() if settings.profile == "live" else "cpu")
+    here in live and own, and `cpu` for the sample, which needs no more."""
+    return settings.hardware or (find_hardware() if settings.profile in ("live", "own") else "cpu")

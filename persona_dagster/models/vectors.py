@@ -78,6 +78,7 @@ class Vectors:
         tokens = self.encoder.tokenizer([prefix + _cut(text) for text in texts], truncation=True, max_length=MAX_TOKENS)
         ids = tokens["input_ids"]
         order = sorted(range(len(ids)), key=lambda row: len(ids[row]))
+        total, read = sum(map(len, ids)), 0  # time goes with tokens: the texts at the end are the longest
         start = 0
         with torch.inference_mode():
             while start < len(order):
@@ -90,8 +91,8 @@ class Vectors:
                 batch = torch.tensor([[*ids[row], *[pad] * (longest - len(ids[row]))] for row in rows])
                 mask = torch.tensor([[1] * len(ids[row]) + [0] * (longest - len(ids[row])) for row in rows])
                 yield rows, batch, mask
-                start = end
-                progress("texts read by the encoder", end, len(order))
+                start, read = end, read + sum(len(ids[row]) for row in rows)
+                progress("tokens read by the encoder", read, total)
 
 
 def _cut(text: str) -> str:

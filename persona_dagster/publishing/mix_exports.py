@@ -83,13 +83,15 @@ def _alpaca_row(row: dict[str, Any]) -> dict[str, Any]:
 def _llamafactory(mix: Path, folder: Path, splits: list[str]) -> None:
     """OpenAI's rows with the `dataset_info.json` that LLaMA-Factory's `dataset_dir` needs."""
     _openai(mix, folder, splits)
-    tags = {"role_tag": "role", "content_tag": "content", "user_tag": "user", "assistant_tag": "assistant"}
+    # It takes an absent tag for none: all seven stand, though no row here calls a function.
+    roles = {f"{name}_tag": name for name in ("role", "content", "user", "assistant", "system", "observation")}
+    tags = roles | {"function_tag": "function_call"}
     info = {
         f"persona_{split}": {
             "file_name": f"{split}.jsonl",
             "formatting": "sharegpt",
             "columns": {"messages": "messages"},
-            "tags": {**tags, "system_tag": "system"},
+            "tags": tags,
         }
         for split in splits
     }

@@ -18,7 +18,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from persona_dagster.intake.bring import Consents, from_hub, lay_out, look_at
+from persona_dagster.intake.bring import Consents, lay_out, look_at
 from persona_dagster.intake.files import IntakeError, encoding_of
 from persona_dagster.intake.mapping import Mappings, guess, read_mapping
 from persona_dagster.intake.notes import parse_note, read_notes
@@ -190,26 +190,6 @@ def test_questions_with_answers_in_a_table(home: Home) -> None:
     assert home.take_in().fates == {"stored": 1}
     (post,) = home.posts("notes")
     assert (post.title, post.kind) == ("什麼是梯度下降？", "post")
-
-
-def test_a_data_set_of_the_hub(home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The Hub's answer is a folder in its layout; the network alone is replaced."""
-    import datasets
-
-    (tmp_path / "set" / "data").mkdir(parents=True)
-    FRAME.write_parquet(tmp_path / "set" / "data" / "train-00000-of-00001.parquet")
-    load = datasets.load_dataset
-    monkeypatch.setattr(
-        datasets, "load_dataset", lambda name: load(str(tmp_path / "set"), cache_dir=str(tmp_path / "cache"))
-    )
-    look = look_at(from_hub("acme/ptt_Salary", home.settings), Options(), Mappings(home.settings.mappings_dir))
-    assert not list(home.settings.imports_dir.iterdir()), "a look writes nothing into the imports"
-    lay_out(look, home.settings, Options())
-    assert home.take_in().fates == {"stored": 12}
-
-    monkeypatch.setattr(datasets, "load_dataset", lambda name: load(str(tmp_path / "nothing")))
-    with pytest.raises(IntakeError, match=r"acme/gone: cannot be had from the Hub .* Check the name"):
-        from_hub("acme/gone", home.settings)
 
 
 LINE = """[LINE] 與小明的聊天記錄

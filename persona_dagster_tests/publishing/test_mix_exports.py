@@ -45,6 +45,32 @@ def test_every_form_keeps_rows_and_splits(mix: Path, tmp_path: Path) -> None:
     assert all((out["llamafactory"] / entry["file_name"]).is_file() for entry in info.values()) and len(info) == 3
 
 
+# What LLaMA-Factory reads of the entry of a file (its src/llamafactory/data/parser.py and data/README.md).
+ENTRY = {"file_name", "formatting", "ranking", "subset", "split", "folder", "num_samples", "columns", "tags"}
+SHAREGPT_COLUMNS = {"messages", "system", "tools", "images", "videos", "audios", "chosen", "rejected", "kto_tag"}
+TAGS = {f"{name}_tag" for name in ("role", "content", "user", "assistant", "observation", "function", "system")}
+
+
+def test_llamafactory_finds_every_row_by_its_own_schema(mix: Path, tmp_path: Path) -> None:
+    """As its converter goes: a system turn may come first, then user and assistant in turn, an even number of them."""
+    from datasets import load_dataset
+
+    folder = export_mix(mix, tmp_path / "out", "llamafactory")
+    for name, entry in json.loads((folder / "dataset_info.json").read_text(encoding="utf-8")).items():
+        assert set(entry) <= ENTRY and set(entry["columns"]) <= SHAREGPT_COLUMNS and set(entry["tags"]) == TAGS, name
+        assert entry["formatting"] == "sharegpt"
+        tags, column = entry["tags"], entry["columns"]["messages"]
+        rows = load_dataset(
+            "json", data_files=str(folder / entry["file_name"]), split="train", cache_dir=str(tmp_path / "cache")
+        )
+        for row in rows:
+            turns = row[column]
+            turns = turns[1:] if turns[0][tags["role_tag"]] == tags["system_tag"] else turns
+            assert turns and len(turns) % 2 == 0 and all(turn[tags["content_tag"]] for turn in turns)
+            wanted = [tags["user_tag"], tags["assistant_tag"]] * (len(turns) // 2)
+            assert [turn[tags["role_tag"]] for turn in turns] == wanted
+
+
 def test_datasets_loads_the_folder_as_it_is(mix: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from datasets import load_dataset
 
