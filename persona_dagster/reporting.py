@@ -50,8 +50,8 @@ def progress_bars(console: Console) -> Iterator[None]:
         *(SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), TextColumn("{task.completed:,.0f}")),
         *(Speed(), TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn()),
     )
-    how = {"transient": True, "disable": not console.is_terminal, "speed_estimate_period": 120}
-    with Progress(*columns, console=console, **how) as bars:
+    hidden, steady = not console.is_terminal, 120  # seconds that the rate is taken over
+    with Progress(*columns, console=console, transient=True, disable=hidden, speed_estimate_period=steady) as bars:
         tasks: dict[str, TaskID] = {}
         last = time.monotonic()
 
