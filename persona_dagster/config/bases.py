@@ -57,6 +57,15 @@ class Folder(Config):
     file: str | None = None  # in it, where the weights are one GGUF
 
 
+class Keep(Config):
+    """Which pieces of a multilingual vocabulary stay when a GGUF is converted. Its head costs a small model most of its
+    arithmetic (Abdaoui et al. 2020, "Load What You Need: Smaller Versions of Multilingual BERT"); text of other scripts
+    goes in as bytes. An adapter fits the whole model too."""
+
+    scripts: tuple[str, ...]  # Unicode's names; digits, marks and emoji, which all scripts share, stay
+    latin: int = Field(ge=0)  # so many pieces of plain Latin letters: the first, which are the most frequent
+
+
 class Made(Config):
     """A model drawn at random in `shape`, with a tokenizer made here: for tests, it learns little."""
 
@@ -103,6 +112,7 @@ class BaseEntry(Config):
     roles: tuple[Role, ...] = ("system", "user", "assistant")
     dtypes: tuple[Dtype, ...] = ("bfloat16", "float16", "float32")  # the model's arithmetic holds in these
     prefix_cache: bool = False  # layers under the first adapted one may be computed once a row
+    keep: Keep | None = None  # of a GGUF's vocabulary; None: all of it
     shape: Shape | None = None  # None: known once its config.json is here
 
     @field_validator("roles")

@@ -29,8 +29,7 @@ class Reader:
     def __init__(self, base: Base, models_dir: Path) -> None:
         self.base, self.models_dir = base, models_dir
         plain = "".join(char if char.isalnum() else "-" for char in base.model)
-        source = base.entry.source.model_dump(mode="json")
-        name = json_digest([VERSION, CHARS, source, base.revision])[:8]
+        name = json_digest([VERSION, CHARS, base.meaning(), base.hub_revision])[:8]
         self.path = models_dir / f"read-{plain}-{name}.jsonl"
         self._model: Any = None
 

