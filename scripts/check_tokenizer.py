@@ -3,7 +3,9 @@
     python scripts/check_tokenizer.py ../shared/data WORK_FOLDER
 
 Lines: forum posts and notes of the folder, Python sources, drawn emoji, blanks and half control tokens. sentencepiece
-runs in WORK_FOLDER/venv: its protobuf code wants protobuf 7, Dagster less. Prints a JSON of the counts.
+runs in WORK_FOLDER/venv: its protobuf code wants protobuf 7, Dagster less. Prints a JSON of the counts: lines that we
+cut otherwise than sentencepiece does with the pieces that are kept, that do not come back, and that it cuts otherwise
+with all pieces.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import subprocess
 import sys
 import venv
 from pathlib import Path
+from typing import Any
 
 from persona_dagster.config.bases import Base
 from persona_dagster.models.base_model import load_tokenizer
@@ -77,31 +80,40 @@ def lines_of(data: Path) -> list[str]:
 def main(data: Path, work: Path) -> int:
     from gguf import GGUFReader
 
-    from persona_dagster.models.packaged import join_parts
+    from persona_dagster.models.packaged import join_parts, kept_pieces
 
     work.mkdir(parents=True, exist_ok=True)
     base = Base(model="gemma3-270m")
     whole = join_parts(base.entry, work / "whole.gguf")
     fields = GGUFReader(whole).fields
     told = [fields[f"tokenizer.ggml.{name}"].contents() for name in ("tokens", "scores", "token_type")]
+    assert base.entry.keep
+    kept = kept_pieces(told[0], told[2], base.entry.keep)
     lines = lines_of(data)
-    for name, value in (("fields", told), ("lines", lines)):
-        (work / f"{name}.json").write_text(json.dumps(value), encoding="utf-8")
     venv.create(work / "venv", with_pip=True)
     python = work / "venv" / "bin" / "python"
     subprocess.run(
         [python, "-m", "pip", "install", "--quiet", "sentencepiece", "protobuf"], check=True, stdout=sys.stderr
     )
-    files = [str(work / f"{name}.json") for name in ("fields", "lines", "theirs")]
-    subprocess.run([python, "-c", _OTHER, *files], check=True)
-    theirs = json.loads(Path(files[2]).read_text(encoding="utf-8"))
+
+    def sentencepiece(pieces: list[list[Any]]) -> list[list[int]]:
+        files = [work / f"{name}.json" for name in ("fields", "lines", "theirs")]
+        for file, value in zip(files, (pieces, lines), strict=False):
+            file.write_text(json.dumps(value), encoding="utf-8")
+        subprocess.run([python, "-c", _OTHER, *map(str, files)], check=True)
+        found: list[list[int]] = json.loads(files[2].read_text(encoding="utf-8"))
+        return found
+
+    theirs = sentencepiece([[field[index] for index in kept] for field in told])
+    whole_cut = sentencepiece(told)
     tokenizer = load_tokenizer(base, Settings().models_dir)
     ours = [list(tokenizer(line, add_special_tokens=False)["input_ids"]) for line in lines]
     differ = [line for line, one, other in zip(lines, ours, theirs, strict=True) if one != other]
+    finer = sum([kept[index] for index in one] != other for one, other in zip(theirs, whole_cut, strict=True))
     lost = [line for line, ids in zip(lines, ours, strict=True) if "▁" not in line and tokenizer.decode(ids) != line]
     for line in [*differ, *lost][:5]:
         print(repr(line[:80]), file=sys.stderr)
-    print(json.dumps({"lines": len(lines), "differ": len(differ), "round_trip_lost": len(lost)}))
+    print(json.dumps({"lines": len(lines), "differ": len(differ), "round_trip_lost": len(lost), "finer": finer}))
     return 1 if differ or lost else 0
 
 

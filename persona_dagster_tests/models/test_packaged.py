@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from persona_dagster.config.bases import BaseEntry, Packages, Part, packaged_bases
+from persona_dagster.config.bases import BaseEntry, Keep, Packages, Part, packaged_bases
 from persona_dagster.models import packaged
-from persona_dagster.models.packaged import BaseModelError, from_packages, sentencepiece_bpe
+from persona_dagster.models.packaged import BaseModelError, from_packages, kept_pieces, sentencepiece_bpe
 
 BODY = b"weights in two parts"
 
@@ -37,7 +37,7 @@ def entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tupl
             raise metadata.PackageNotFoundError(name)
         return Installed(tmp_path)
 
-    def convert(whole: Path, folder: Path) -> None:
+    def convert(whole: Path, folder: Path, keep: Keep | None) -> None:
         (folder / "model.safetensors").write_bytes(whole.read_bytes())
 
     monkeypatch.setattr(packaged.metadata, "distribution", distribution)
@@ -108,6 +108,31 @@ def test_neighbours_are_joined_by_the_score_of_their_piece_and_bytes_stand_for_t
     assert cut("a  b\n") == ["a", "▁▁", "b", "\n"]
     assert cut("é<eos>") == ["<0xC3>", "<0xA9>", "<eos>"]
     assert tokenizer.decode(tokenizer.encode("abc 好\n a").ids, skip_special_tokens=False) == "abc 好\n a"
+
+
+def test_pieces_of_other_scripts_go_and_those_that_stay_can_all_be_reached() -> None:
+    pieces = ["<pad>", "<unused7>", "\n\n", *"ab abc дл 注意 ， ▁注意力 a b c 注 の <0x41>".split()]
+    types = [3, 4, 4, *[1] * 11, 6]
+    kept = [pieces[index] for index in kept_pieces(pieces, types, Keep(scripts=("Han",), latin=1))]
+    assert kept == ["<pad>", "\n\n", "ab", "注意", "，", "▁注意力", "a", "b", "c", "注", "<0x41>"]
+
+
+def test_what_is_kept_answers_as_in_the_whole_model(tmp_path: Path) -> None:
+    """Rows of embedding and head move with their tokens; the special ones are found again."""
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    shape = {"hidden_size": 8, "intermediate_size": 8, "num_hidden_layers": 1, "num_attention_heads": 2}
+    whole = LlamaForCausalLM(LlamaConfig(vocab_size=9, bos_token_id=8, **shape)).eval()
+    kept = [0, 1, 4, 8]
+    pieces, scores, types = ["<pad>", "<eos>", "a", "<bos>"], [0.0] * 4, [3, 3, 1, 3]
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=sentencepiece_bpe(pieces, scores, types), bos_token="<bos>", eos_token="<eos>"
+    )
+    before = whole(torch.tensor([[8, 4, 4]])).logits[..., kept]
+    packaged._keep_rows(whole, kept, tokenizer)
+    assert torch.equal(whole(torch.tensor([[3, 2, 2]])).logits, before)
+    assert (whole.config.vocab_size, whole.config.bos_token_id, whole.generation_config.eos_token_id) == (4, 3, 1)
 
 
 @pytest.mark.soak
