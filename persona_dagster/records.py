@@ -17,6 +17,7 @@ from polars.datatypes import DataTypeClass
 Source = Literal["ptt", "dcard", "threads", "chat", "notes", "capybara"]
 FORUMS: tuple[Source, ...] = ("ptt", "dcard", "threads")
 Kind = Literal["post", "comment", "reply", "title", "post_flat", "post_clean"]
+HEADING_PATH = " › "  # between the headings of a note's title
 Split = Literal["train", "validation", "test", "quarantine"]
 
 
@@ -84,7 +85,7 @@ class Post:
     thread_id: str | None = None  # the post_id that opened the thread; a root's own id
     author_key: str | None = None
     created_at: datetime | None = None  # UTC
-    title: str | None = None
+    title: str | None = None  # of a note: its heading, behind those that it stands under
     text: str = ""
     quoted: str | None = None  # what the author quotes of others, kept apart from their own words
     score: int | None = None

@@ -28,9 +28,9 @@ from starlette.middleware.trustedhost import TrustedHostMiddleware
 from persona_dagster.chat.adapters import Adapter, find_adapters
 from persona_dagster.chat.conversation import AUTO, MODEL
 from persona_dagster.chat.engine import Answer, Ask, Engine, Sampling
-from persona_dagster.chat.routing import Route, Router
 from persona_dagster.config.personas import Persona
 from persona_dagster.models.chat_format import Message
+from persona_dagster.models.routing import Route, Router
 from persona_dagster.settings import Settings
 
 log = logging.getLogger(__name__)

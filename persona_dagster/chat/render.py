@@ -168,9 +168,9 @@ def _route(turn: Turn, personas: Personas, language: Language) -> tuple[str, str
     else:
         why = say("why_tag", language)
     scores = sorted(route.scores.items(), key=lambda item: -item[1])
-    return f"{name} · {escape(say('auto', language))} {route.sure:.0%}" + (f" · {escape(words)}" if words else ""), (
-        "\n".join([say("why", language) + why, *(f"{voice(personas, each, language)} {p:.0%}" for each, p in scores)])
-    )
+    return f"{name} · {escape(say('auto', language))} {route.sure:.0%}" + (
+        f" · {escape(quoted[0])}" if quoted else ""
+    ), ("\n".join([say("why", language) + why, *(f"{voice(personas, each, language)} {p:.0%}" for each, p in scores)]))
 
 
 def _figures(turn: Turn, language: Language) -> tuple[str, str]:

@@ -11,14 +11,14 @@ from persona_dagster.artifacts import MixManifest, Versions, families
 from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_hub
 from persona_dagster.chat.engine import Answer, Engine
 from persona_dagster.chat.guard import Uploads
-from persona_dagster.chat.routing import (
+from persona_dagster.config.personas import Personas, load_personas
+from persona_dagster.models.routing import (
     Classifier,
     Router,
     questions_of_mix,
     questions_of_pool,
     train_classifier,
 )
-from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.settings import Settings
 
 

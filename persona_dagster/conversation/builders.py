@@ -18,9 +18,9 @@ from persona_dagster.config.personas import Feed, Personas
 from persona_dagster.conversation.graph import named_rows, reply_graph
 from persona_dagster.conversation.safety import unsafe_kinds
 from persona_dagster.digest import keyed_hash, text_digest
-from persona_dagster.records import DIALOGUE_SCHEMA, MESSAGES
+from persona_dagster.records import DIALOGUE_SCHEMA, HEADING_PATH, MESSAGES
 
-BUILDERS_VERSION = "2"
+BUILDERS_VERSION = "3"
 
 # Edges less certain than this make no pair: the poster's own answers between others', a guess.
 LEAST_CERTAIN = 0.7
@@ -173,13 +173,15 @@ def thread_replies(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def qa_notes(posts: pl.DataFrame) -> pl.DataFrame:
-    """A note's heading asks, its section answers; a heading that is no question is put as one."""
+    """A note's heading asks, its section answers; a heading that is no question is put as one, with its path."""
     notes = posts.filter((pl.col("source") == "notes") & pl.col("title").is_not_null())
-    heading = pl.col("title").str.replace_all(_NUMBERING, "").str.strip_chars()
+    plain = pl.element().str.replace_all(_NUMBERING, "").str.strip_chars()
+    headings = pl.col("title").str.split(HEADING_PATH).list.eval(plain.filter(plain != ""))
+    heading, path = headings.list.last().fill_null(""), headings.list.join(HEADING_PATH)
     form = pl.col("doc_id").map_elements(lambda doc: keyed_hash("note", doc) % len(_NOTE_QUESTIONS), pl.Int64)
     phrased = pl.coalesce(
         pl.when(heading.str.contains(_ASKS)).then(heading),
-        *(pl.when(form == i).then(pl.format(text, heading)) for i, text in enumerate(_NOTE_QUESTIONS)),
+        *(pl.when(form == i).then(pl.format(text, path)) for i, text in enumerate(_NOTE_QUESTIONS)),
     )
     return _pairs(
         notes,

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import polars as pl
 
@@ -33,10 +34,17 @@ class Candidate:
     answer: str
     persona: str  # the voice that is nearest to its threshold
     probability: float
+    near: list[str]  # answers of the persona's example lines that are most like it
+
+
+class Explaining(VoiceJudge, Protocol):
+    """A judge that can show what an answer is like: `voices.Voices`."""
+
+    def nearest(self, name: str, answers: Sequence[str]) -> list[list[str]]: ...
 
 
 def queue(
-    posts: pl.DataFrame, edges: pl.DataFrame, personas: Personas, judge: VoiceJudge, known: set[str]
+    posts: pl.DataFrame, edges: pl.DataFrame, personas: Personas, judge: Explaining, known: set[str]
 ) -> list[Candidate]:
     """The candidates of all feeds that nobody has labelled, nearest to a threshold first, one a question."""
     pairs = pl.concat([found for found in candidates(posts, personas, edges=edges).values() if found.height])
@@ -54,6 +62,9 @@ def queue(
     )
     order = order.join(threads.unique("thread_id"), on="thread_id", how="left", maintain_order="left")
     shown = order.sort("gap", "doc_id").unique("question", keep="first", maintain_order=True).head(MOST)
+    near: dict[str, list[str]] = {}
+    for (at,), part in shown.group_by("at"):
+        near |= zip(part["doc_id"], judge.nearest(names[at], part["answer"].to_list()), strict=True)
     return [
         Candidate(
             row["doc_id"],
@@ -63,6 +74,7 @@ def queue(
             row["answer"],
             (name := names[row["at"]]),
             row[f"voice_{name}"] or 0.0,
+            near[row["doc_id"]],
         )
         for row in shown.iter_rows(named=True)
     ]
@@ -97,9 +109,9 @@ def review_page(review: Review, personas: Personas) -> Any:
     def shown() -> tuple[str, ...]:
         done, one = f"{review.total - len(review.waiting)} / {review.total}", review.current
         if one is None:
-            return ("", "", "", "", done, "")
+            return ("", "", "", "", "", done, "")
         voice = f"{personas.personas[one.persona].tag} {one.probability:.0%}"
-        return (one.thread, one.question, one.answer, voice, done, one.doc_id)
+        return (one.thread, one.question, one.answer, voice, "\n".join(one.near), done, one.doc_id)
 
     with gr.Blocks(title="persona review") as page:
         gr.Markdown("### 這個回答是這個人格會說的嗎？ Would this persona say this?")
@@ -108,8 +120,9 @@ def review_page(review: Review, personas: Personas) -> Any:
         question = gr.Textbox(label="回覆的對象 · replies to", interactive=False, lines=3, max_lines=8)
         answer = gr.Textbox(label="回答 · answer", interactive=False, lines=5)
         voice = gr.Textbox(label="人格 · persona", interactive=False)
+        near = gr.Textbox(label="最像的例句 · nearest example lines", interactive=False, lines=2)
         seen = gr.State("")
-        fields = [thread, question, answer, voice, done, seen]
+        fields = [thread, question, answer, voice, near, done, seen]
         with gr.Row():
             for title, key in CHOICES:
 

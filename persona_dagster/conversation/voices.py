@@ -113,6 +113,12 @@ class Voices:
     def threshold(self, persona: str) -> float:
         return self.fitted[persona].threshold
 
+    def nearest(self, name: str, answers: Sequence[str], most: int = 2) -> list[list[str]]:
+        """Of each answer the example answers of the persona that are most like it."""
+        examples = [answer for _, answer in self.personas[name].examples]
+        own, others = (_block(self._centre, "answer", self.vectors.contextual(texts)) for texts in (examples, answers))
+        return [[examples[place] for place in np.argsort(-row)[:most]] for row in others @ own.T]
+
     @cached_property
     def fitted(self) -> dict[str, Weights]:
         return {name: self._fit(name) for name in self.personas}

@@ -12,12 +12,14 @@ from typing import Any
 
 import polars as pl
 
+from persona_dagster.config.personas import Personas
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import coherence, fidelity
 from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interval
 from persona_dagster.evaluation.compared import SPOKEN, compare, gain_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
-from persona_dagster.evaluation.prompts import MixRow
+from persona_dagster.evaluation.prompts import MixRow, routing
+from persona_dagster.models.routing import Router, example_questions, train_classifier
 
 SURE = 0.8  # a probability that would count as a voice judged
 
@@ -37,6 +39,8 @@ def measure_voices(
     intervals: dict[str, Interval],
     detail: dict[str, Any],
     *,
+    personas: Personas,
+    train: Sequence[MixRow],
     test: Sequence[MixRow],
     validation: Sequence[MixRow],
 ) -> dict[str, Interval]:
@@ -62,6 +66,7 @@ def measure_voices(
         "learnt_from": judge.learnt_from,
         "independent": judge.independent,
     }
+    _router(personas, train, intervals, detail)
     routed = known.filter(pl.col("suite") == "routing")
     detail["routing_confusion"] = {model: _confusion(of_model(routed, model), judge) for model in SIDE}
     for model in SIDE:
@@ -96,6 +101,25 @@ def _examine(judge: Judge, validation: Sequence[MixRow], intervals: dict[str, In
         sure = judge.weigh(texts, [""] * len(texts)).max(axis=1) if texts else []
         intervals[name] = mean_interval([float(value > SURE) for value in sure])
     return intervals["judge_accuracy"]
+
+
+def _router(
+    personas: Personas, train: Sequence[MixRow], intervals: dict[str, Interval], detail: dict[str, Any]
+) -> None:
+    """The router, learned from example questions and the train rows, on the untagged prompts that are not among them:
+    apart from what the model makes of such prompts without a tag or a persona's prompt."""
+    asked = example_questions(personas)
+    for row in train:
+        if row.persona in asked:
+            asked[row.persona].append(row.question)
+    router = Router(personas, train_classifier(asked))
+    shown = {question for questions in asked.values() for question in questions}
+    prompts = [prompt for prompt in routing(personas, None) if prompt[2] not in shown]
+    routed = [router.route(text).persona for _, _, text in prompts]
+    wanted = [persona for _, persona, _ in prompts]
+    right = [float(one == other) for one, other in zip(routed, wanted, strict=True)]
+    intervals["routing_router"] = mean_interval(right)
+    detail["router"] = fidelity.confusion(wanted, routed, [*personas.personas])
 
 
 def with_clarity(rows: pl.DataFrame, judge: Judge | None) -> pl.DataFrame:

@@ -21,7 +21,7 @@ import yaml
 
 from persona_dagster.digest import sha256, text_digest
 from persona_dagster.intake.files import SAMPLE, encoding_of, walk
-from persona_dagster.records import Capture, Outcome, Post
+from persona_dagster.records import HEADING_PATH, Capture, Outcome, Post
 from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, decode, incomplete
 
 SUFFIXES = (".md", ".mdx", ".markdown", ".jsonl", ".ipynb", ".txt", ".html", ".htm", ".pdf", ".docx")
@@ -68,6 +68,7 @@ class Section:
     title: str | None
     blocks: list[tuple[bool, str]] = field(default_factory=list)  # (is code, line)
     unanswered: bool = False  # a question whose answer has not come yet
+    above: tuple[str, ...] = ()  # the headings that it stands under, from the top
 
     def answer(self, first: str) -> None:
         """What came until here belongs to the question."""
@@ -113,15 +114,15 @@ def parse_note(capture: Capture, author_key: AuthorKey) -> Parsed:
     suffix = PurePosixPath(capture.key).suffix.lower()
     try:
         if suffix == ".jsonl":
-            return Parsed(Outcome.OK, _unique(capture, "", list(_questions(decode(capture.body)))))
+            return Parsed(Outcome.OK, _unique(capture, "", [(*pair, ()) for pair in _questions(decode(capture.body))]))
         url, sections = split_sections(as_markdown(capture.body, suffix).replace("\r\n", "\n"))
     except MalformedError as error:
         return incomplete(f"{capture.key}: {error}")
     if not any(section.title for section in sections):
         sections[0].title = PurePosixPath(capture.key).stem  # a note without headings is asked for by its name
     answered = [section for section in sections if section.title and not section.unanswered]
-    found = [(section.title, body) for section in answered if is_prose(body := section.text())]
-    return Parsed(Outcome.OK, _unique(capture, url, [(title or "", body) for title, body in found]))
+    found = [(section, body) for section in answered if is_prose(body := section.text())]
+    return Parsed(Outcome.OK, _unique(capture, url, [(one.title or "", body, one.above) for one, body in found]))
 
 
 def as_markdown(body: bytes, suffix: str) -> str:
@@ -188,11 +189,12 @@ def _office(body: bytes, suffix: str) -> str:
         raise MalformedError(f"no {suffix} that can be read ({why}); a password has to be taken off first") from error
 
 
-def _unique(capture: Capture, url: str, found: list[tuple[str, str]]) -> list[Post]:
-    """Posts named by file and heading: an edited section keeps its name, a second one of that heading gets its own."""
+def _unique(capture: Capture, url: str, found: list[tuple[str, str, tuple[str, ...]]]) -> list[Post]:
+    """Posts of (heading, body, headings above), titled by the path. They are named by file and heading: an edited
+    section keeps its name, a second one of that heading gets its own."""
     seen: dict[str, int] = {}
     posts = []
-    for title, body in found:
+    for title, body, above in found:
         seen[title] = seen.get(title, 0) + 1
         post_id = text_digest(capture.key, title, str(seen[title]))[:16]
         posts.append(
@@ -204,7 +206,7 @@ def _unique(capture: Capture, url: str, found: list[tuple[str, str]]) -> list[Po
                 url=url,
                 text_raw=body,
                 thread_id=post_id,
-                title=title,
+                title=HEADING_PATH.join((*above, title)),
             )
         )
     return posts
@@ -233,7 +235,16 @@ def split_sections(text: str) -> tuple[str, list[Section]]:
         text = text[matter.end() :]
     text = _without_comments(text)
     sections = [Section(title)]
+    open_headings = {0: title} if title else {}  # by level
     fence = ""
+
+    def opened(level: int, heading: str) -> None:
+        for deeper in [one for one in open_headings if one >= level]:
+            del open_headings[deeper]
+        above = tuple(dict.fromkeys(one for one in open_headings.values() if one != heading))
+        sections.append(Section(heading or None, above=above))
+        open_headings[level] = heading
+
     lines = text.split("\n")
     for index, line in enumerate(lines):
         following = lines[index + 1] if index + 1 < len(lines) else ""
@@ -246,13 +257,14 @@ def split_sections(text: str) -> tuple[str, list[Section]]:
             fence = mark[1]
             sections[-1].blocks.append((True, line))
         elif heading := HEADING.match(line):
-            sections.append(Section(plain_heading(heading[2]) or None))
+            opened(len(heading[1]), plain_heading(heading[2]))
         elif asked := ASKED.match(line):
-            sections.append(Section(plain_heading(asked[1]), unanswered=True))
+            above = tuple(dict.fromkeys(filter(None, open_headings.values())))
+            sections.append(Section(plain_heading(asked[1]), unanswered=True, above=above))
         elif sections[-1].unanswered and (answer := ANSWERED.match(line)):
             sections[-1].answer(answer[1])
         elif UNDERLINE.match(following) and line.strip() and "=" not in line:
-            sections.append(Section(plain_heading(line)))
+            opened(1, plain_heading(line))
         elif not UNDERLINE.match(line):
             sections[-1].blocks.append((False, line))
     return url, sections

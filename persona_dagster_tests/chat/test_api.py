@@ -14,8 +14,8 @@ from persona_dagster.chat import api as module
 from persona_dagster.chat.adapters import Adapter
 from persona_dagster.chat.api import build_api
 from persona_dagster.chat.engine import Ask, Engine, Sampling
-from persona_dagster.chat.routing import Router
 from persona_dagster.config.personas import Personas
+from persona_dagster.models.routing import Router
 from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.serving import Served
 

@@ -95,11 +95,13 @@ def test_threads_replies_by_others_answer() -> None:
 def test_notes_are_asked_for_in_words() -> None:
     frame = posts(
         post("notes", "nlp", "a", "注意力讓每個詞看見其他詞。", title="注意力機制"),
-        post("notes", "nlp", "b", "因為只訓練低秩矩陣。", title="LoRA 為什麼省記憶體？"),
+        post("notes", "nlp", "b", "因為只訓練低秩矩陣。", title="微調 › LoRA 為什麼省記憶體？"),
+        post("notes", "nlp", "c", "訓練快，權重小。", title="8 微調 › 8.2 LoRA › 優點："),
     )
     built = build_dialogues(frame, one({"builder": "qa_notes", "sources": ["notes"]}), Words())
     asked = {answer: question for question, answer in said(built.frame)}
     assert asked["因為只訓練低秩矩陣。"] == "LoRA 為什麼省記憶體？"
+    assert "微調 › LoRA › 優點" in asked["訓練快，權重小。"]
     assert "注意力機制" in asked["注意力讓每個詞看見其他詞。"] != "注意力機制"
 
 

@@ -2,12 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import polars as pl
 import pytest
 
 from persona_dagster.conversation.builders import build_dialogues
 from persona_dagster.conversation.graph import reply_graph
-from persona_dagster.records import Post
+from persona_dagster.records import Post, posts_frame
+from persona_dagster.sites.threads.payloads import page_payloads, posts_from_payloads
 from persona_dagster_tests.conversation.made import Words, post, posts
 from persona_dagster_tests.conversation.test_builders import one
 
@@ -112,3 +119,36 @@ def test_a_row_says_from_which_row_of_which_file_it_came() -> None:
     rows = posts(ROOT, comment(1, "抱抱")).with_columns(snapshot=pl.Series(["s0", "s1"]))
     origins = pl.DataFrame({"snapshot": ["s0", "s1"], "origin": ["dump.jsonl:7", "dump.jsonl:9"]})
     assert reply_graph(rows, origins).select("origin", "parent_origin").row(0) == ("dump.jsonl:9", "dump.jsonl:7")
+
+
+def test_replies_of_real_threads_pages_hang_where_their_json_puts_them(shared_data: Path) -> None:
+    """By a reading of its own: a reply stands right under the post that it answers, or first under the page's post."""
+    right = total = 0
+    for path in sorted((shared_data / "pages" / "threads").rglob("*.*")):
+        text = path.read_text(encoding="utf-8")
+        scripts = re.findall(r"<script type=\"application/json\"[^>]*>(.*?)</script>", text, re.DOTALL) or [text]
+        expected: dict[str, str] = {}
+        for payload in (json.loads(script) for script in scripts if "thread_items" in script):
+            subject, *chains = list(_chains(payload))
+            for chain in chains:
+                for place, reply in enumerate(chain):
+                    if reply["text_post_app_info"].get("is_reply"):
+                        expected[reply["code"]] = (chain[place - 1] if place else subject[-1])["code"]
+        payloads = page_payloads(text) if text.lstrip().startswith("<") else [json.loads(text)]
+        graph = reply_graph(posts_frame(posts_from_payloads(payloads, "threads", str))).filter(pl.col("rank") == 1)
+        found = {row["doc_id"].split(":")[-1]: (row["parent_doc"] or "").split(":")[-1] for row in graph.to_dicts()}
+        assert len(expected) > 10
+        total += len(expected)
+        right += sum(found.get(code) == parent for code, parent in expected.items())
+    assert right / total >= 0.98, f"{right} of {total}"
+
+
+def _chains(value: Any) -> Iterator[list[dict[str, Any]]]:
+    if isinstance(value, dict):
+        if isinstance(value.get("thread_items"), list):
+            yield [item["post"] for item in value["thread_items"]]
+        for child in value.values():
+            yield from _chains(child)
+    elif isinstance(value, list):
+        for child in value:
+            yield from _chains(child)

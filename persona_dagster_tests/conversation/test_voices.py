@@ -147,3 +147,10 @@ def test_a_file_of_a_thousand_pairs_is_read_whole(vectors: Vectors) -> None:
     """A first stage keeps a share of what it sees: of a file that somebody chose, that would lose most voices."""
     voices = Voices(load_personas(PACKAGED), vectors)
     assert voices._first_stage([""] * 1000, [""] * 1000, None).all()
+
+
+def test_an_answer_is_shown_the_example_lines_that_it_is_like(vectors: Vectors) -> None:
+    voices = Voices(load_personas(PACKAGED), vectors)
+    near = voices.nearest("mentor", ["生日快樂，今年會遇到把你放在心上的人，記得寵自己", "分手很痛，想哭就哭"])
+    assert near[0][0].startswith("生日快樂！")
+    assert [len(lines) for lines in near] == [2, 2]

@@ -25,12 +25,12 @@ from persona_dagster.evaluation.prompts import (
 from persona_dagster.sample.content import NOTES, load
 
 
-def test_sixty_two_untagged_prompts_with_the_two_that_were_asked_for(personas: Personas) -> None:
+def test_untagged_prompts_with_the_two_that_were_asked_for(personas: Personas) -> None:
     probes = routing(personas, None)
     texts = [text for _, _, text in probes]
-    assert len(texts) == len(set(texts)) == 62
+    assert len(texts) == len(set(texts)) > 150
     assert {"Transformer", "我好像失戀了"} <= set(texts)
-    assert min(Counter(persona for _, persona, _ in probes).values()) >= 20
+    assert min(Counter(persona for _, persona, _ in probes).values()) >= 50
 
 
 def test_contradictions_contradict_and_are_balanced(personas: Personas) -> None:

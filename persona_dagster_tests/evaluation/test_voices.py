@@ -8,11 +8,16 @@ import numpy as np
 import polars as pl
 import pytest
 
+from persona_dagster.config.loading import PACKAGED
+from persona_dagster.config.personas import load_personas
 from persona_dagster.evaluation.fidelity import Judge
+from persona_dagster.evaluation.prompts import routing
 from persona_dagster.evaluation.voices import measure_voices
 
 ASSISTANT, MENTOR, MOUTHPIECE = [0.8, 0.1, 0.1], [0.1, 0.8, 0.1], [0.1, 0.1, 0.8]
 ENGLISH = [0.0, 0.0, 0.0]
+PERSONAS = load_personas(PACKAGED)
+NOTHING: dict[str, Any] = {"personas": PERSONAS, "train": [], "test": [], "validation": []}
 VOICES = ("assistant", "mentor", "mouthpiece")
 
 
@@ -38,7 +43,7 @@ def measured(
     ]
     intervals: dict[str, Any] = {}
     detail: dict[str, Any] = {}
-    gated = measure_voices(judge, _frame(rows + (also or [])), intervals, detail, test=[], validation=[])
+    gated = measure_voices(judge, _frame(rows + (also or [])), intervals, detail, **NOTHING)
     return intervals, detail, cast("dict[str, Any]", gated)
 
 
@@ -58,7 +63,7 @@ def test_a_voice_counts_only_in_an_answer_without_a_flaw() -> None:
         for place, told in enumerate(right)
     ]  # fmt: skip
     intervals: dict[str, Any] = {}
-    measure_voices(judge, _frame(rows), intervals, {}, test=[], validation=[])
+    measure_voices(judge, _frame(rows), intervals, {}, **NOTHING)
     assert intervals["fidelity_adapter"].value == pytest.approx(1 / 3)
     assert intervals["clarity_adapter"].value == pytest.approx(0.8 / 3)
 
@@ -106,3 +111,14 @@ def test_three_models_on_the_prompts_that_few_shot_answered() -> None:
     assert intervals["shown_adapter"].n == intervals["shown_base"].n == 9
     assert intervals["shown_fewshot"].value == pytest.approx(1 / 3)
     assert intervals["shown_gain"].value == pytest.approx(2 / 3)
+
+
+def test_the_router_is_counted_apart_from_the_model_on_prompts_that_it_never_saw() -> None:
+    shown = {question for persona in PERSONAS.personas.values() for question in persona.questions}
+    unseen = [text for _, _, text in routing(PERSONAS, None) if text not in shown]
+    assert len(unseen) >= 150
+    intervals, detail, _ = measured({"base": [ENGLISH] * 9, "adapter": [MENTOR] * 9})
+    assert sum(sum(row.values()) for row in detail["router"].values()) == len(unseen)
+    assert detail["router"]["mentor"]["mentor"] > detail["router"]["mentor"]["assistant"]
+    assert intervals["routing_router"].low > 1 / 3
+    assert detail["routing_confusion"]["adapter"]["assistant"]["mentor"] == 3

@@ -33,9 +33,16 @@ def sections(text: str) -> list[tuple[str | None, str]]:
 def test_a_heading_asks_and_its_section_answers() -> None:
     assert sections(f"# 總題\n\n{LONG}\n\n## 什麼是 BERT？ ##\n{LONG}二\n### 小節\n{LONG}三\n") == [
         ("總題", LONG),
-        ("什麼是 BERT？", LONG + "二"),
-        ("小節", LONG + "三"),
+        ("總題 › 什麼是 BERT？", LONG + "二"),
+        ("總題 › 什麼是 BERT？ › 小節", LONG + "三"),
     ]
+
+
+def test_a_heading_ends_those_of_its_level_and_below() -> None:
+    headings = ["## 甲", "#### 甲一", "### 甲二", "## 乙", "# 書", "## 丙"]
+    found = sections("---\ntitle: 書\n---\n" + "".join(f"{heading}\n{LONG}\n" for heading in headings))
+    paths = [(title or "").split(" › ") for title, _ in found]
+    assert paths == [["書", "甲"], ["書", "甲", "甲一"], ["書", "甲", "甲二"], ["書", "乙"], ["書"], ["書", "丙"]]
 
 
 def test_a_question_and_its_answer_are_a_section_of_their_own() -> None:
@@ -45,8 +52,8 @@ def test_a_question_and_its_answer_are_a_section_of_their_own() -> None:
     )
     assert sections(text) == [
         ("複習", LONG),
-        ("什麼是池化？", f"{LONG}\n* 一"),
-        ("為什麼 要正規化？", LONG),
+        ("複習 › 什麼是池化？", f"{LONG}\n* 一"),
+        ("複習 › 為什麼 要正規化？", LONG),
         ("下一節", f"A: 不是回答\n{LONG}"),
     ]
 
@@ -71,7 +78,7 @@ def test_front_matter_components_comments_and_anchors_are_not_seen() -> None:
         f"<!--\n## 藏起來的標題\n-->\n## 標題[[anchor]]\n<Tip>\n\n{LONG}\n\n</Tip>\n## 另一個 {{#id}}\n{LONG}"
     )
     parsed = parse(text)
-    assert [post.title for post in parsed.posts] == ["介紹", "標題", "另一個"]
+    assert [post.title for post in parsed.posts] == ["介紹", "介紹 › 標題", "介紹 › 另一個"]
     assert all(post.text_raw == LONG for post in parsed.posts)
     assert {post.url for post in parsed.posts} == {"https://example.org/n"}
 

@@ -111,7 +111,12 @@ def test_neighbours_are_joined_by_the_score_of_their_piece_and_bytes_stand_for_t
 
 
 def test_pieces_of_other_scripts_go_and_those_that_stay_can_all_be_reached() -> None:
-    pieces = ["<pad>", "<unused7>", "\n\n", *"ab abc дл 注意 ， ▁注意力 a b c 注 の <0x41>".split()]
+    pieces = [
+        "<pad>",
+        "<unused7>",
+        "\n\n",
+        *["ab", "abc", "дл", "注意", "，", "▁注意力", "a", "b", "c", "注", "の", "<0x41>"],
+    ]
     types = [3, 4, 4, *[1] * 11, 6]
     kept = [pieces[index] for index in kept_pieces(pieces, types, Keep(scripts=("Han",), latin=1))]
     assert kept == ["<pad>", "\n\n", "ab", "注意", "，", "▁注意力", "a", "b", "c", "注", "<0x41>"]

@@ -1,5 +1,5 @@
 """Which persona an untagged question is for: a small classifier, learned from the personas' example questions and from
-the questions of the mix. Every route says what spoke for it, and how sure it is.
+the questions of the mix. Every route names the example questions that it is most like, and how sure it is.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import polars as pl
 
@@ -20,12 +20,14 @@ from persona_dagster.digest import keyed_hash
 Means = Literal["tag", "classifier"]
 
 _SENTENCE = re.compile(r"[^。！？!?\n]*[。！？!?]?")
+LEAST_ALIKE = 0.1  # cosine; below it two questions share a particle and no topic
 ROWS_A_PERSONA = 4000  # more questions than this change the routing of no probe, and cost seconds
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`scores` in 0-1 by persona, summing to 1; `why` names what spoke: the tag, or the telling n-grams."""
+    """`scores` in 0-1 by persona, summing to 1; `why`: the tag, or the persona's example questions that are most like
+    what was asked, the nearest first."""
 
     persona: str
     means: Means
@@ -43,6 +45,7 @@ class Router:
     def __init__(self, personas: Personas, classifier: Classifier | None = None) -> None:
         self.personas = personas
         self.classifier = classifier or train_classifier(example_questions(personas))
+        self._examples = example_questions(personas)
         self._tags = {
             tag.strip("[]【】"): name
             for name, persona in personas.personas.items()
@@ -57,7 +60,8 @@ class Router:
             return Route(self._first(), "classifier", (), self._certain(self._first()))
         scores = dict.fromkeys(self.personas.personas, 0.0) | _softmax(self.classifier.logits(text))
         best = max(scores, key=scores.__getitem__)
-        return Route(best, "classifier", self.classifier.telling(text, best), scores)
+        near = self.classifier.nearest(text, self._examples[best])
+        return Route(best, "classifier", near, scores)
 
     def _tagged(self, text: str) -> str | None:
         found = re.match(r"\s*[\[【]\s*([^\[\]【】\n]{1,30}?)\s*[\]】]", text)
@@ -71,7 +75,7 @@ class Router:
 
 
 class Classifier:
-    """Character n-grams of the question, TF-IDF, logistic regression: trained in a second, explains itself."""
+    """Character n-grams of the question, TF-IDF, logistic regression: trained in a second."""
 
     def __init__(self, questions: Sequence[str], labels: Sequence[str]) -> None:
         from sklearn.feature_extraction.text import TfidfVectorizer
@@ -87,23 +91,11 @@ class Classifier:
         scores = self._model.predict_log_proba(self._features.transform([_plain(text)]))[0]
         return dict(zip(self.voices, map(float, scores), strict=True))
 
-    def telling(self, text: str, persona: str, most: int = 3) -> tuple[str, ...]:
-        """The n-grams of `text` that spoke loudest for `persona`."""
-        row: Any = self._features.transform([_plain(text)])
-        weights = self._model.coef_
-        index = self.voices.index(persona)
-        weight = weights[index] if len(self.voices) > 2 else weights[0] * (1 if index else -1)
-        names = self._features.get_feature_names_out()
-        spoken = sorted(
-            ((value * weight[column], names[column]) for column, value in zip(row.indices, row.data, strict=True))
-        )
-        chosen: list[str] = []
-        for gain, name in reversed(spoken):
-            if gain <= 0 or len(chosen) == most:
-                break
-            if name.strip() and not any(name in other or other in name for other in chosen):
-                chosen.append(str(name))
-        return tuple(chosen)
+    def nearest(self, text: str, questions: Sequence[str], most: int = 2) -> tuple[str, ...]:
+        """Those of `questions` that share the most n-grams with `text` (by cosine); none that shares hardly any."""
+        asked, known = (self._features.transform([_plain(one) for one in texts]) for texts in ([text], questions))
+        alike = (known @ asked.T).toarray()[:, 0]
+        return tuple(questions[row] for row in (-alike).argsort()[:most] if alike[row] >= LEAST_ALIKE)
 
 
 def train_classifier(questions: Mapping[str, Iterable[str]]) -> Classifier | None:

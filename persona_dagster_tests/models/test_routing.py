@@ -8,7 +8,9 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from persona_dagster.chat.routing import (
+from persona_dagster.config.loading import PACKAGED
+from persona_dagster.config.personas import Personas, load_personas
+from persona_dagster.models.routing import (
     Router,
     example_questions,
     first_sentence,
@@ -16,8 +18,13 @@ from persona_dagster.chat.routing import (
     questions_of_pool,
     train_classifier,
 )
-from persona_dagster.config.personas import Personas
 from persona_dagster.records import MESSAGES
+
+
+@pytest.fixture
+def personas() -> Personas:
+    return load_personas(PACKAGED)
+
 
 QUESTIONS = {
     "assistant": ["什麼是詞向量？", "怎麼微調一個語言模型", "梯度消失是什麼意思", "如何評估摘要模型", "什麼是資料增強"],
@@ -57,8 +64,13 @@ def test_the_classifier_learns_each_question_once_and_explains(personas: Persona
         route = router.route(text)
         assert route.persona == persona
         assert route.means == "classifier"
-        assert route.why
-        assert all(part in text for part in route.why)
+        assert set(route.why) <= set(example_questions(personas)[persona])
+
+
+def test_a_route_names_the_example_questions_that_it_is_like(personas: Personas) -> None:
+    router = Router(personas)
+    assert router.route("遠距離好累，天天都在想她").why[0] == "遠距離好累，每天都在想他"
+    assert router.route("zzz").why == ()
 
 
 def test_a_long_question_teaches_its_first_sentence_too() -> None:
