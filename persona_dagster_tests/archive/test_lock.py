@@ -105,6 +105,8 @@ def test_random_interleavings_with_kills_lose_nothing(tmp_path: Path, soak: bool
             for one in Archive(root).every("ptt", "Hate")
         )
         kept, following = found, following + 12
+        if number % 100 == 99:
+            print(f"{number + 1} interleavings: nothing lost, nothing back", flush=True)
 
 
 def test_a_lock_that_is_held_for_too_long_is_named(tmp_path: Path) -> None:
