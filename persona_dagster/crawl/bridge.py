@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.browser import BrowserError
-from persona_dagster.crawl.outcomes import classify
+from persona_dagster.crawl.outcomes import REFUSALS, classify
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.digest import sha256
 from persona_dagster.records import Outcome
@@ -54,9 +54,10 @@ class Bridge:
         self.denied = {board.casefold() for board in denied}
         self.passed = BridgeReport()
         self._reading: set[asyncio.Task[None]] = set()
+        self._failed: BaseException | None = None
 
     async def run(self, cdp_url: str, stop: asyncio.Event) -> BridgeReport:
-        """Raises `BrowserError` where there is no browser at `cdp_url`."""
+        """Raises `BrowserError` where there is no browser at `cdp_url`, and whatever the archive raises."""
         from playwright.async_api import Error, async_playwright
 
         async with async_playwright() as playwright:
@@ -68,7 +69,7 @@ class Bridge:
                 raise BrowserError(f"no browser answers at {cdp_url}: {why}; {cure}") from error
             browser.on("disconnected", lambda _: stop.set())
             for context in browser.contexts:
-                context.on("requestfinished", self._finished)
+                context.on("requestfinished", lambda request: self._finished(request, stop))
             self.log(f"listening at {cdp_url}: browse, and end with Ctrl-C")
             try:
                 await stop.wait()
@@ -76,36 +77,45 @@ class Bridge:
                 await asyncio.gather(*self._reading, return_exceptions=True)
                 with suppress(Error):
                     await browser.close()  # the connection; the browser is the operator's
+        if self._failed:
+            raise self._failed
         return self.passed
 
-    def _finished(self, request: Request) -> None:
+    def _finished(self, request: Request, stop: asyncio.Event) -> None:
         url = self.transport.canonical(request.url)
-        if urlsplit(url).hostname in HOSTS and request.resource_type in ("document", "fetch", "xhr"):
-            task = asyncio.ensure_future(self._read(url, request))
-            self._reading.add(task)
-            task.add_done_callback(self._reading.discard)
+        if urlsplit(url).hostname not in HOSTS or request.resource_type not in ("document", "fetch", "xhr"):
+            return
+
+        def done(task: asyncio.Task[None]) -> None:
+            self._reading.discard(task)
+            if not task.cancelled() and (error := task.exception()):
+                self._failed = error  # what passes from now on would be lost
+                stop.set()
+
+        task = asyncio.ensure_future(self._read(url, request))
+        self._reading.add(task)
+        task.add_done_callback(done)
 
     async def _read(self, url: str, request: Request) -> None:
         from playwright.async_api import Error
 
         try:
             answer = await request.response()
-            if answer is None:
+            if answer is None or 300 <= answer.status < 400:  # a redirect has no body
                 return
+            # An answer with comments alone does not say of which board they are; the page that asked for it does.
+            places = set(urlsplit(request.frame.url).path.casefold().split("/"))
             body = await answer.body()
         except Error as error:
             self.passed.lost.append(f"{urlsplit(url).path}: {error.message.splitlines()[0]}")
             return
         outcome, why = classify(url, answer.status, answer.headers, body)
-        if outcome is not Outcome.OK:
+        if outcome in REFUSALS:
             self.passed.refused[outcome.value] += 1
             self.log(f"{urlsplit(url).hostname}: {outcome.value}: {why}")
-            return
-        if len(body) <= MAX_BODY:
-            # An answer with comments alone does not say of which board they are; the page that asked for it does.
-            page = urlsplit(request.frame.url).path.casefold().split("/")
+        if outcome is Outcome.OK and len(body) <= MAX_BODY:
             for one in browsed(url, answer.headers.get("content-type", ""), body):
-                self._keep(one, set(page))
+                self._keep(one, places)
 
     def _keep(self, one: Browsed, places: set[str]) -> None:
         posts = parse_browsed(one.source, one.url, one.body, board="", author_key=str).posts

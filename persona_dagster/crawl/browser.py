@@ -309,6 +309,8 @@ class Browser:
 
         answer = self._alive(ask)
         fetched = answer if isinstance(answer, Fetched) else self._from_page(url, answer)
+        if fetched.outcome is Outcome.CHALLENGE and self.transport.visible:
+            return self.goto(url)  # where it can be seen, and answered
         fetched.url, fetched.seconds = fetched.url or url, time.monotonic() - started
         return fetched
 
