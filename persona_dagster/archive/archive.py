@@ -272,9 +272,9 @@ class Archive:
     def digest(self, source: Source, board: str) -> str:
         """Over meaning: (kind, key, sha256 or gone) of every post; listings and times are left out."""
         forgotten, state = self.tombstones(source, board), xxhash.xxh3_128()
-        for kind, key, history in self.index(source, board).histories():
-            if (whole := history.whole) and kind not in LISTS and key not in forgotten:
-                state.update(framed(f"{kind}\0{key}\0{'gone' if history.gone else whole.sha256}"))
+        for kind, key, meaning in self.index(source, board).meanings():
+            if kind not in LISTS and key not in forgotten:
+                state.update(framed(f"{kind}\0{key}\0{meaning}"))
         return state.hexdigest()
 
     def verify(self, source: str, board: str) -> list[str]:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import gc
+import random
 import sqlite3
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.archive.index import NAME
+from persona_dagster.records import Outcome
 from persona_dagster_tests.archive.test_archive import capture
 
 NIGHTS = 40
@@ -77,3 +80,19 @@ def test_what_was_forgotten_stands_in_no_file_of_the_index(root: Path) -> None:
 def test_a_look_at_a_board_that_is_not_there_makes_nothing(tmp_path: Path) -> None:
     assert Archive(tmp_path).histories("ptt", "Nowhere") == {}
     assert list(tmp_path.iterdir()) == []
+
+
+def test_the_meaning_of_a_board_is_what_its_histories_say(tmp_path: Path) -> None:
+    rng, archive = random.Random(22), Archive(tmp_path)
+    outcomes = [Outcome.OK, Outcome.OK, Outcome.GONE, Outcome.GONE, Outcome.PARSE_INCOMPLETE]
+    for look in range(300):
+        one = capture(f"M.{rng.randrange(40)}", f"version {rng.randrange(3)}", look // 2)
+        archive.append([replace(one, outcome=rng.choice(outcomes))])
+    index = archive.index("ptt", "Hate")
+    said = {(kind, key): meaning for kind, key, meaning in index.meanings()}
+    assert said == {
+        (kind, key): "gone" if history.gone else history.whole.sha256
+        for kind, key, history in index.histories()
+        if history.whole
+    }
+    assert "gone" in said.values() and len(set(said.values())) > 3
