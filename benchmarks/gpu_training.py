@@ -139,7 +139,7 @@ def job_of(point: Point, folder: Path, home: Path, tiny: bool) -> TrainJob:
     values = load_recipe(point.recipe, Path("nowhere"), "live", point.hardware).model_dump()
     # Measured, not refused; the losses of random weights are healthy.
     values |= {"backend": point.backend, "vram_gib": None, "requires_cuda": not tiny, "healthy_loss": {}}
-    values["base"] |= {"model": str(folder / "model")}
+    values["base"] = {"model": str(folder / "model")}
     values["training"] |= {"max_steps": point.steps, "eval_rows": 2, "eval_every": 1000, "save_every": 5}
     values["training"] |= {"on_trouble": "warn"} | ({"max_length": 192} if tiny else {})
     return TrainJob(

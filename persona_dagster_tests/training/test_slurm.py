@@ -18,6 +18,7 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
+from persona_dagster.artifacts import RunCard
 from persona_dagster.config.cluster import SlurmSpec, load_cluster
 from persona_dagster.defs.engines import SlurmEngine
 from persona_dagster.digest import file_digest
@@ -124,10 +125,14 @@ def _train(job: TrainJob, folder: Path, spec: SlurmSpec) -> list[str]:
     return said
 
 
-def _weights(job: TrainJob) -> str:
+def _adapter(job: TrainJob) -> Path:
     folder = find_adapter(job)
     assert folder is not None
-    return file_digest(folder / "adapter_model.safetensors")
+    return folder
+
+
+def _weights(job: TrainJob) -> str:
+    return file_digest(_adapter(job) / "adapter_model.safetensors")
 
 
 @pytest.mark.soak
@@ -137,7 +142,10 @@ def test_out_of_time_and_on_from_the_checkpoint(
     tmp_path: Path,
 ) -> None:
     """A minute is the shortest limit: asked to save before it, back into the queue, the same weights at the end."""
-    settings = {"max_steps": 1500, "save_every": 10_000, "eval_every": 10_000}
+    settings: dict[str, object] = {"max_steps": 50, "save_every": 10_000, "eval_every": 10_000}
+    probe = make_job(home="probe", **settings)
+    _train(probe, tmp_path / "p", SlurmSpec(cpus=1))
+    settings["max_steps"] = int(75 / RunCard.read(_adapter(probe)).seconds_per_step)  # longer than the limit, anywhere
     whole = make_job(home="whole", **settings)
     assert "requeue" not in " ".join(_train(whole, tmp_path / "a", SlurmSpec(cpus=1)))
     parts = make_job(home="parts", **settings)
