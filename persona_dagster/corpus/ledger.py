@@ -84,7 +84,7 @@ def _stored(stored: pl.DataFrame, outcome: pl.DataFrame | None, settings: Settin
         doc_id=pl.lit(None, pl.String),
         stage=pl.lit("parsing"),
         bucket=pl.coalesce("lost", pl.lit("superseded")),
-        why=pl.lit(""),
+        why=pl.col("lost_why").fill_null(""),
         of="kept",
     )
     crawled = made.join(stored.select("snapshot").unique(), on="snapshot", how="anti").select(
@@ -98,7 +98,7 @@ def _stored(stored: pl.DataFrame, outcome: pl.DataFrame | None, settings: Settin
 
 def _lost(settings: Settings) -> pl.DataFrame:
     paths = sorted((settings.intake_dir / "lost").glob("*.parquet"))
-    found = pl.concat([pl.DataFrame(schema=LOST), *(pl.read_parquet(path) for path in paths)])
+    found = pl.concat([pl.DataFrame(schema=LOST), *(pl.read_parquet(path) for path in paths)], how="diagonal")
     return found.unique("snapshot", keep="last").rename({"fate": "lost"})
 
 

@@ -32,7 +32,7 @@ class BoardPosts:
     flags: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)  # "key: why", for people
     # (snapshot, NOT_PARSED or REPLACED, snapshot of what took its place)
-    lost: list[tuple[str, str, str | None]] = field(default_factory=list)
+    lost: list[tuple[str, str, str | None, str]] = field(default_factory=list)
 
 
 def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
@@ -108,7 +108,7 @@ def parse_board(
         result.flags.update(parsed.flags)
         if not parsed.usable:
             result.problems.append(f"{capture.key}: {parsed.outcome}: {parsed.why}")
-            result.lost.append((capture.sha256, NOT_PARSED, None))
+            result.lost.append((capture.sha256, NOT_PARSED, None, parsed.outcome.value))
             if parsed.outcome is not Outcome.LOGIN_WALL:
                 continue
         for post in parsed.posts:
@@ -118,7 +118,7 @@ def parse_board(
                 posts[name] = post
             if old is not None and post.snapshot != old.snapshot:
                 kept, lost = (post, old) if posts[name] is post else (old, post)
-                result.lost.append((lost.snapshot or "", REPLACED, kept.snapshot))
+                result.lost.append((lost.snapshot or "", REPLACED, kept.snapshot, ""))
     order = places or {}
 
     def place(post: Post) -> tuple[datetime, int, int, str]:

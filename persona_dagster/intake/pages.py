@@ -89,7 +89,9 @@ def _saved(unit: Unit, saved: bytes, found: Recognised) -> Item:
             1,
             code="no_posts",
             why=found.parsed.why or "no posts in it",
-            cure="Save the page again when it has loaded whole",
+            cure="Save it as HTML: MHTML leaves out the scripts that hold the posts; or record a HAR"
+            if is_mhtml(saved)
+            else "Save the page again when it has loaded whole",
         )
     stem = unit.name.rpartition("/")[2].rpartition("!")[2].split(".")[0]
     return Item(1, captures=(capture_of(found.source, IMPORT_BOARD, SAVED, f"{stem}-{sha256(body)[:12]}", url, body),))

@@ -60,7 +60,7 @@ LEDGER = pl.Schema(
         "content": pl.UInt64,
     }
 )
-LOST = pl.Schema({"snapshot": pl.String, "fate": pl.String, "kept": pl.String})
+LOST = pl.Schema({"snapshot": pl.String, "fate": pl.String, "kept": pl.String, "lost_why": pl.String})
 
 
 @dataclass
@@ -518,7 +518,7 @@ def of_profile(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     return frame if own_notes else frame.filter(mine if settings.profile == "own" else ~mine)
 
 
-def write_lost(lost: list[tuple[str, str, str | None]], path: Path) -> None:
+def write_lost(lost: list[tuple[str, str, str | None, str]], path: Path) -> None:
     """What parsing made of stored rows that gave no post of their own."""
     with writing(path) as fresh:
         pl.DataFrame(lost, schema=LOST, orient="row").write_parquet(fresh)

@@ -119,3 +119,8 @@ def test_what_is_masked_stays_as_it_is() -> None:
     texts = ["IG: <IG_ID>", "LINE🔎<LINE_ID>", "本名：<NAME>", *(MARKED.sub(r"\1", line) for _, _, line in LINES)]
     once = [privacy.mask(text)[0] for text in texts]
     assert [privacy.mask(text)[0] for text in once] == once
+
+
+def test_a_line_that_ends_in_digits_takes_no_number_of_the_next_with_it() -> None:
+    masked, _ = privacy.mask_series(pl.Series(["營業 5pm~11pm\n0937547275\n路過", "編號 a11pm0937547275"]))
+    assert masked.to_list() == ["營業 5pm~11pm\n<PHONE>\n路過", "編號 a11pm0937547275"]

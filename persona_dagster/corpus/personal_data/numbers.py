@@ -23,7 +23,7 @@ MOBILE = re.compile(rf"(?<![0-9])\(?0{GAP}9(?:{GAP}[0-9]){{8}}(?![0-9])")
 YEAR_BEFORE = re.compile(r"(?:19|20)[0-9]{2}[\-./]$")
 PAIRS = re.compile(r"[0-9]{1,2}(?:[ ,\-][0-9]{1,2})+")
 PAIR_BEFORE, PAIR_AFTER = re.compile(r"[0-9][ ,\-]$"), re.compile(r"^[ ,\-][0-9]{1,2}(?![0-9])")
-TOKEN_BEFORE, TOKEN_AFTER = re.compile(r"[0-9A-Za-z]*$"), re.compile(r"^[0-9A-Za-z]*")
+TOKEN_BEFORE, TOKEN_AFTER = re.compile(r"[0-9A-Za-z]*\Z"), re.compile(r"^[0-9A-Za-z]*")
 
 ABROAD = re.compile(
     r"(?<![0-9A-Za-z+])(?:\(?\+ ?|00)\(?[1-9][0-9]{0,2}\)?(?:[ \-.()/]{0,3}[0-9]){6,12}(?![0-9])"
