@@ -22,6 +22,7 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
+from persona_dagster.intake.take_in import brought
 from persona_dagster.models.base_model import check_chat_template
 from persona_dagster.models.chat_format import count_tokens
 from persona_dagster.models.vectors import Vectors
@@ -155,6 +156,9 @@ def _capybara_dialogues(project: ProjectResource) -> dg.AssetsDefinition:
     def capybara_dialogues() -> Frame:
         archive = project.archive()
         captures = (capture for board in archive.boards("capybara") for capture in archive.latest("capybara", board))
+        if project.settings.profile == "own":  # the sample's, of an earlier demo in this home, stay out
+            mine = set(brought(project.settings))
+            captures = (capture for capture in captures if capture.sha256 in mine)
         return versioned(read_capybara(captures), DIALOGUE_MEANING)
 
     return capybara_dialogues

@@ -505,15 +505,19 @@ def places_of(folder: Path) -> dict[str, int]:
     return dict(zip(ordered["snapshot"], range(1, len(ordered) + 1), strict=True))
 
 
+def brought(settings: Settings) -> list[str]:
+    """Snapshots of all that the user brought: rows, pages, dialogues and notes."""
+    stored = read_ledger(settings.intake_dir).filter(pl.col("fate") == STORED)["snapshot"].to_list()
+    notes = walk(settings.notes_dir, []) if settings.notes_dir.is_dir() else ()
+    return [*stored, *(sha256(path.read_bytes()) for path in notes)]
+
+
 def of_profile(frame: pl.DataFrame, settings: Settings) -> pl.DataFrame:
     """Rows (with `snapshot`) that belong to the profile: in `own` what was imported alone, in `sample` and `tiny` all
     but that, in `live` all."""
     if settings.profile == "live":
         return frame
-    brought = read_ledger(settings.intake_dir).filter(pl.col("fate") == STORED)["snapshot"].to_list()
-    if settings.notes_dir.is_dir():
-        brought += [sha256(path.read_bytes()) for path in walk(settings.notes_dir, [])]
-    mine = pl.col("snapshot").is_in(brought).fill_null(value=False)
+    mine = pl.col("snapshot").is_in(brought(settings)).fill_null(value=False)
     own_notes = settings.profile != "own" and frame["source"].eq("notes").any()
     return frame if own_notes else frame.filter(mine if settings.profile == "own" else ~mine)
 

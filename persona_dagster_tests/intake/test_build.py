@@ -12,12 +12,16 @@ import polars as pl
 import pytest
 from rich.console import Console
 
+from persona_dagster.archive.archive import Archive
 from persona_dagster.config.loading import ConfigError
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus.clean_file import clean_file
+from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.build import NothingImportedError, run
 from persona_dagster.digest import author_key
+from persona_dagster.intake.capybara import PACKAGED, read_dialogues
+from persona_dagster.intake.take_in import take_in
 from persona_dagster.settings import Settings
 from persona_dagster_tests.intake.test_ledger import FLAT, POST
 
@@ -62,6 +66,22 @@ def test_persona_clean_and_the_graph_give_the_same_rows(tmp_path: Path) -> None:
     by = ["source", "board", "id", "kind"]
     wanted = posts.select(JUDGED).sort(by)
     assert cleaned.select(JUDGED).cast(wanted.schema).sort(by).equals(wanted)
+
+
+def test_dialogues_of_an_earlier_demo_stay_out(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path / "home", archive_url=None, hardware="cpu", profile="own")
+    archive = Archive(settings.raw_dir)
+    archive.append(read_dialogues(PACKAGED))
+    settings.imports_dir.mkdir(parents=True)
+    turns = [{"role": "user", "content": "What is a slope?"}, {"role": "assistant", "content": "Rise over run."}]
+    (settings.imports_dir / "mine.jsonl").write_bytes(orjson.dumps({"source": "Own", "messages": turns}) + b"\n")
+    take_in(settings, archive)
+    with dg.DagsterInstance.ephemeral() as instance:
+        build_defs(settings).resolve_implicit_global_asset_job_def().execute_in_process(
+            instance=instance, asset_selection=[dg.AssetKey("capybara_dialogues")]
+        )
+    made = pl.read_parquet(settings.tables_dir / "capybara_dialogues" / "all.parquet")
+    assert [one[0]["content"] for one in made["messages"]] == ["What is a slope?"]
 
 
 def test_what_there_is_nothing_to_build_from_is_said(tmp_path: Path) -> None:
