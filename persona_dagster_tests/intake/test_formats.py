@@ -275,6 +275,8 @@ def test_what_cannot_be_guessed_is_asked_for() -> None:
         guess([{"a": 1}], "ptt.csv")
     with pytest.raises(IntakeError, match="has no column nope"):
         guess([{"text": "一段話"}], "ptt.csv", given={"text": "nope"})
+    mixed = [{"text": "一段話"}, {"text": {"a": 1}}, {"text": {"a": 1}}, {"text": None}]
+    assert guess(mixed, "ptt.jsonl").fields == {"text": "text"}, "rows without text are refused one by one"
     mapping = guess([{"x": "一段夠長的話"}], "x.csv", given={"source": "PTT", "text": "x"})
     assert mapping.source == "ptt"
 
