@@ -22,6 +22,23 @@ def test_every_recipe_stands_under_every_overlay(tmp_path: Path, name: str, prof
     assert recipe.training.epochs == {"persona_v1": 10, "persona_v2": 3, "capybara_qlora": 1, "starter": 2}[name]
 
 
+@pytest.mark.parametrize("hardware", HARDWARE)
+def test_the_two_versions_differ_in_epochs_cleaning_and_balance_alone(tmp_path: Path, hardware: str) -> None:
+    one, two = (load_recipe(name, tmp_path, "sample", hardware).model_dump() for name in ("persona_v1", "persona_v2"))
+    differ = {
+        f"{part}.{key}"
+        for part in ("base", "quantisation", "lora", "training", "mix", "evaluation")
+        for key, value in one[part].items()
+        if value != two[part][key]
+    }
+    watched = {"training.eval_every", "training.on_trouble"}  # V1 is meant to overfit, and is looked at less often
+    balance = {"mix.strategy", "mix.tagged_share", "mix.replay_share"}
+    assert differ - watched == {"training.epochs", "mix.text", *balance}
+    assert {name: value for name, value in one.items() if name not in ("name", "title", "training", "mix")} == {
+        name: value for name, value in two.items() if name not in ("name", "title", "training", "mix")
+    }
+
+
 @pytest.mark.parametrize("profile", ["tiny", "sample", "live"])
 def test_every_profile_has_its_boards(tmp_path: Path, profile: str) -> None:
     sources = load_sources(tmp_path, profile)
