@@ -26,6 +26,7 @@ from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA
 from persona_dagster.evaluation.measure import Material, measure
 from persona_dagster.evaluation.reading import CHARS, Reader
+from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster_tests.evaluation import controls
 
 HERE = Path(__file__).parent
@@ -33,7 +34,7 @@ BASE = Base(model="gemma3-270m")
 READ_ROWS = 12
 SENSE = ("min_coherent", "min_relevance", "min_fidelity_gain", "min_voice_over_chance")
 
-Run = Callable[[pl.DataFrame, controls.Sample], dict[str, Gate]]
+Run = Callable[..., dict[str, Gate]]
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +51,7 @@ def run(scorer: Scorer, recipe: Recipe, personas: Personas, reader: Reader) -> R
     def judge_of(learned: tuple[tuple[str, str, str], ...]) -> Judge | None:
         return train_judge(learned, list(personas.personas), scorer.sentences)
 
-    def judged(frame: pl.DataFrame, made: controls.Sample) -> dict[str, Gate]:
+    def judged(frame: pl.DataFrame, made: controls.Sample, reader: Reader | None = reader) -> dict[str, Gate]:
         judge = judge_of(tuple((row.persona, row.question, row.answer) for row in made.train))
         material = Material(
             generations=frame,
@@ -90,17 +91,19 @@ def check(seed: int, run: Run, personas: Personas) -> None:
         assert not failed, f"human answers are red: {name}, {failed}"
         unsure = [gate for gate in (*SENSE, "min_judge_accuracy") if gates[gate].verdict != "green"]
         assert not unsure, f"human answers are not green: {name}, {unsure}"
+    red = {**controls.red(made), **controls.made_up(made)}
+    # In one order, since they draw from one stream: what is stored of seed 0 holds.
+    tried = {**controls.red(made), **controls.NEVER_GREEN, **controls.made_up(made), **controls.HALVES}
+    if seed:
+        tried |= controls.damaged(made)
     passed = []
-    for name, control in controls.red(made).items():
+    for name, control in tried.items():
         gates = run(control(stored, rng), made)
-        print(f"seed {seed}, {name}: {verdict(list(gates.values()))}: {shown(gates)}")
-        if verdict(list(gates.values())) != "red":
+        found = verdict(list(gates.values()))
+        print(f"seed {seed}, {name}: {found}: {shown(gates)}")
+        if found != "red" if name in red else all(gates[gate].verdict == "green" for gate in SENSE):
             passed.append(name)
     assert not passed
-    for name, control in {**controls.NEVER_GREEN, **controls.measured_only(made)}.items():
-        gates = run(control(stored, rng), made)
-        print(f"seed {seed}, {name}: {verdict(list(gates.values()))}: {shown(gates)}")
-        assert any(gates[gate].verdict != "green" for gate in SENSE), name
 
 
 def test_no_control_comes_through(run: Run, personas: Personas) -> None:
@@ -122,3 +125,13 @@ def test_stored_scores_are_the_readers(personas: Personas, tmp_path: Path) -> No
     assert len(known) == 8
     for text, nats in zip(known, fresh(known), strict=True):
         assert nats == pytest.approx(stored[text_digest(text)], abs=1e-3)
+
+
+def test_what_0_1_called_ready_is_not_language(run: Run, personas: Personas) -> None:
+    """42 answers of the demo of tag v0.1.0 (SmolLM2 135M, by its own `python -m persona_dagster.defs.demo`), and its
+    base's; the machine's time ended before the other 78."""
+    frame = pl.read_ndjson(HERE / "v0.1.0.jsonl", schema=GENERATION_SCHEMA)
+    assert set(frame["model"]) == {"base", "fewshot", "adapter"}
+    gates = run(frame, controls.sample(personas, 0), None)  # no reader is needed to see it
+    print(shown(gates))
+    assert gates["min_coherent"].verdict == "red"
