@@ -312,12 +312,13 @@ def made_up(made: Sample) -> dict[str, Control]:
     }
 
 
-HALVES: dict[str, Control] = {"first halves": half}  # amber: too few of them are found to break off
-
-
 def damaged(made: Sample) -> dict[str, Control]:
     """Answers that are half of what they ought to be; never green."""
-    return {"every second clause another's": grafted, "15 % wrong characters": typos(made)}
+    return {
+        "first halves": half,
+        "every second clause another's": grafted,
+        "15 % wrong characters": typos(made),
+    }
 
 
 NEVER_GREEN: dict[str, Control] = {
