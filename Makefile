@@ -59,8 +59,9 @@ docs: $(READY) ## the documentation as a site, in site/
 	[ -x .docsenv/bin/mkdocs ] || { $(PYTHON) -m venv .docsenv; .docsenv/bin/pip install -q mkdocs-material==9.8.2 mkdocs-static-i18n==1.3.1; }
 	NO_MKDOCS_2_WARNING=1 .docsenv/bin/mkdocs build --strict
 
-lock: ## write constraints.txt from .venv
+lock: ## write constraints.txt from .venv, and locks/ with hashes
 	@{ grep "^#" constraints.txt; $(BIN)/python scripts/lock.py; } > .constraints.new && mv .constraints.new constraints.txt
+	@$(BIN)/python scripts/lock_hashes.py
 
 clean: ## remove what the demo made; the environment stays
 	@rm -rf "$(PERSONA_HOME)"
