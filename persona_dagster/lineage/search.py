@@ -36,6 +36,7 @@ WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt"}  # as they stand, never packe
 WINDOW, STRIDE = 12, 4
 ENCODINGS = ("utf-16-le", "utf-16-be", "big5", "cp950", "gb18030")  # of files that people bring
 
+NUMBERED = ("&#{};", "&#x{:x};", "&#x{:X};")
 MAIL, WRAPPING = {".mht", ".mhtml", ".eml"}, {".har", ".ipynb", ".json", ".html", ".svg", ".xml"}
 BASE64 = re.compile(rb"(?:[A-Za-z0-9+/]|\\n){16,}={0,2}")
 
@@ -49,14 +50,16 @@ def windows(line: str) -> list[str]:
 
 
 def spellings(text: str) -> set[bytes]:
-    """The ways in which a text is written into files: plain, HTML, URL, Python's bytes, and JSON with and without
-    ASCII escapes, within another JSON string too."""
+    """The ways in which a text is written into files: plain, HTML and its numbered characters, URL, Python's bytes, and
+    JSON with and without ASCII escapes, within another JSON string too."""
     as_json, ascii_json = orjson.dumps(text)[1:-1], json.dumps(text)[1:-1].encode()
     return {
         text.encode(),
         escape(text).encode(),
         escape(text, quote=False).encode(),
+        *("".join(form.format(ord(c)) if c > "\x7f" else c for c in text).encode() for form in NUMBERED),
         quote(text).encode(),
+        quote(text).lower().encode(),
         repr(text.encode())[2:-1].encode(),
         text.encode("unicode_escape"),
         *(spelled for json_text in (as_json, ascii_json) for spelled in (json_text, json_text.replace(b"\\", b"\\\\"))),

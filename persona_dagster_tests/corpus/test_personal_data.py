@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import unicodedata
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import orjson
 import polars as pl
@@ -22,7 +24,13 @@ PLACEHOLDER = re.compile(f"<(?:{'|'.join(privacy.KINDS)})>")
 
 
 def hostile() -> Iterator[tuple[str, bool, str]]:
-    """Kind, whether it holds an identifier, and the line as written."""
+    """Kind, whether it holds an identifier, and the line as written. $PERSONA_HOSTILE_SET names a set of somebody else,
+    instead of ours: JSON lines of `text`, `kind` and `span`, which is null or one or more of a string or [start, end].
+    """
+    if other := os.environ.get("PERSONA_HOSTILE_SET"):
+        for row in map(orjson.loads, Path(other).read_bytes().splitlines()):
+            yield row["kind"], bool(row["span"]), marked(row["text"], row["span"])
+        return
     kind = ""
     for path in sorted(Path(__file__).parent.glob("hostile_personal_data*.txt")):
         for line in path.read_text(encoding="utf-8").splitlines():
@@ -30,6 +38,14 @@ def hostile() -> Iterator[tuple[str, bool, str]]:
                 kind = line[3:]
             elif line[:2] in ("+ ", "- "):
                 yield kind, line[0] == "+", line[2:]
+
+
+def marked(text: str, span: str | list[Any] | None) -> str:
+    spans = [] if not span else [span] if isinstance(span, str) or isinstance(span[0], int) else span
+    for value in [one if isinstance(one, str) else text[one[0] : one[1]] for one in spans]:
+        assert value in text, f"{value!r} is not in {text!r}"
+        text = text if f"⟦{value}⟧" in text else text.replace(value, f"⟦{value}⟧")
+    return text
 
 
 LINES = list(hostile())
@@ -67,7 +83,9 @@ def test_recall_and_precision_through_persona_clean(cleaned: list[str], kind: st
             missed.append(f"{line!r} -> {text!r}")
         else:
             found += 1
-    recall, precision = found / (found + len(missed)), found / (found + len(wrong))
+    recall = found / (found + len(missed)) if found or missed else 1.0  # a kind of look-alikes alone
+    precision = found / (found + len(wrong)) if found or wrong else 1.0
+    print(f"{kind}: recall {recall:.3f} of {found + len(missed)}, precision {precision:.3f}")
     told = "\n".join(["missed:", *missed, "masked but harmless:", *wrong])
     assert recall >= 0.9 and precision >= 0.95, f"{kind}: recall {recall:.3f}, precision {precision:.3f}\n{told}"
 
