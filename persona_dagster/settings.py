@@ -129,6 +129,11 @@ class Settings(BaseSettings):
         return self.home / "tables"
 
     @property
+    def cleaned_dir(self) -> Path:
+        """Rows of captures that were cleaned before: a cache, made anew where it is gone."""
+        return self.home / "cache" / "cleaned"
+
+    @property
     def dedup_dir(self) -> Path:
         """What is remembered of compared texts: hashes alone, made anew where it is missing."""
         return self.home / "cache" / "dedup"

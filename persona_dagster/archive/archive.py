@@ -207,19 +207,18 @@ class Archive:
         What no parser could read yet comes too, with its outcome. Ordered by part, so that memory holds a few row
         groups at a time, whatever the board holds.
         """
+        yield from self.captures(source, board, self.newest_sightings(source, board))
+
+    def newest_sightings(self, source: Source, board: str) -> Iterator[Sighting]:
+        """What `latest` gives, without the bodies; in order of the names."""
         forgotten = self.tombstones(source, board)
-        index = self.index(source, board)
-
-        def wanted() -> Iterator[Sighting]:
-            for _kind, key, history in index.histories():
-                if (best := history.best) and not history.gone and key not in forgotten:
-                    yield best
-
-        yield from self._captures(source, board, wanted())
+        for _kind, key, history in self.index(source, board).histories():
+            if (best := history.best) and not history.gone and key not in forgotten:
+                yield best
 
     def every(self, source: Source, board: str) -> Iterator[Capture]:
         """All captures with their bodies, in the order of the parts that hold them."""
-        yield from self._captures(source, board, self.index(source, board).every())
+        yield from self.captures(source, board, self.index(source, board).every())
 
     def newest(self, source: Source, board: str, kind: str, key: str) -> Capture | None:
         """The newest whole capture of one thing."""
@@ -248,7 +247,7 @@ class Archive:
             seen = again
         raise ArchiveDamagedError(f"{seen.part}: no part holds the body {seen.sha256} of {seen.key}; restore a backup")
 
-    def _captures(self, source: Source, board: str, wanted: Iterator[Sighting]) -> Iterator[Capture]:
+    def captures(self, source: Source, board: str, wanted: Iterable[Sighting]) -> Iterator[Capture]:
         """Captures of sightings, in the order of the parts; the order stands in a file, not in memory."""
         plan = sqlite3.connect("")  # a private database that spills to the disk
         plan.execute("CREATE TABLE wanted (part, row, kind, key, url, at, status, outcome, sha256, stored)")

@@ -1,7 +1,7 @@
 """Parsed posts in, posts that an expert would train on out: the order of the steps.
 
-mask `text_raw` -> take PTT articles apart -> rules until nothing moves -> Simplified to Taiwanese -> mask what
-came to light -> flags. Rows are flagged, never dropped; only denied boards leave, and are counted.
+mask `text_raw` -> take PTT articles apart -> rules until nothing moves -> join cut pushes -> Simplified to Taiwanese ->
+mask what came to light -> flags. Rows are flagged, never dropped; only denied boards leave, and are counted.
 """
 
 from __future__ import annotations
@@ -18,15 +18,26 @@ from persona_dagster.corpus import language, privacy
 from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.labels import standardise_boards, standardise_tags
-from persona_dagster.corpus.quality import quality_flags, usable
+from persona_dagster.corpus.quality import repeated, row_flags, usable
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
-from persona_dagster.records import FORUMS, POST_SCHEMA
+from persona_dagster.records import FORUMS, POST_SCHEMA, Columns
 from persona_dagster.reporting import progress
 from persona_dagster.sites.ptt import structure
 from persona_dagster.sites.ptt.pushes import join_pushes
 
 Simplified = Literal["convert", "flag"]
 SLICE = 20_000  # rows; a hundred million characters at most
+
+
+# What `Cleaning.rows` leaves for `Cleaning.board`, besides the columns of a post.
+WORKING: Columns = {
+    "own": pl.String,  # of a push what its own line says, where `text` differs
+    "before": pl.List(pl.String),  # its flags before pushes were joined
+    "head": pl.String,  # its text with what went on below, before the last steps
+    "tail": pl.Boolean,  # it went into the one before
+    "words": pl.UInt32,
+    "squeezed": pl.UInt64,  # of the letters of a text that can be told from others
+}
 
 
 @dataclass
@@ -146,33 +157,92 @@ def clean_posts(
     `dup_of` is left to `mark_duplicates`. With `personas` (config.personas) a label that a text begins with becomes
     the persona's tag. Rows keep their order.
     """
-    funnel = Funnel(rows_in=len(frame))
-    frame = frame.select(list(POST_SCHEMA)).cast(POST_SCHEMA)
-    frame = _deny(frame, sources, funnel)
-    frame = frame.with_columns(pl.col("flags").fill_null([]), pl.col("text_raw").fill_null(""))
-    if source in FORUM:
-        known = sources.site(source).boards if source in FORUMS else ()
-        boards, unlisted = standardise_boards(frame["board"], known)
-        frame = frame.with_columns(boards)
-        funnel.unknown_labels.update(unlisted if known else {})
-    frame = _in_slices(frame, f"{source}: rows by the rules", lambda rows: _stripped(rows, source, funnel))
-    if source == "ptt":
-        frame, joined = join_pushes(frame)
-        frame = _flag(frame, joined, "joined")
-    frame = _in_slices(
-        frame, f"{source}: languages, personal data", lambda rows: _finished(rows, source, simplified, funnel)
+    cleaning = Cleaning(source, sources, personas, simplified)
+    rows = cleaning.rows(frame.select(list(POST_SCHEMA)))
+    return cleaning.board(rows.frame, rows.funnel)
+
+
+@dataclass(frozen=True)
+class Cleaning:
+    """The two halves of cleaning: `rows`, nearly all of the work, for any part of a board; and `board`, for what only
+    all of its rows tell together."""
+
+    source: str
+    sources: Sources
+    personas: Mapping[str, Any] | None = None
+    simplified: Simplified = "convert"
+
+    def rows(self, frame: pl.DataFrame) -> Cleaned:
+        """Some of a board's rows, in their order. The frame has the columns of `WORKING` besides, for `board`."""
+        funnel, source = Funnel(rows_in=len(frame)), self.source
+        frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in POST_SCHEMA.items())
+        frame = _deny(frame, self.sources, funnel)
+        frame = frame.with_columns(pl.col("flags").fill_null([]), pl.col("text_raw").fill_null(""))
+        frame = _in_slices(frame, f"{source}: rows by the rules", lambda rows: _stripped(rows, source, funnel))
+        frame = _joined(frame) if source == "ptt" else frame.with_columns(_nothing("own", "before", "head", "tail"))
+        frame = _in_slices(frame, f"{source}: languages, personal data", lambda rows: self._finished(rows, funnel))
+        own = pl.when((pl.col("own") != pl.col("text")) & (pl.col("kind") == "comment")).then("own")
+        return Cleaned(frame.with_columns(own), funnel)
+
+    def board(self, frame: pl.DataFrame, funnel: Funnel) -> Cleaned:
+        """A board's rows, each as `rows` made it, with what depends on the others: pushes that were cut, texts that
+        stand there too often, how the board is spelt. Counts go to `funnel`."""
+        if self.source in FORUM:
+            known = self.sources.site(self.source).boards if self.source in FORUMS else ()
+            boards, unlisted = standardise_boards(frame["board"], known)
+            frame = frame.with_columns(boards)
+            funnel.unknown_labels.update(unlisted if known else {})
+            frame = repeated(self._rejoined(frame, funnel) if self.source == "ptt" else frame)
+        frame = frame.select(list(POST_SCHEMA))
+        funnel.rows_in = len(frame) + funnel.removed.total()
+        funnel.rows_out = len(frame)
+        funnel.usable = frame.select(usable().sum()).item()
+        funnel.flags.update(frame["flags"].explode().drop_nulls().to_list())
+        funnel.languages.update(frame["lang"].to_list())
+        return Cleaned(frame, funnel)
+
+    def _rejoined(self, frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
+        """Pushes joined as the whole board's order has it; `rows` saw only some of it, and is right but for a few."""
+        given = frame.with_columns(pl.coalesce("own", "text").alias("text"), pl.col("before").alias("flags"))
+        joined = _joined(given)
+        rows = (joined["tail"].ne_missing(frame["tail"]) | joined["head"].ne_missing(frame["head"])).arg_true()
+        if not len(rows):
+            return frame
+        again = self._finished(joined[rows], funnel)
+        changed = ("text", "lang", "flags", "words", "squeezed")
+        return (
+            frame.with_row_index("row")
+            .update(again.select(*changed, row=rows), on="row", include_nulls=True)
+            .drop("row")
+        )
+
+    def _finished(self, frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
+        """`lang` set, Simplified text converted, what came to light masked; flags of each row by itself."""
+        if self.source in FORUM:
+            masked = _mask(_languages(frame, self.simplified), "text", funnel.personal_data)
+            frame = row_flags(masked)
+        else:
+            lang = language.language(pl.col("text"))
+            frame = frame.with_columns(lang.alias("lang"), *_nothing("words", "squeezed"))
+        if self.personas:
+            tagged, unknown = standardise_tags(frame["text"], self.personas)
+            frame = frame.with_columns(tagged.alias("text"))
+            funnel.unknown_labels.update(unknown)
+        return frame
+
+
+def _nothing(*names: str) -> list[pl.Expr]:
+    return [pl.lit(None, WORKING[name]).alias(name) for name in names]
+
+
+def _joined(frame: pl.DataFrame) -> pl.DataFrame:
+    """Cut pushes whole, as far as these rows show, and the columns of `WORKING` about it: more rows may show more."""
+    whole, tails = join_pushes(frame)
+    moved = whole["text"] != frame["text"]
+    tail = pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(frame)).scatter(tails, True)
+    return _flag(whole, tails, "joined").with_columns(
+        own=frame["text"], before=frame["flags"], tail=tail, head=pl.when(moved).then(whole["text"])
     )
-    if source in FORUM:
-        frame = quality_flags(frame)
-    if personas:
-        tagged, unknown = standardise_tags(frame["text"], personas)
-        frame = frame.with_columns(tagged.alias("text"))
-        funnel.unknown_labels.update(unknown)
-    funnel.rows_out = len(frame)
-    funnel.usable = frame.select(usable().sum()).item()
-    funnel.flags.update(frame["flags"].explode().drop_nulls().to_list())
-    funnel.languages.update(frame["lang"].to_list())
-    return Cleaned(frame, funnel)
 
 
 def _in_slices(frame: pl.DataFrame, what: str, step: Callable[[pl.DataFrame], pl.DataFrame]) -> pl.DataFrame:
@@ -193,10 +263,3 @@ def _stripped(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:
         for column in ("text_raw", "title", "quoted"):
             frame = _mask(frame, column, funnel.personal_data)
     return _own_words(frame.with_columns(pl.col("text_raw").alias("text")), source, funnel)
-
-
-def _finished(frame: pl.DataFrame, source: str, simplified: Simplified, funnel: Funnel) -> pl.DataFrame:
-    """`lang` set, Simplified text converted, and masked what came to light."""
-    if source not in FORUM:
-        return frame.with_columns(language.language(pl.col("text")).alias("lang"))
-    return _mask(_languages(frame, simplified), "text", funnel.personal_data)

@@ -92,6 +92,24 @@ class Funnel:
             mine_count.bytes_removed += count.bytes_removed
             mine_count.examples += count.examples[: EXAMPLES - len(mine_count.examples)]
 
+    def dump(self) -> dict[str, Any]:
+        """What `load` makes it of again: the counts of rows by rules alone, which finished rows do not tell."""
+        return {
+            "removed": dict(self.removed),
+            "personal_data": dict(self.personal_data),
+            "unknown_labels": dict(self.unknown_labels),
+            "rules": {name: vars(count) for name, count in self.trace.rules.items()},
+        }
+
+    @classmethod
+    def load(cls, value: dict[str, Any]) -> Funnel:
+        return cls(
+            removed=Counter(value["removed"]),
+            personal_data=Counter(value["personal_data"]),
+            unknown_labels=Counter(value["unknown_labels"]),
+            trace=RuleTrace({name: RuleCount(**count) for name, count in value["rules"].items()}),
+        )
+
     def to_dict(self) -> dict[str, Any]:
         """JSON-like, without examples: fit for metadata and the event log."""
         return {

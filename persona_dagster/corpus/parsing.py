@@ -7,8 +7,11 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
+import polars as pl
+
 from persona_dagster.archive.archive import LISTS, WALK
-from persona_dagster.records import Capture, Outcome, PageKey, Post
+from persona_dagster.digest import text_digest
+from persona_dagster.records import POST_SCHEMA, Capture, Outcome, PageKey, Post
 from persona_dagster.reporting import progress
 from persona_dagster.sites import browsed
 from persona_dagster.sites.dcard import payloads as dcard
@@ -23,6 +26,10 @@ TOLD = 1000  # captures between two words of progress
 THREAD_DAYS = 180  # a title comes back for another thread after that
 
 
+# Snapshot, NOT_PARSED or REPLACED, snapshot of what took its place, outcome of what was not parsed.
+Lost = tuple[str, str, str | None, str]
+
+
 @dataclass(slots=True)
 class BoardPosts:
     """All posts of a board, each once; and what did not parse."""
@@ -31,8 +38,7 @@ class BoardPosts:
     outcomes: Counter[str] = field(default_factory=Counter)
     flags: Counter[str] = field(default_factory=Counter)
     problems: list[str] = field(default_factory=list)  # "key: why", for people
-    # (snapshot, NOT_PARSED or REPLACED, snapshot of what took its place)
-    lost: list[tuple[str, str, str | None, str]] = field(default_factory=list)
+    lost: list[Lost] = field(default_factory=list)
 
 
 def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
@@ -89,15 +95,9 @@ def _names(capture: Capture) -> Parsed:
     return Parsed(Outcome.OK, flags=["listed"], why=f"{len(listing.rows)} rows")
 
 
-def parse_board(
-    captures: Iterable[Capture], author_key: AuthorKey, places: Mapping[str, int] | None = None
-) -> BoardPosts:
-    """Every post of a board's latest captures, by time. One that several captures hold is taken from the newest one.
-
-    `places`: by snapshot the place of an imported row in its file, which orders rows without a time.
-    """
+def parse_captures(captures: Iterable[Capture], author_key: AuthorKey) -> BoardPosts:
+    """Every post of these captures, in their order; one that several hold comes several times."""
     result = BoardPosts([])
-    posts: dict[tuple[str, str], Post] = {}
     for number, capture in enumerate(captures, 1):
         if number % TOLD == 0:
             progress(f"{capture.source}/{capture.board}: captures parsed", number)
@@ -111,63 +111,119 @@ def parse_board(
             result.lost.append((capture.sha256, NOT_PARSED, None, parsed.outcome.value))
             if parsed.outcome is not Outcome.LOGIN_WALL:
                 continue
-        for post in parsed.posts:
-            name = (post.board, post.post_id)  # the imports of one source hold many boards
-            old = posts.get(name)
-            if old is None or _better(post, old):
-                posts[name] = post
-            if old is not None and post.snapshot != old.snapshot:
-                kept, lost = (post, old) if posts[name] is post else (old, post)
-                result.lost.append((lost.snapshot or "", REPLACED, kept.snapshot, ""))
-    order = places or {}
-
-    def place(post: Post) -> tuple[datetime, int, int, str]:
-        return (
-            post.created_at or EPOCH,
-            order.get(post.snapshot or "", 0),
-            (post.floor or 0) if order else 0,
-            post.post_id,
-        )
-
-    result.posts = link_replies(sorted(posts.values(), key=place))
+        result.posts += parsed.posts
     return result
 
 
+def parse_board(
+    captures: Iterable[Capture], author_key: AuthorKey, places: Mapping[str, int] | None = None
+) -> BoardPosts:
+    """Every post of a board's latest captures, each once, by time, and tied to what it answers."""
+    result = parse_captures(captures, author_key)
+    result.posts, lost = assembled(result.posts, places)
+    result.lost += lost
+    return result
+
+
+def assembled(posts: list[Post], places: Mapping[str, int] | None = None) -> tuple[list[Post], list[Lost]]:
+    """The posts of a board `each_once`, `in_order` and `linked`; and what was lost by it."""
+    rows, lost = each_once(linking_frame(posts).with_row_index("row"))
+    rows = linked(in_order(rows, places))
+    once = [posts[row] for row in rows["row"]]
+    for post, parent, thread in zip(once, rows["parent_id"], rows["thread_id"], strict=True):
+        post.parent_id, post.thread_id = parent, thread
+    return once, lost
+
+
+# What of a post decides its place on the board and whom it answers; and `subject`.
+LINKING = (
+    "source",
+    "board",
+    "kind",
+    "post_id",
+    "parent_id",
+    "thread_id",
+    "created_at",
+    "floor",
+    "fetched_at",
+    "snapshot",
+)
 EPOCH = datetime.fromtimestamp(0, UTC)
 
 
-def _better(post: Post, old: Post) -> bool:
-    """A post beats its mere title, a row that knows whom it answers one that does not; then the newer one."""
-    return _worth(post) > _worth(old)
+def linking_frame(posts: list[Post]) -> pl.DataFrame:
+    columns = {name: pl.Series([getattr(post, name) for post in posts], dtype=POST_SCHEMA[name]) for name in LINKING}
+    return pl.DataFrame(columns).with_columns(subjects(posts))
 
 
-def _worth(post: Post) -> tuple[bool, bool, datetime]:
-    return post.kind != "title", post.parent_id is not None, post.fetched_at or EPOCH
+def subjects(posts: list[Post]) -> pl.Series:
+    """By post what PTT's articles of one thread share, hashed: a title may name people."""
+    titles = (post.title if post.source == "ptt" and post.kind == "post" else None for post in posts)
+    hashed = [text_digest(ptt.plain_title(title)) if title else None for title in titles]
+    return pl.Series("subject", hashed, dtype=pl.String)
 
 
-def link_replies(posts: list[Post]) -> list[Post]:
+def each_once(rows: pl.DataFrame) -> tuple[pl.DataFrame, list[Lost]]:
+    """Of rows of one board and id the best: a post beats its mere title, a row that knows whom it answers one that does
+    not; then the one fetched last, then the first. And what was lost by it."""
+    name = pl.struct("board", "post_id").hash()  # the imports of one source hold many boards
+    several = rows.select(name.is_duplicated().arg_true()).to_series()
+    best: dict[tuple[str, str], tuple[int, tuple[bool, bool, datetime], str]] = {}
+    gone, lost = [], []
+    columns = ("board", "post_id", "kind", "parent_id", "fetched_at", "snapshot")
+    for row, (board, post_id, kind, parent, fetched, snapshot) in zip(
+        several, rows.select(columns)[several].iter_rows(), strict=True
+    ):
+        new = row, (kind != "title", parent is not None, fetched or EPOCH), snapshot or ""
+        old = best.setdefault((board, post_id), new)
+        if old is new:
+            continue
+        kept, other = (new, old) if new[1] > old[1] else (old, new)
+        best[board, post_id] = kept
+        gone.append(other[0])
+        if old[2] != new[2]:
+            lost.append((other[2], REPLACED, kept[2], ""))
+    if gone:
+        rows = rows.filter(~pl.int_range(pl.len()).is_in(gone))
+    return rows, lost
+
+
+def in_order(rows: pl.DataFrame, places: Mapping[str, int] | None = None) -> pl.DataFrame:
+    """By time. `places`: by snapshot the place of an imported row in its file, which orders rows without a time."""
+    within = (
+        [pl.col("snapshot").replace_strict(places, default=0, return_dtype=pl.Int64), pl.col("floor").fill_null(0)]
+        if places
+        else []
+    )
+    return rows.sort(pl.col("created_at").fill_null(EPOCH), *within, "post_id", maintain_order=True)
+
+
+def linked(rows: pl.DataFrame) -> pl.DataFrame:
     """Ties PTT's `Re:` articles to the newest article before them with the same title, and their pushes with them.
 
     Without one (expired, or on another board) the articles of one title still share a thread.
     """
-    roots: dict[tuple[str, str], list[Post]] = {}
-    moved: dict[tuple[str, str], str] = {}
-    articles = [post for post in posts if post.source == "ptt" and post.kind == "post" and post.title]
-    for post in articles:
-        title = ptt.plain_title(post.title or "")
-        if not (post.thread_id or "").startswith("re:"):
-            roots.setdefault((post.board, title), []).append(post)
+    roots: dict[tuple[str, str], list[tuple[str, datetime]]] = {}
+    found: list[tuple[int, str, str, str]] = []
+    titled = rows.with_row_index("place").filter(pl.col("subject").is_not_null())
+    for place, board, post_id, about, thread, created in titled.select(
+        "place", "board", "post_id", "subject", "thread_id", "created_at"
+    ).iter_rows():
+        at = created or EPOCH
+        if not (thread or "").startswith("re:"):
+            roots.setdefault((board, about), []).append((post_id, at))
             continue
-        at = post.created_at or EPOCH
         near = [
-            root
-            for root in roots.get((post.board, title), [])
-            if (root.created_at or EPOCH) <= at <= (root.created_at or EPOCH) + timedelta(days=THREAD_DAYS)
+            root for root, since in roots.get((board, about), []) if since <= at <= since + timedelta(days=THREAD_DAYS)
         ]
         if near:
-            post.parent_id = near[-1].post_id
-            post.thread_id = moved[post.board, post.post_id] = near[-1].post_id
-    for post in posts:
-        if post.source == "ptt" and post.kind != "post":
-            post.thread_id = moved.get((post.board, post.post_id.split("#", 1)[0]), post.thread_id)
-    return posts
+            found.append((place, board, post_id, near[-1]))
+    if not found:
+        return rows
+    moved = pl.DataFrame(found, schema=["place", "board", "article", "root"], orient="row")
+    answers = moved.select(pl.col("place").cast(pl.UInt32), parent_id="root", thread_id="root")
+    rows = rows.with_row_index("place")
+    pushes = rows.filter((pl.col("source") == "ptt") & (pl.col("kind") != "post"))
+    pushes = pushes.select("place", "board", pl.col("post_id").str.extract("^([^#]*)").alias("article"))
+    below = pushes.join(moved.drop("place"), on=["board", "article"]).select("place", thread_id="root")
+    return rows.update(answers, on="place").update(below, on="place").drop("place")

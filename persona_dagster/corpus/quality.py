@@ -1,6 +1,7 @@
 """Which rows nobody should train on, and why: flags, never deletions.
 
-`BLOCKING` flags keep a row out of training; the others only inform. Polars measures, sql/quality.sql judges.
+`BLOCKING` flags keep a row out of training; the others only inform. Polars measures, sql/quality.sql judges
+each row, sql/repeated.sql a board's rows together.
 """
 
 from __future__ import annotations
@@ -38,11 +39,26 @@ LIMITS = {
     "form_words": 2,
     "advert_words": 3,  # who asks about pay names one or two of them
     "latin_words": 4,  # XDDDDD, QQ and a word of English are Taiwan's own
+}
+# What sql/repeated.sql takes for too often.
+REPEATS = {
     "flood_rows": 5,  # the same sentence more often by one author
     "pasted_words": 30,
     "pasted_authors": 5,
     "pasted_rows": 10,
 }
+FOUND = (
+    "empty",
+    "too_short",
+    "symbols",
+    "repetition",
+    "template",
+    "flood",
+    "copypasta",
+    "foreign",
+    "bot",
+    "advert",
+)  # in the order in which they stand
 TOLD_APART = 5  # letters; below, everybody says the same
 
 WORD = r"[\p{L}\p{N}]"
@@ -79,14 +95,14 @@ def usable() -> pl.Expr:
     return ~blocked() & (pl.col("text").str.len_chars() > 0) & pl.col("dup_of").is_null()
 
 
-def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
-    """`flags` of a cleaned frame of forum rows (`lang` set) extended by what texts, authors and neighbours show."""
+def row_flags(frame: pl.DataFrame) -> pl.DataFrame:
+    """`flags` of cleaned forum rows (`lang` set) extended by what each row shows by itself; with `words` and the hash
+    `squeezed` of a text's letters for `repeated`."""
     text, kind, words = pl.col("text"), pl.col("kind"), pl.col("words")
     comment = kind.is_in(["comment", "reply"])
     form = pl.col("title").str.contains(TEMPLATE_TITLE) | ((kind == "title") & text.str.contains(TEMPLATE_TITLE))
     features = frame.with_row_index("row").select(
         "row",
-        "author_key",
         "lang",
         comment.alias("comment"),
         form.fill_null(value=False).alias("form"),
@@ -98,9 +114,29 @@ def quality_flags(frame: pl.DataFrame) -> pl.DataFrame:
         text.str.count_matches(ADVERT_WORDS).alias("advert_words"),
         text.str.replace_all(SQUEEZED, "").str.to_lowercase().alias("squeezed"),
     )
-    features = features.with_columns(
-        pl.col("squeezed").str.head(ALPHABET_OF).str.split("").list.n_unique().alias("alphabet"),
-        pl.when(words >= TOLD_APART).then("squeezed"),
+    alphabet = pl.col("squeezed").str.head(ALPHABET_OF).str.split("").list.n_unique().alias("alphabet")
+    features = features.with_columns(alphabet, pl.when(words >= TOLD_APART).then(pl.col("squeezed").hash(1)))
+    found = run_sql("quality", LIMITS, features=features.drop("squeezed"))["found"]
+    return frame.with_columns(
+        pl.col("flags").list.concat(found).list.unique(maintain_order=True),
+        features["words"].cast(pl.UInt32),
+        features["squeezed"],
     )
-    found = run_sql("quality", LIMITS, features=features)["found"]
-    return frame.with_columns(pl.col("flags").list.concat(found).list.unique(maintain_order=True))
+
+
+def repeated(frame: pl.DataFrame) -> pl.DataFrame:
+    """`flags` of a board's rows, each with its `row_flags`, extended by what they show together."""
+    told = frame.with_row_index("row").select("row", "author_key", "words", "squeezed").drop_nulls("squeezed")
+    hits = run_sql("repeated", REPEATS, told=told)
+    flags = [
+        _in_order([*kept, *found])
+        for kept, found in zip(frame["flags"].gather(hits["row"]).to_list(), hits["found"].to_list(), strict=True)
+    ]
+    more = pl.DataFrame({"row": hits["row"], "flags": pl.Series(flags, dtype=pl.List(pl.String))})
+    return frame.with_row_index("row").update(more, on="row").drop("row") if len(hits) else frame
+
+
+def _in_order(flags: list[str]) -> list[str]:
+    """Those of other modules first, as they stand."""
+    others = [flag for flag in flags if flag not in FOUND]
+    return list(dict.fromkeys([*others, *sorted(set(flags) - set(others), key=FOUND.index)]))

@@ -49,6 +49,7 @@ CODE = (
     "language.py",
     "quality.py",
     "sql/quality.sql",
+    "sql/repeated.sql",
     "sql/labels.sql",
     "clean.py",
     "labels.py",

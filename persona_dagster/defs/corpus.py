@@ -2,36 +2,27 @@
 
 from base64 import b64encode
 from functools import partial
-from itertools import chain
 from typing import Any
 
 import dagster as dg
 import polars as pl
 
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.corpus.clean import clean_posts
+from persona_dagster.corpus.boards import BoardCleaner, cleaning_version
 from persona_dagster.corpus.data_card import card_name, funnel_of, plot, write_data_card
 from persona_dagster.corpus.dedup import dedup_version, mark_duplicates
-from persona_dagster.corpus.labels import labels_version
 from persona_dagster.corpus.ledger import row_ledger as read_rows
 from persona_dagster.corpus.ledger_page import stages, write_page
-from persona_dagster.corpus.parsing import PARSER_VERSION, parse_board
 from persona_dagster.corpus.quality import usable
-from persona_dagster.corpus.rules import rules_version
 from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.digest import POST_MEANING, author_key, frame_digest, json_digest, text_digest
+from persona_dagster.digest import POST_MEANING, author_key, frame_digest, json_digest
 from persona_dagster.intake.take_in import of_profile, places_of, write_lost
 from persona_dagster.lineage.tombstones import without_forgotten
-from persona_dagster.records import FORUMS, Source, posts_frame
+from persona_dagster.records import FORUMS, Source
 
 Frame = dg.Output[pl.DataFrame]
-
-
-def cleaning_version(project: ProjectResource) -> str:
-    """Code, rules, and the spellings of personas' labels: what a row of a board comes out by."""
-    return text_digest(rules_version(), PARSER_VERSION, labels_version(project.personas().personas))
 
 
 def build_corpus_assets(project: ProjectResource) -> list[dg.AssetsDefinition]:
@@ -54,7 +45,7 @@ def _forum_posts(project: ProjectResource, source: Source) -> dg.AssetsDefinitio
         deps=[f"{source}_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        code_version=cleaning_version(project),
+        code_version=cleaning_version(project.personas().personas),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -71,7 +62,7 @@ def _chat_posts(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["chat_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        code_version=cleaning_version(project),
+        code_version=cleaning_version(project.personas().personas),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -88,7 +79,7 @@ def _notes(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["notes_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        code_version=cleaning_version(project),
+        code_version=cleaning_version(project.personas().personas),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -100,19 +91,26 @@ def _notes(project: ProjectResource) -> dg.AssetsDefinition:
 
 def _cleaned(project: ProjectResource, source: Source, boards: list[str], context: dg.AssetExecutionContext) -> Frame:
     """Archive → posts → clean posts, with the funnel of every rule beside the table."""
-    archive = project.archive()
-    pseudonym = partial(author_key, project.settings.author_secret, source)
-    captures = chain.from_iterable(archive.latest(source, board) for board in boards)
-    places = places_of(project.settings.intake_dir) if boards == [IMPORT_BOARD] else None
-    parsed = parse_board(captures, pseudonym, places)
+    settings = project.settings
+    cleaner = BoardCleaner(
+        source,
+        project.archive(),
+        project.sources,
+        project.personas().personas,
+        partial(author_key, settings.author_secret, source),
+        settings.cleaned_dir,
+    )
+    places = places_of(settings.intake_dir) if boards == [IMPORT_BOARD] else None
+
+    def keep(rows: pl.DataFrame) -> pl.DataFrame:
+        rows = without_forgotten(rows, settings.home)
+        return of_profile(rows, settings) if source == "notes" else rows
+
+    cleaned, tally = cleaner.clean(boards, places, keep)
     if places is not None:
-        write_lost(parsed.lost, project.settings.intake_dir / "lost" / f"{source}.parquet")
-    for problem in parsed.problems[:50]:
+        write_lost(tally.lost, settings.intake_dir / "lost" / f"{source}.parquet")
+    for problem in tally.problems[:50]:
         context.log.warning("%s/%s", source, problem)
-    rows = without_forgotten(posts_frame(parsed.posts), project.settings.home)
-    if source == "notes":
-        rows = of_profile(rows, project.settings)
-    cleaned = clean_posts(rows, source, project.sources, personas=project.personas().personas)
     card = write_data_card(
         cleaned.frame, cleaned.funnel, None, project.settings.reports_dir / "corpus" / card_name(source, boards)
     )
@@ -122,7 +120,9 @@ def _cleaned(project: ProjectResource, source: Source, boards: list[str], contex
         {
             "posts": cleaned.frame.filter(pl.col("kind") == "post").height,
             "usable_rows": cleaned.frame.filter(usable()).height,
-            "captures_not_parsed": len(parsed.problems),
+            "captures_cleaned": tally.fresh,
+            "captures_as_before": tally.kept,
+            "captures_not_parsed": len(tally.problems),
             "unknown_labels": cleaned.funnel.unknown_labels.total(),
             "data_card": project.link(card / "data_card.html"),
             "funnel": dg.MetadataValue.md(cleaned.funnel.markdown()),

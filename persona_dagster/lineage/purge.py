@@ -117,8 +117,8 @@ def forget_rows(home: Home, plan: ForgetPlan, of: HomePlan, pieces: list[str]) -
             table = path.parent.name if path.parent != home.settings.tables_dir else path.stem
             removed[table] = removed.get(table, 0) + frame.height - kept.height
             write_parquet(kept, path)
-    # The index of compared texts holds hashes alone, and the vectors of texts numbers: both are made anew when needed.
-    for cache in (home.settings.dedup_dir, home.settings.vectors_dir):
+    # Made anew when needed: the index of compared texts, vectors, and rows as they were cleaned.
+    for cache in (home.settings.dedup_dir, home.settings.vectors_dir, home.settings.cleaned_dir):
         shutil.rmtree(cache, ignore_errors=True)
     return removed
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.corpus.parsing import link_replies
+from persona_dagster.corpus.parsing import assembled
 from persona_dagster.intake.inspect_file import parse_file
 from persona_dagster.records import Outcome, Post
 from persona_dagster.sites.parsed import Parsed
@@ -175,7 +175,7 @@ def test_a_reply_finds_its_thread() -> None:
     old = article(parse(f"\n一\n{STATION}"))
     answer = parse(f"\n二\n{STATION}{push()}", title="Re: [討論]  排隊", key="M.1583569480.A.AAA")
     orphan = article(parse(f"\n三\n{STATION}", title="Re: [討論] 別的", key="M.1583569481.A.AAB"))
-    posts = link_replies([old, *answer.posts, orphan])
+    posts, _ = assembled([old, *answer.posts, orphan])
     assert (posts[1].parent_id, posts[1].thread_id, posts[2].thread_id) == (ID, ID, ID)
     assert orphan.parent_id is None
     assert orphan.thread_id and orphan.thread_id.startswith("re:")

@@ -1,0 +1,184 @@
+"""A board cleaned from its captures, of which those that were cleaned before are not parsed and cleaned again.
+
+Captures are cut into stretches of neighbours; what parsing and cleaning made of a stretch is kept in a file named by
+the hash of its captures and of everything that decides the outcome. A new day changes the stretches at the end of a
+board. The rest is read, and what only all rows tell (twins, threads, floods) is looked at anew. Only a cache: without
+it, and after any change of rules, parsers or labels, everything is cleaned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cache
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import orjson
+import polars as pl
+import xxhash
+
+from persona_dagster.archive.archive import LISTS, Archive
+from persona_dagster.archive.history import Sighting
+from persona_dagster.artifacts import writing
+from persona_dagster.config.sources import IMPORT_BOARD, Sources
+from persona_dagster.corpus.clean import Cleaned, Cleaning
+from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.labels import labels_version
+from persona_dagster.corpus.parsing import (
+    PARSER_VERSION,
+    Lost,
+    each_once,
+    in_order,
+    linked,
+    parse_captures,
+    subjects,
+)
+from persona_dagster.corpus.rules import rules_version
+from persona_dagster.digest import framed, sha256, text_digest
+from persona_dagster.records import Post, Source, posts_frame
+from persona_dagster.reporting import progress
+from persona_dagster.sites.parsed import AuthorKey
+
+# Captures of a stretch, on average: an article brings some forty rows, a capture of an imported file is one.
+PAGES, ROWS = 64, 4096
+
+
+def cleaning_version(personas: Mapping[str, Any]) -> str:
+    """Code, rules, and the spellings of personas' labels: what a row of a board comes out by."""
+    return text_digest(rules_version(), PARSER_VERSION, labels_version(personas))
+
+
+@dataclass
+class Tally:
+    """What happened to a board's captures and rows on the way."""
+
+    funnel: Funnel = field(default_factory=Funnel)
+    problems: list[str] = field(default_factory=list)  # "key: why"
+    lost: list[Lost] = field(default_factory=list)
+    fresh: int = 0  # captures that were parsed and cleaned this time
+    kept: int = 0  # captures whose rows were read from the cache
+
+    def add(self, other: Tally) -> None:
+        self.funnel.add(other.funnel)
+        self.problems += other.problems
+        self.lost += other.lost
+        self.fresh += other.fresh
+        self.kept += other.kept
+
+
+@dataclass(frozen=True)
+class BoardCleaner:
+    """Cleans the boards of one source. `author_key`: of an author's name. `folder`: of what is kept."""
+
+    source: Source
+    archive: Archive
+    sources: Sources
+    personas: Mapping[str, Any]
+    author_key: AuthorKey
+    folder: Path
+
+    def clean(
+        self,
+        boards: list[str],
+        places: Mapping[str, int] | None = None,
+        keep: Callable[[pl.DataFrame], pl.DataFrame] = lambda rows: rows,
+    ) -> tuple[Cleaned, Tally]:
+        """The boards as one frame (`records.POST_SCHEMA`), as `parse_board` and `clean_posts` make it of everything.
+
+        `places`: see `in_order`. `keep`: which rows may stay, asked once all are there.
+        """
+        tally = Tally()
+        parts: list[pl.DataFrame] = []
+        for board in boards:
+            parts += self._stretches(board, tally)
+        rows = pl.concat(parts) if parts else self._rows(parse_captures([], self.author_key).posts, Funnel())
+        rows, lost = each_once(rows)
+        tally.lost += lost
+        rows = keep(linked(in_order(rows, places)))
+        return self._cleaning.board(rows, tally.funnel), tally
+
+    @property
+    def _cleaning(self) -> Cleaning:
+        return Cleaning(self.source, self.sources, self.personas)
+
+    def _stretches(self, board: str, tally: Tally) -> Iterator[pl.DataFrame]:
+        """The rows of each stretch of a board's captures. Files of stretches that are no more are deleted."""
+        folder = self.folder / self.source / quote(board, safe="")
+        version = self._version(board)
+        seen = [one for one in self.archive.newest_sightings(self.source, board) if one.kind not in LISTS]
+        paths = []
+        for stretch in stretches(seen, imported=board == IMPORT_BOARD):
+            path = folder / f"{_name(version, stretch)}.parquet"
+            rows, of_stretch = _read(path) or self._cleaned(board, stretch, path)
+            tally.add(of_stretch)
+            paths.append(path)
+            progress(f"{self.source}/{board}: captures cleaned", tally.fresh + tally.kept, len(seen))
+            yield rows
+        for path in set(folder.glob("*.parquet")) - set(paths):
+            path.unlink(missing_ok=True)
+
+    def _cleaned(self, board: str, stretch: list[Sighting], path: Path) -> tuple[pl.DataFrame, Tally]:
+        parsed = parse_captures(self.archive.captures(self.source, board, stretch), self.author_key)
+        tally = Tally(problems=parsed.problems, lost=parsed.lost, fresh=len(stretch))
+        rows = self._rows(parsed.posts, tally.funnel)
+        _write(path, rows, tally)
+        return rows, tally
+
+    def _rows(self, posts: list[Post], funnel: Funnel) -> pl.DataFrame:
+        """In the order of the stretch, and with what links articles."""
+        cleaned = self._cleaning.rows(in_order(posts_frame(posts).with_columns(subjects(posts))))
+        funnel.add(cleaned.funnel)
+        return cleaned.frame
+
+    def _version(self, board: str) -> str:
+        """Of all that decides what a stretch becomes, besides its captures. A pseudonym stands for the secret."""
+        denied = ",".join(sorted(self.sources.denied_boards))
+        return text_digest(cleaning_version(self.personas), _parsers(), self.author_key(board), denied, pl.__version__)
+
+
+@cache
+def _parsers() -> str:
+    """Hash of the code that reads captures. A number raised by hand (`PARSER_VERSION`) may be forgotten."""
+    package = Path(__file__).parents[1]
+    paths = [*package.glob("sites/**/*.py"), *package.glob("intake/*.py"), package / "corpus" / "parsing.py"]
+    return text_digest(*(sha256(path.read_bytes()) for path in sorted(paths)))
+
+
+def stretches(seen: list[Sighting], *, imported: bool) -> Iterator[list[Sighting]]:
+    """Captures in order of their keys, which grow with time on every site (imports: as they came), cut where the hash
+    of a key says so: a capture that comes or goes moves no other cut."""
+    size = ROWS if imported else PAGES
+    stretch: list[Sighting] = []
+    for one in sorted(seen, key=lambda one: (one.fetched_at, one.part, one.row) if imported else (one.key, one.kind)):
+        stretch.append(one)
+        if xxhash.xxh3_64_intdigest(one.key.encode()) % size == 0:
+            yield stretch
+            stretch = []
+    if stretch:
+        yield stretch
+
+
+def _name(version: str, stretch: list[Sighting]) -> str:
+    state = xxhash.xxh3_128(version.encode())
+    for one in stretch:
+        state.update(framed(f"{one.kind}\0{one.key}\0{one.sha256}\0{one.fetched_at.isoformat()}\0{one.outcome}"))
+    return state.hexdigest()
+
+
+def _write(path: Path, rows: pl.DataFrame, tally: Tally) -> None:
+    about = {"funnel": tally.funnel.dump(), "problems": tally.problems, "lost": tally.lost, "captures": tally.fresh}
+    with writing(path) as fresh:
+        rows.write_parquet(fresh, compression="lz4", metadata={"tally": orjson.dumps(about).decode()})
+
+
+def _read(path: Path) -> tuple[pl.DataFrame, Tally] | None:
+    """What is kept; None where there is nothing that can be read."""
+    with suppress(FileNotFoundError, pl.exceptions.PolarsError, KeyError, ValueError):
+        about = orjson.loads(pl.read_parquet_metadata(path)["tally"])
+        lost = [(snapshot, why, other, outcome) for snapshot, why, other, outcome in about["lost"]]
+        tally = Tally(Funnel.load(about["funnel"]), about["problems"], lost, kept=about["captures"])
+        return pl.read_parquet(path), tally
+    return None
