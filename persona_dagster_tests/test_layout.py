@@ -53,6 +53,31 @@ def test_no_folder_imports_private_names_of_another() -> None:
                 assert not any(part.startswith("_") for part in parts[1:]), f"{path}: {name}"
 
 
+OF_LIBRARIES = {"_replace", "_body"}  # of named tuples; of Starlette's request
+
+
+def private_names(tree: ast.Module) -> set[str]:
+    """Private functions and attributes that a module defines."""
+    defined = {node.name for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)}
+    owned = {
+        node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "self"
+    }
+    return {name for name in defined | owned if name.startswith("_") and not name.startswith("__")}
+
+
+def test_no_folder_reaches_for_private_attributes_of_another() -> None:
+    owners: dict[str, set[str]] = {}
+    for path, tree in modules():
+        for name in private_names(tree):
+            owners.setdefault(name, set()).add(path.relative_to(PACKAGE).parts[0])
+    wrong = []
+    for path, tree in modules():
+        used = {node.attr for node in ast.walk(tree) if isinstance(node, ast.Attribute)} - private_names(tree)
+        folder = path.relative_to(PACKAGE).parts[0]
+        wrong += [f"{path}: {name}" for name in used - OF_LIBRARIES if folder not in owners.get(name, {folder})]
+    assert not wrong
+
+
 def renames(tree: ast.Module) -> list[int]:
     """Lines that rename a file: os.replace, os.rename, and Path's (one argument; text and tables take others)."""
     lines = []

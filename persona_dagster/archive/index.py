@@ -228,10 +228,6 @@ class BoardIndex:
         sql = f"SELECT {SIGHTING} FROM seen JOIN part ON part.id = seen.part WHERE key = ?"
         return [_sighting(row) for row in self._run(sql, (key,))]
 
-    def with_url(self, url: str) -> list[Sighting]:
-        sql = f"SELECT {SIGHTING} FROM seen JOIN part ON part.id = seen.part WHERE url = ?"
-        return [_sighting(row) for row in self._run(sql, (url,))]
-
     def naming(self, name: str) -> list[Sighting]:
         """Lists that name a post."""
         sql = (
@@ -257,10 +253,6 @@ class BoardIndex:
         """Every row, oldest first."""
         for row in self._run(f"SELECT {SIGHTING} FROM seen JOIN part ON part.id = seen.part ORDER BY at, kind, key"):
             yield _sighting(row)
-
-    def in_part(self, name: str) -> list[Sighting]:
-        sql = f"SELECT {SIGHTING} FROM seen JOIN part ON part.id = seen.part WHERE part.name = ? ORDER BY row"
-        return [_sighting(row) for row in self._run(sql, (name,))]
 
     def homeless(self) -> Iterator[tuple[str, str, str]]:
         """Kind, key and hash of rows whose bytes no part holds: the archive is damaged."""

@@ -241,7 +241,6 @@ class ZstdFile(io.RawIOBase):
         super().close()
 
 
-STEPPED = (gzip.GzipFile, lzma.LZMAFile, bz2.BZ2File, zipfile.ZipExtFile)
 OPENERS: dict[str, Callable[[Path], Any]] = {".gz": gzip.open, ".xz": lzma.open, ".bz2": bz2.open, ".zst": ZstdFile}
 
 

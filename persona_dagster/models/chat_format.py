@@ -72,10 +72,6 @@ class Encoded:
     messages: list[Message]  # what the ids say, after any cut
     cut: Cut  # what was shortened to fit
 
-    @property
-    def completion_mask(self) -> list[int]:
-        return [int(label != IGNORED) for label in self.labels]
-
 
 def count_tokens(texts: Sequence[str], tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The number of tokens of each text, without any that a template adds."""

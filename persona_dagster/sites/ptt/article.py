@@ -36,7 +36,6 @@ ARTICLE_ID = re.compile(r"[MG]\.(\d{9,10})\.A(?:\.[0-9A-F]+)?")
 BOARD = re.compile(r"[0-9A-Za-z][0-9A-Za-z_.\-]+")
 ORIGIN = "https://www.ptt.cc"
 
-USER_ID = re.compile(r"[A-Za-z][0-9A-Za-z]{1,11}")
 ID_LIKE = re.compile(r"[A-Za-z0-9_.]{3,}")
 AUTHOR = re.compile(r"\s*([^\s(]+)\s*(?:\((.*)\))?\s*$", re.DOTALL)
 HEADER = re.compile(r"^\s*(作者|發信人|標題|時間|日期)[:：]?\s+(.*?)(?:\s+(看板|站內|信區)[:：]?\s+(\S+))?\s*$")
@@ -54,7 +53,6 @@ OWN_URL = re.compile(r"^※ 文章網址: https?://\S*/([MG]\.\d+\.A(?:\.[0-9A-F
 BELOW = re.compile(r"^※ (?:發信站|文章網址|編輯)|^◆ From:|^\s*$")  # between an article and its pushes, in bare text
 TRAILER = re.compile(r"^(?:※ (?:發信站|Origin|文章網址|編輯|轉錄者)|◆ (?:From|Modify)|※ 本文|\(\w+ 刪除 \w+ 的推文)")
 QUOTE = re.compile(r"^[:>] ?")
-QUOTE_HEADER = re.compile(r"^※ 引述《")
 FORWARDED = re.compile(r"^※ \[本文轉錄自")
 ADDRESSES = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}(?:\d{1,3}|\*)(?![\d.])")
 NAMED = (  # places where the site writes somebody's id and nickname
