@@ -18,8 +18,10 @@ import dagster as dg
 from real_data import real_data
 from rich.console import Console
 
+from persona_dagster.commands.live import Display
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.defs.demo import BY_RECIPE, Walk
+from persona_dagster.defs.demo import BY_RECIPE
+from persona_dagster.defs.walk import Walk
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
 
@@ -44,7 +46,7 @@ def main() -> None:
         settings = Settings(home=home, hardware="cpu", profile="own")
         started = time.monotonic()
         with dg.DagsterInstance.local_temp(str(home / "dagster")) as instance:
-            walk = Walk(build_defs(settings), instance, Console(soft_wrap=True))
+            walk = Walk(build_defs(settings), instance, Display(Console(soft_wrap=True)))
             for source in FORUMS:
                 walk.step(f"{source}_raw", "import")
                 walk.step(f"{source}_posts", "import")

@@ -1,14 +1,19 @@
 """Where a program of ours says what it does: to Dagster through Pipes when it runs under it, else to the terminal.
 
-`progress` is called by long loops; it costs nothing unless somebody shows it (`progress_bars`).
+`progress` is called by long loops; it costs nothing unless somebody shows it (`progress_bars`, `listening`). A program
+that a run started counts for that run's display: through a file, where $PERSONA_PROGRESS names one.
 """
 
 from __future__ import annotations
 
+import json
 import os
+import tempfile
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, PipesContext, open_dagster_pipes
@@ -17,15 +22,49 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.progress import Task, TaskID
 
+Listener = Callable[[str, int, int | None], None]
 LINE_EVERY = 15  # seconds: where no terminal is, a line and no bar
-
-_listeners: list[Callable[[str, int, int | None], None]] = []
+COUNTED_IN = "PERSONA_PROGRESS"
+_POLL_SECONDS = 0.5
+_listeners: list[Listener] = []
 
 
 def progress(what: str, done: int, total: int | None = None) -> None:
     """`done` (of `total`, where that is known) of what is counted under the name `what`, since its start."""
     for listener in _listeners:
         listener(what, done, total)
+    if not _listeners and (path := os.environ.get(COUNTED_IN)):
+        Path(path).write_text(json.dumps([what, done, total]), encoding="utf-8")
+
+
+@contextmanager
+def listening(listener: Listener) -> Iterator[None]:
+    """Calls `listener` with all that is counted within: here, and in the programs that are started here."""
+    over = threading.Event()
+
+    def follow(path: Path) -> None:
+        known = ""
+        while not over.wait(_POLL_SECONDS):
+            if (text := path.read_text(encoding="utf-8")) != known:
+                try:
+                    what, done, total = json.loads(text)
+                except ValueError:  # half written
+                    continue
+                known = text
+                listener(what, done, total)
+
+    with tempfile.NamedTemporaryFile(prefix="persona-progress-") as file:
+        os.environ[COUNTED_IN] = file.name
+        thread = threading.Thread(target=follow, args=(Path(file.name),), daemon=True)
+        _listeners.append(listener)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+            thread.join()
+            _listeners.remove(listener)
+            del os.environ[COUNTED_IN]
 
 
 @contextmanager

@@ -50,6 +50,7 @@ def serve(chat: Chat, key: str | None = None) -> Any:
         path="/",
         auth=("persona", key) if key else None,
         css=render.css(chat.personas),
+        head=render.script(),
         theme=gr.themes.Soft(
             primary_hue="indigo",
             radius_size="lg",

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from persona_dagster.chat.adapters import Adapter
 from persona_dagster.chat.engine import Answer, Ask, Engine, Finish, Sampling
@@ -19,8 +19,9 @@ from persona_dagster.models.routing import Route, Router
 LONGEST_QUESTION = 8_000  # characters: more does not fit any window that we train
 LONGEST_IMPORT = 4_000_000  # bytes
 
+Vote = Literal["up", "down"]
 AUTO, MODEL = "auto", "model"
-KEPT = ("persona", "adapter", "finish")  # what an export says of a turn beside its messages
+KEPT = ("persona", "adapter", "finish", "vote")  # what an export says of a turn beside its messages
 
 
 class ConversationError(ValueError):
@@ -48,6 +49,7 @@ class Turn:
     tokens: int = 0
     first_token_s: float = 0.0
     seconds: float = 0.0
+    vote: Vote | None = None
 
 
 @dataclass(slots=True)
@@ -93,7 +95,7 @@ class Conversation:
             "messages": self.messages(),
             "consent": consent,
             "exported_at": datetime.now(UTC).isoformat(timespec="seconds"),
-            "turns": [{name: asdict(turn)[name] for name in ("persona", "adapter", "finish")} for turn in self.turns],
+            "turns": [{name: getattr(turn, name) for name in KEPT} for turn in self.turns],
         }
         return json.dumps(row, ensure_ascii=False) + "\n"
 
@@ -148,6 +150,7 @@ def _turns(line: str, where: str) -> list[Turn]:
             None,
             adapter=str(fact.get("adapter") or ""),
             answer=answer["content"],
+            vote=fact["vote"] if fact.get("vote") in get_args(Vote) else None,
         )
         for question, answer, fact in zip(said[::2], said[1::2], facts, strict=True)
     ]

@@ -85,7 +85,7 @@ def _lay_out(chat: Chat, parts: SimpleNamespace) -> None:
         options: dict[str, Any] = {"render_markdown": False, "allow_tags": False, "buttons": ["copy", "copy_all"]}
         options |= {"layout": "bubble", "height": "50vh"}  # the style sheet's height counts; without one it grows
         parts.box = gr.Chatbot(
-            label=say("with_adapter", "zh"), elem_id="chat", feedback_options=None,
+            label=say("with_adapter", "zh"), elem_id="chat", feedback_options=("Like", "Dislike"),
             placeholder=render.welcome("zh"), examples=[{"text": text} for text in render.examples(chat.personas)],
             **options,
         )  # fmt: skip
@@ -170,6 +170,13 @@ def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
     def stop(request: gr.Request) -> None:
         chat.stop(str(request.session_hash))
 
+    def judge(event: gr.LikeData, mine: Conversation, language: Language) -> Conversation:
+        index = event.index if isinstance(event.index, int) else event.index[0]
+        if turn := render.turn_at(mine, chat.personas, index):
+            turn.vote = "up" if event.liked is True else "down" if event.liked is False else None
+            gr.Info(say("voted", language))
+        return mine
+
     def forget() -> tuple[Any, ...]:
         return Conversation(), Conversation(), [], []
 
@@ -177,6 +184,7 @@ def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
     parts.box.example_select(ask_example, [*talk, *controls], shown, **limits)
     parts.retry.click(again, [*talk, *controls], shown, **limits)
     parts.stop.click(stop, None, None, **QUIET)
+    parts.box.like(judge, [parts.left, parts.language], parts.left, **QUIET)
     cleared = gr.on([parts.clear.click, parts.box.clear], stop, None, None, **QUIET)
     cleared.then(forget, None, shown[:4], **QUIET)
 
@@ -212,7 +220,7 @@ def _wire_the_rest(chat: Chat, parts: SimpleNamespace) -> None:
             gr.Warning(error.say(language))
             return gr.skip(), gr.skip()
         gr.Info(say("imported", language, count=len(conversation.turns)))
-        return conversation, render.history(conversation, chat.personas, language)
+        return conversation, _box(chat, conversation, language)
 
     opened = gr.State(False)
     parts.open_settings.click(
@@ -260,6 +268,14 @@ def _wire_language(chat: Chat, parts: SimpleNamespace, page: Any) -> None:
     page.load(greet, None, [parts.tongue, *spoken], **QUIET)
 
 
+def _box(chat: Chat, conversation: Conversation, language: Language) -> Any:
+    """The chat's messages, and which of them have a thumb."""
+    import gradio as gr
+
+    shown, votes = (render.history(conversation, chat.personas, language), render.votes(conversation, chat.personas))
+    return gr.update(value=shown, feedback_value=votes)
+
+
 def respond(
     chat: Chat, text: str, talk: tuple[Conversation, Conversation], chosen: Choices, session: str
 ) -> Iterator[list[Any]]:
@@ -283,7 +299,7 @@ def respond(
     def shown(box: Any) -> list[Any]:
         language = chosen.language
         base = render.history(other, chat.personas, language) if chosen.compare else gr.skip()
-        return [mine, other, render.history(mine, chat.personas, language), base, box]
+        return [mine, other, _box(chat, mine, language), base, box]
 
     with chat.running(session, [answer for _, answer in asked]):
         yield shown("")

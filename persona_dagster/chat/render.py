@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from html import escape
 from typing import Any
 
 from persona_dagster.chat.conversation import AUTO, MODEL, Conversation, Turn
 from persona_dagster.chat.engine import Status
-from persona_dagster.chat.words import Language, say
+from persona_dagster.chat.words import GRADIO, Language, say
 from persona_dagster.config.personas import Personas
 
 CSS = """
@@ -53,7 +54,7 @@ CSS = """
   border: 1px solid var(--border-color-primary); border-radius: 10px; background: var(--background-fill-secondary); }
 #chats .example:hover { border-color: var(--color-accent); }
 #adapter input { text-overflow: ellipsis; padding-right: 1.6em; }
-#chats button[aria-label="Clear"] { display: none; }
+#chats button:is([aria-label="Clear"], [aria-label="清空對話"]) { display: none; }
 .voice { font-weight: 600; }
 @media (max-width: 700px) {
   #head h1 { font-size: 1.05rem; }
@@ -86,6 +87,38 @@ def css(personas: Personas) -> str:
         for number, colour in enumerate((persona.color for persona in personas.personas.values()), start=1)
     )
     return CSS + "".join(marks)
+
+
+# Gradio labels some controls in the browser's language, others in English alone; the page has a language of its own.
+SCRIPT = """<script>
+const WORDS = new Map(%s.flatMap(all => all.map(one => [one, all])));
+function exchange() {
+  const send = document.querySelector("#send");
+  if (!send) return;
+  const zh = send.textContent.trim() === "%s";
+  document.documentElement.lang = zh ? "zh-Hant" : "en";
+  for (const node of document.querySelectorAll("[title], [aria-label]"))
+    for (const name of ["title", "aria-label"]) {
+      const all = WORDS.get(node.getAttribute(name));
+      if (all && node.getAttribute(name) !== all[zh ? 0 : 1]) node.setAttribute(name, all[zh ? 0 : 1]);
+    }
+  for (const node of document.querySelectorAll(".toast-title")) {
+    const all = WORDS.get(node.firstChild.data.trim());
+    if (all) node.firstChild.data = all[zh ? 0 : 1] + " ";
+  }
+}
+let waiting = false;
+new MutationObserver(() => {
+  if (waiting) return;
+  waiting = true;
+  requestAnimationFrame(() => { waiting = false; exchange(); });
+}).observe(document, {subtree: true, childList: true, attributeFilter: ["title", "aria-label"]});
+</script>"""
+
+
+def script() -> str:
+    """Puts Gradio's own labels into the language of the page."""
+    return SCRIPT % (json.dumps(GRADIO, ensure_ascii=False), say("send", "zh"))
 
 
 def head(personas: Personas, language: Language) -> str:
@@ -129,6 +162,23 @@ def voice(personas: Personas, name: str, language: Language) -> str:
 def history(conversation: Conversation, personas: Personas, language: Language) -> list[dict[str, Any]]:
     """Gradio messages: question, then a foldable line with the route, the answer, and what was filtered."""
     return [message for turn in conversation.turns for message in _turn(turn, personas, language)]
+
+
+def turn_at(conversation: Conversation, personas: Personas, index: int) -> Turn | None:
+    """The turn that message number `index` of `history` belongs to."""
+    roles = [message["role"] for message in history(conversation, personas, "en")[: index + 1]]
+    return conversation.turns[roles.count("user") - 1] if "user" in roles else None
+
+
+def votes(conversation: Conversation, personas: Personas) -> list[str | None]:
+    """Of each message of `history` that is not the user's, as Gradio names it: on a turn's last message stands its
+    vote."""
+    thumbs = {"up": "Like", "down": "Dislike", None: None}
+    marks: list[str | None] = []
+    for turn in conversation.turns:
+        messages = len(_turn(turn, personas, "en")) - 1
+        marks += [thumbs[turn.vote]] * messages
+    return marks
 
 
 def _turn(turn: Turn, personas: Personas, language: Language) -> list[dict[str, Any]]:

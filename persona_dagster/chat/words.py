@@ -20,7 +20,7 @@ WORDS: dict[str, tuple[str, str]] = {
     "persona": ("誰來回答", "Who answers"),
     "auto": ("自動", "Auto"),
     "model": ("模型自己選", "Model's own choice"),
-    "ask": ("說點什麼，例如：我好像失戀了", "Say something (the model was trained on Chinese)"),
+    "ask": ("想說什麼都可以", "Say something"),
     "send": ("送出", "Send"),
     "stop": ("停止", "Stop"),
     "retry": ("再說一次", "Retry"),
@@ -77,7 +77,33 @@ WORDS: dict[str, tuple[str, str]] = {
     "warming": ("暖機：{name}", "warming up {name}"),
     "base_title": ("只用原始模型：{name}", "base only: {name}"),
     "language": ("語言 Language", "語言 Language"),
+    "voted": (
+        "謝謝，已記在這段對話裡；勾選同意後就能一起匯出",
+        "Thank you: kept with this conversation, and in its export",
+    ),
 }
+# What Gradio itself says, in the browser's language or in English alone, as the script of the page exchanges it.
+GRADIO: tuple[tuple[str, ...], ...] = (
+    # Chinese, English, further spellings
+    ("複製對話", "Copy conversation"),
+    ("已複製對話", "Copied conversation"),
+    ("複製訊息", "Copy message", "chatbot.copy_message"),
+    ("已複製", "Copied message", "chatbot.copied_message"),
+    ("讚", "Like", "good response"),
+    ("不讚", "Dislike", "bad response"),
+    ("請注意", "Warning"),
+    ("好的", "Info"),
+    ("錯誤", "Error"),
+    ("關閉", "Close"),
+    ("重設為預設值", "Reset to default value"),
+    ("移除這個檔案", "Remove this file"),
+    ("移除檔案", "Remove file"),
+    ("上傳檔案", "Upload file"),
+    ("選擇檔案", "Choose a file", "Upload a file"),
+    ("已上傳的檔案", "Uploaded files"),
+    ("已按讚", "Liked"),
+    ("已按不讚", "Disliked"),
+)
 
 
 def say(key: str, language: Language, **values: object) -> str:

@@ -70,7 +70,7 @@ FETCH = """async ([url, headers, limit, milliseconds]) => {
 }"""
 
 
-INSTALL = "apt install chromium-headless-shell, or set PERSONA_CHROMIUM"
+INSTALL = "playwright install chromium --only-shell, apt install chromium-headless-shell, or set PERSONA_CHROMIUM"
 
 
 class BrowserMissing(RuntimeError):  # noqa: N818 - says what is the case

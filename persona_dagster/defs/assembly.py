@@ -52,7 +52,7 @@ def build_defs(
         ],
         asset_checks=build_checks(project),
         jobs=[*jobs, *build_lineage_jobs(project)],
-        schedules=build_schedules(project),
+        schedules=build_schedules(project, jobs),
         sensors=[automation_sensor(project, jobs), *build_sensors(project, jobs)],
         resources={
             "project": project,

@@ -11,8 +11,10 @@ import dagster as dg
 
 from persona_dagster.defs.jobs import Jobs, job_of
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.defs.staleness import evaluate_conditions
+from persona_dagster.defs.staleness import evaluate_conditions, is_switched_on
 
+# Dagster adds it, switched off, wherever a plain sensor evaluates the conditions. Its runs have no name.
+DAGSTERS_OWN = "default_automation_condition_sensor"
 Condition = dg.AutomationCondition
 
 
@@ -62,7 +64,9 @@ def automation_sensor(project: ProjectResource, jobs: Jobs) -> dg.SensorDefiniti
         description="Carries changes from the archive to the mix. Training has a policy of its own: see the sensor "
         "`retrain_policy`.",
     )
-    def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+    def automation(context: dg.SensorEvaluationContext) -> dg.SensorResult | dg.SkipReason:
+        if is_switched_on(context.instance, DAGSTERS_OWN):
+            return dg.SkipReason(f"{DAGSTERS_OWN} is switched on: it starts the same runs. Switch one of the two off.")
         tick = evaluate_conditions(context)
         return dg.SensorResult(
             run_requests=[one for request in tick.requests for one in by_job(request, tick.fresh)],

@@ -1,5 +1,6 @@
 """Asset checks. Scrape checks warn; corpus, split and mix checks block; gates of a report never block evaluation."""
 
+import re
 from collections.abc import Iterator
 
 import dagster as dg
@@ -9,6 +10,7 @@ from persona_dagster.artifacts import Metrics, MixManifest, RunCard
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.personal_data.second_look import identifiers
 from persona_dagster.defs.configuration import build_config_checks
+from persona_dagster.defs.freshness import build_freshness_checks
 from persona_dagster.defs.partitions import board_partitions, recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.gates import GATES, standing
@@ -22,6 +24,7 @@ MOST_LEFT = 0.002  # of rows: on 18,000 real ones 0.02 % look like an account ag
 def build_checks(project: ProjectResource) -> list[dg.AssetChecksDefinition]:
     return [
         *build_config_checks(project),
+        *build_freshness_checks(project),
         *(_archive_intact(project, source) for source in FORUMS),
         _keys_unique(),
         _no_personal_data(),
@@ -175,23 +178,30 @@ def _learned(project: ProjectResource) -> dg.AssetChecksDefinition:
     return learned
 
 
+def check_of(gate: str) -> str:
+    """A gate's check, named by its title: `min_coherent` is `its_answers_are_language`."""
+    return re.sub(r"[^a-z]+", "_", GATES[gate][0].lower().replace("'s", "s")).strip("_")
+
+
 def _gates(project: ProjectResource) -> dg.AssetChecksDefinition:
     specs = [
         dg.AssetCheckSpec(
-            name,
+            check_of(gate),
             asset="eval_report",
             partitions_def=recipe_partitions(project.recipes),
-            description=f"{title}. Red and amber hold back the release of this recipe, and nothing else.",
+            description=f"{title} (`{gate}` in the recipe). Red and amber hold back the release of this recipe, and "
+            "nothing else.",
         )
-        for name, (title, _) in GATES.items()
+        for gate, (title, _) in GATES.items()
     ]
 
     @dg.multi_asset_check(name="gates", specs=specs, can_subset=True)
     def gate_checks(context: dg.AssetCheckExecutionContext) -> Iterator[dg.AssetCheckResult]:
         metrics = Metrics.read(project.reports(context.partition_key).newest())
         gates = standing(metrics, project.recipe(context.partition_key).evaluation.gates)
+        by_check = {check_of(name): gate for name, gate in gates.items()}
         for key in context.selected_asset_check_keys:
-            gate = gates[key.name]
+            gate = by_check[key.name]
             told = ("verdict", "why", "value", "low", "high", "n", "threshold")
             yield dg.AssetCheckResult(
                 asset_key=key.asset_key,

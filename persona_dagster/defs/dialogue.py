@@ -3,6 +3,7 @@
 import dagster as dg
 import polars as pl
 
+from persona_dagster.artifacts import write_bytes
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.conversation import graph
 from persona_dagster.conversation.builders import BUILDERS_VERSION, Yield, build_dialogues
@@ -220,6 +221,7 @@ def _mix(project: ProjectResource) -> dg.AssetsDefinition:
         manifest = write_mix(everything, split, recipe, project.personas(), folder, count=_counter(project, recipe))
         if project.settings.mix_url:
             MixStore(project.settings.mix_url).publish(manifest.folder)
+        page = project.settings.reports_dir / "mix" / f"{recipe.name}.html"  # beside what a browser may open
         for warning in manifest.warnings:
             context.log.warning("%s", warning)
         return dg.MaterializeResult(
@@ -229,7 +231,7 @@ def _mix(project: ProjectResource) -> dg.AssetsDefinition:
                 "test_rows": manifest.test_rows,
                 "train_rows_by_persona": manifest.train_by_persona,
                 "folder": dg.MetadataValue.path(str(manifest.folder)),
-                "data_card": dg.MetadataValue.path(str(manifest.folder / "data_card.html")),
+                "data_card": project.link(write_bytes(page, (manifest.folder / "data_card.html").read_bytes())),
                 "weights": dg.MetadataValue.md(weights_markdown(manifest)),
                 RECIPE_VERSION: stored.version() if (stored := project.resolved(recipe.name)) else "",
                 "learned": manifest.learned,

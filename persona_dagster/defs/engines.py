@@ -6,7 +6,8 @@ All these programs speak Dagster Pipes, so assets see one call.
 
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -18,6 +19,7 @@ from persona_dagster.training import pods, slurm
 from persona_dagster.training.isolation import run_isolated
 
 GRACE_SECONDS = 60  # how long a program may take to write its checkpoint after SIGINT
+CANCELLED = "Cancelled. What was published stands, and a training left its checkpoint: run it again, and it goes on."
 RAY = "http://127.0.0.1:8265"  # a head node on this machine
 
 
@@ -27,15 +29,27 @@ class ProgramRunner(Protocol):
         ...
 
 
+@contextmanager
+def cancelled_in_words() -> Iterator[None]:
+    """A cancel says what became of the work, in place of a chain of tracebacks."""
+    try:
+        yield
+    except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
+        raise dg.DagsterExecutionInterruptedError(CANCELLED) from None
+
+
 class LocalEngine:
     """A process group of its own: an interrupt lets it write a checkpoint, and nothing of it stays behind."""
 
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
-        with dg.open_pipes_session(
-            context=context,
-            context_injector=dg.PipesTempFileContextInjector(),
-            message_reader=dg.PipesTempFileMessageReader(),
-        ) as session:
+        with (
+            cancelled_in_words(),
+            dg.open_pipes_session(
+                context=context,
+                context_injector=dg.PipesTempFileContextInjector(),
+                message_reader=dg.PipesTempFileMessageReader(),
+            ) as session,
+        ):
             env = {**os.environ, **session.get_bootstrap_env_vars()}
             run_isolated([sys.executable, "-m", module, str(job)], env=env, grace_s=GRACE_SECONDS)
         return _one_result(session.get_results())

@@ -28,7 +28,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
         (
             *("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "chat_raw", "chat_posts"),
             *("posts", "reply_graph", "row_ledger"),
-            *("personas_config", "voice_labels", "dialogues", "split"),
+            *("sources_config", "personas_config", "voice_labels", "dialogues", "split"),
         ),
     ),
     "remix": ("The mix of one recipe, from the dialogues as they are.", ("mix",)),

@@ -13,6 +13,7 @@ from persona_dagster.crawl.boards import crawl_board, summary
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.frontier import goal_reached
 from persona_dagster.crawl.nights import shared
+from persona_dagster.defs.freshness import POLICY
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import combine, json_digest
@@ -24,9 +25,6 @@ DESCRIPTIONS = {
     "threads": "Threads keywords, tags and accounts: the official API in live, the captured page data in the sample.",
 }
 
-
-# Asked every night: after two something is wrong, after four somebody must look. It is one policy for the whole asset.
-ASKED_LATELY = dg.FreshnessPolicy.time_window(fail_window=timedelta(days=4), warn_window=timedelta(days=2))
 
 RETRY_SECONDS = 30
 
@@ -66,7 +64,7 @@ def _forum_raw(project: ProjectResource, source: Source) -> dg.AssetsDefinition:
         kinds={"parquet", "playwright"},
         owners=["team:data"],
         pool=f"host_{source}",
-        freshness_policy=ASKED_LATELY,
+        freshness_policy=POLICY,
     )
     def forum_raw(context: dg.AssetExecutionContext, config: CrawlConfig) -> dg.MaterializeResult:
         archive, board = project.archive(), context.partition_key
@@ -122,11 +120,15 @@ def _import(
     done = take_in(project.settings, archive, denied=project.sources.denied_boards)
     for problem in done.problems[:50]:
         context.log.warning("%s", problem)
+    rows = sum(taken.sources[source] for taken in done.files)
+    found = f"{rows} rows of {source}" if rows else f"nothing of {source}: put a file here, or run persona import FILE"
+    context.log.info("%s, in %s", found, project.settings.imports_dir)
     return dg.MaterializeResult(
         data_version=dg.DataVersion(archive.digest(source, IMPORT_BOARD)),
         metadata={
+            "found": found,
             "files": len(done.files),
-            "rows_of_this_source": sum(taken.sources[source] for taken in done.files),
+            "rows_of_this_source": rows,
             "rows_in_all": done.fates.total(),
             **{f"rows_{fate}": count for fate, count in done.fates.items()},
             "problems": done.problems[:20],

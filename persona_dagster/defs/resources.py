@@ -45,6 +45,7 @@ from persona_dagster.conversation.mix_store import recipe_mixes
 from persona_dagster.conversation.safety import find_unsafe
 from persona_dagster.corpus.tables import WHOLE, Tables
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.defs.columns import column_lineage, column_schema
 from persona_dagster.models.hardware import hardware_of
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.settings import Settings
@@ -57,6 +58,12 @@ SCHEMAS = {
     "reply_graph": GRAPH_SCHEMA,
     "split": SPLIT_SCHEMA,
     "voice_labels": LABEL_SCHEMA,
+}
+UPSTREAM = {  # the tables whose columns a table takes over by name
+    "posts": ("ptt_posts", "dcard_posts", "threads_posts", "chat_posts"),
+    "reply_graph": ("posts",),
+    "dialogues": ("posts", "notes"),
+    "split": ("dialogues", "capybara_dialogues"),
 }
 
 
@@ -192,7 +199,15 @@ class TableIOManager(dg.IOManager):
         table = context.asset_key.to_user_string()
         partition = context.partition_key if context.has_partition_key else WHOLE
         path = self.tables.write(table, partition, obj, SCHEMAS.get(table))
-        context.add_output_metadata({"dagster/row_count": obj.height, "parquet": dg.MetadataValue.path(str(path))})
+        upstream = {name: SCHEMAS[name] for name in UPSTREAM.get(table, ())}
+        context.add_output_metadata(
+            {
+                "dagster/row_count": obj.height,
+                "dagster/column_schema": column_schema(obj),
+                "dagster/column_lineage": column_lineage(table, obj.columns, upstream),
+                "parquet": dg.MetadataValue.path(str(path)),
+            }
+        )
 
     def load_input(self, context: dg.InputContext) -> pl.DataFrame:
         table = context.asset_key.to_user_string()

@@ -6,10 +6,12 @@ partition for imports is left to the sensor `new_files`: a night brings no file.
 
 import zlib
 from collections.abc import Iterator
+from typing import Any
 
 import dagster as dg
 
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.defs.jobs import RESCRAPE, Jobs
 from persona_dagster.defs.pruning import weekly_pruning
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.records import FORUMS, Source
@@ -17,10 +19,11 @@ from persona_dagster.records import FORUMS, Source
 TAIPEI = "Asia/Taipei"
 
 
-def build_schedules(project: ProjectResource) -> list[dg.ScheduleDefinition]:
+def build_schedules(project: ProjectResource, jobs: Jobs) -> list[dg.ScheduleDefinition]:
     live = project.settings.profile == "live"
     status = dg.DefaultScheduleStatus.STOPPED if live else dg.DefaultScheduleStatus.RUNNING
-    nightly = [_nightly(project, source, status) for source in FORUMS]
+    named = {job.name: job for job in jobs}
+    nightly = [_nightly(project, source, status, named[RESCRAPE[source]]) for source in FORUMS]
     return [*nightly, _weekly_compaction(project, status), weekly_pruning(project)]
 
 
@@ -31,17 +34,19 @@ def quiet_time(project: ProjectResource, source: Source) -> str:
     return f"{zlib.crc32(b'night of ' + source.encode()) % 60} {hour} * * *"
 
 
-def _nightly(project: ProjectResource, source: Source, status: dg.DefaultScheduleStatus) -> dg.ScheduleDefinition:
+def _nightly(
+    project: ProjectResource, source: Source, status: dg.DefaultScheduleStatus, job: Any
+) -> dg.ScheduleDefinition:
     asset = f"{source}_raw"
 
     @dg.schedule(
         name=f"nightly_{source}",
         cron_schedule=quiet_time(project, source),
         execution_timezone=TAIPEI,
-        target=dg.AssetSelection.assets(asset),
+        job=job,
         default_status=status,
         description=f"Asks {source} what is new, a run a board, while its readers sleep. Boards wait for each other "
-        f"(pool `host_{source}`), and revisits that are due come with the pass.",
+        f"(pool `host_{source}`), and revisits that are due come with the pass. News are cleaned by `automation`.",
     )
     def nightly(context: dg.ScheduleEvaluationContext) -> Iterator[dg.RunRequest]:
         night = context.scheduled_execution_time.date()

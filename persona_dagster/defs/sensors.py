@@ -17,10 +17,12 @@ from persona_dagster.defs.configuration import (
     sources_version,
 )
 from persona_dagster.defs.dialogue import RECIPE_VERSION
-from persona_dagster.defs.jobs import REBUILD, RESCRAPE, Jobs
+from persona_dagster.defs.freshness import freshness_sensor
+from persona_dagster.defs.jobs import REBUILD, RESCRAPE, Jobs, job_of
 from persona_dagster.defs.notifying import notify
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.retraining import Decision, decide
+from persona_dagster.defs.staleness import failing_ticks
 from persona_dagster.digest import json_digest
 from persona_dagster.models.hardware import hardware_of
 
@@ -41,18 +43,20 @@ def build_sensors(project: ProjectResource, jobs: Jobs) -> list[dg.SensorDefinit
     live = project.settings.profile == "live"
     status = dg.DefaultSensorStatus.STOPPED if live else dg.DefaultSensorStatus.RUNNING
     return [
-        _config_changes(project, status),
+        _config_changes(project, status, jobs),
         _new_files(project, status, jobs),
-        _retrain_policy(project, status),
+        _retrain_policy(project, status, jobs),
+        freshness_sensor(project, status),
         _on_failure(),
+        _on_failing_ticks(),
     ]
 
 
-def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
-    assets = dg.AssetSelection.assets("recipe_config", "evaluation_config", *WHOLE_FILES)
+def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
+    launched = {job_of(asset) for asset in ("recipe_config", "evaluation_config", *WHOLE_FILES)}
 
     @dg.sensor(
-        target=assets,
+        jobs=[job for job in jobs if job.name in launched],
         default_status=status,
         minimum_interval_seconds=EVERY_MINUTE,
         description="Notices an edited recipe, persona or site, or a new label, and makes just that one stale. A file "
@@ -68,6 +72,7 @@ def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus) ->
                 requests.append(
                     dg.RunRequest(
                         run_key=f"{asset}:{partition}:{digest}:{stored.event}",
+                        job_name=job_of(asset),
                         partition_key=partition,
                         asset_selection=[dg.AssetKey(asset)],
                     )
@@ -193,9 +198,9 @@ def _fingerprint(folder: Path) -> str:
     )
 
 
-def _retrain_policy(project: ProjectResource, status: dg.DefaultSensorStatus) -> dg.SensorDefinition:
+def _retrain_policy(project: ProjectResource, status: dg.DefaultSensorStatus, jobs: Jobs) -> dg.SensorDefinition:
     @dg.sensor(
-        target=dg.AssetSelection.assets("lora_adapter"),
+        job=next(job for job in jobs if job.name == job_of("lora_adapter")),
         default_status=status,
         minimum_interval_seconds=EVERY_MINUTE,
         description="Retrains a recipe that was trained before, when its policy says so: enough of its train rows "
@@ -256,3 +261,18 @@ def _on_failure() -> dg.SensorDefinition:
         notify(f"{run.job_name} {partition} failed (run {run.run_id}): {context.failure_event.message}", context.log)
 
     return tell_of_failure
+
+
+def _on_failing_ticks() -> dg.SensorDefinition:
+    @dg.sensor(
+        default_status=dg.DefaultSensorStatus.RUNNING,
+        minimum_interval_seconds=5 * EVERY_MINUTE,
+        description="Tells of a schedule or a sensor whose tick failed, once until it works again.",
+    )
+    def tell_of_failing_ticks(context: dg.SensorEvaluationContext) -> dg.SensorResult:
+        failing, told = failing_ticks(context.instance), (context.cursor or "").split()
+        for name in sorted(set(failing) - set(told)):
+            notify(f"{name}: its tick failed: {failing[name]}", context.log)
+        return dg.SensorResult(cursor=" ".join(sorted(failing)) or "-")  # an empty one keeps the one before
+
+    return tell_of_failing_ticks

@@ -16,18 +16,15 @@ from dagster._core.definitions.data_version import (
 )
 from dagster._core.definitions.declarative_automation.serialized_objects import AutomationConditionEvaluation
 from dagster._core.loader import LoadingContextForTest
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, TickStatus
 from dagster._daemon.asset_daemon import (
     asset_daemon_cursor_from_instigator_serialized_cursor,
     asset_daemon_cursor_to_instigator_serialized_cursor,
 )
 
 
-def is_fresh(defs: dg.Definitions, instance: dg.DagsterInstance, asset: str, partition: str | None) -> bool:
-    """True when the stored materialisation has the code and the data versions that stand upstream now."""
-    return _fresh(defs.resolve_asset_graph(), instance)(asset, partition)
-
-
-def _fresh(graph: BaseAssetGraph, instance: dg.DagsterInstance) -> Callable[[str, str | None], bool]:
+def freshness(graph: BaseAssetGraph, instance: dg.DagsterInstance) -> Callable[[str, str | None], bool]:
+    """Whether what is stored of an asset partition has the code and data versions that stand upstream now."""
     resolver = CachingStaleStatusResolver(instance, graph, LoadingContextForTest(instance))
 
     def fresh(asset: str, partition: str | None) -> bool:
@@ -74,5 +71,27 @@ def evaluate_conditions(context: dg.SensorEvaluationContext) -> Tick:
         requests,
         evaluations,
         asset_daemon_cursor_to_instigator_serialized_cursor(after),
-        _fresh(graph, context.instance),
+        freshness(graph, context.instance),
     )
+
+
+def switched(instance: dg.DagsterInstance) -> Sequence[InstigatorState]:
+    """What is stored of schedules and sensors: those that somebody switched, or that ran."""
+    return instance.all_instigator_state() if instance.schedule_storage else []
+
+
+def is_switched_on(instance: dg.DagsterInstance, name: str) -> bool:
+    return any(state.name == name and state.status is InstigatorStatus.RUNNING for state in switched(instance))
+
+
+def failing_ticks(instance: dg.DagsterInstance) -> dict[str, str]:
+    """The schedules and sensors whose last tick failed, by name, and why."""
+    over = [TickStatus.SUCCESS, TickStatus.SKIPPED, TickStatus.FAILURE]
+    found = {}
+    for state in switched(instance):
+        for tick in instance.get_ticks(state.instigator_origin_id, state.selector_id, limit=1, statuses=over):
+            if tick.status is TickStatus.FAILURE:
+                found[state.name] = (
+                    (tick.error.cause or tick.error).message.strip() if tick.error else "no reason given"
+                )
+    return found

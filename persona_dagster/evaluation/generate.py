@@ -37,7 +37,7 @@ from persona_dagster.evaluation.prompts import (
 from persona_dagster.models.base_model import for_asking, load_base, stop_ids
 from persona_dagster.models.chat_format import prompt_text
 from persona_dagster.records import GENERATION_SCHEMA
-from persona_dagster.reporting import Reporter, open_reporter
+from persona_dagster.reporting import Reporter, open_reporter, progress
 from persona_dagster.training.trl_backend import shortcut
 
 if TYPE_CHECKING:
@@ -175,6 +175,7 @@ def answer_all(
             file.flush()
             os.fsync(file.fileno())
             seconds = time.perf_counter() - started
+            progress("answers", len(done), len(prompts))
             left = (time.perf_counter() - began) / (len(done) - known) * (len(prompts) - len(done))
             took = f"{len(batch)} in {seconds:.1f} s, {left:.0f} s left"
             reporter.line(f"{batch[0].model}: {len(done)}/{len(prompts)} answers ({took})")

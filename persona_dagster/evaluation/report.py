@@ -17,6 +17,7 @@ import polars as pl
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from persona_dagster.config.personas import Personas
 from persona_dagster.corpus.page import style
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation import words
@@ -119,7 +120,7 @@ def write_report(
         flaw_words=words.FLAWS,
         gates=sorted(metrics["gates"], key=lambda gate: ("red", "amber", "green").index(gate["verdict"])),
         reason=words.Words(metrics["reason_zh"], metrics["reason"]),
-        shown=shown(rows, job),
+        shown=shown(rows, job.personas),
         names=words.MODELS,
         shots=SHOTS,
         summary=summary(metrics),
@@ -351,10 +352,10 @@ def sampled(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
     return groups
 
 
-def shown(rows: pl.DataFrame, job: EvaluateJob) -> list[dict[str, Any]]:
+def shown(rows: pl.DataFrame, personas: Personas) -> list[dict[str, Any]]:
     """Above the fold: the first `SHOWN` prompts of each persona by hash, whatever they look like."""
     groups: list[dict[str, Any]] = []
-    for key, persona in job.personas.personas.items():
+    for key, persona in personas.personas.items():
         part = rows.filter((pl.col("asked") == key) & pl.col("suite").is_in(["test", "routing", "probe"]))
         base = part.filter(pl.col("model") == "base").select("suite", "prompt_id", base="answer")
         ours = part.filter(pl.col("model") == "adapter").join(base, on=["suite", "prompt_id"], how="left")

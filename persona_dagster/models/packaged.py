@@ -104,6 +104,13 @@ def _installed(entry: BaseEntry, source: Packages, part: Part) -> Path:
     return path
 
 
+def check_installed(entry: BaseEntry) -> None:
+    """Raises `BaseModelError` where a packaged base lacks a package; other bases are not looked at."""
+    if isinstance(entry.source, Packages):
+        for part in entry.source.parts:
+            _installed(entry, entry.source, part)
+
+
 def join_parts(entry: BaseEntry, whole: Path) -> Path:
     """The parts of a packaged base, one after the other, as the file `whole`, its sha256 verified.
 

@@ -38,5 +38,6 @@ def write_project(folder: Path) -> list[Path]:
             name=folder.name, module=module, home=folder.resolve()
         )
         written.append(write_text(folder.joinpath(*parents, HIDDEN.get(name, name)), text))
-    (folder / "config").mkdir()
+    for name in ("config", "notes", "imports"):  # empty: whatever lies in notes/ and imports/ is taken in
+        (folder / name).mkdir()
     return written

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from persona_dagster.artifacts import replacing, sync, write_json
 from persona_dagster.models.adapter import save_weights
-from persona_dagster.reporting import Reporter
+from persona_dagster.reporting import Reporter, progress
 from persona_dagster.training.job import TrainJob
 from persona_dagster.training.rows import EncodedRow, batches
 from persona_dagster.training.telemetry import Gauges
@@ -198,6 +198,7 @@ class Session:
             tokens_per_s=round(speed, 1),
             **gauges,
         )
+        progress("training steps", step, max_steps)
         if step % max(1, max_steps // _PROGRESS_LINES) == 0 or step == max_steps:
             self.reporter.line(self._progress(step, max_steps, loss, gauges))
         self._judge(self.watch.stepped(step, loss, norm))

@@ -15,6 +15,7 @@ from persona_dagster.chat.app import serve
 from persona_dagster.chat.conversation import ConversationError, read_jsonl
 from persona_dagster.chat.engine import Engine
 from persona_dagster.chat.service import Chat
+from persona_dagster.chat.words import say
 from persona_dagster.config.personas import Personas
 from persona_dagster.intake.capybara import read_dialogues
 from persona_dagster.settings import Settings
@@ -53,9 +54,12 @@ def chromium() -> Iterator[Any]:
 
 def opened(chromium: Any, served: Served, width: int = 1280, locale: str = "zh-TW") -> Any:
     page = chromium.new_context(viewport={"width": width, "height": 860}, locale=locale).new_page()
-    page.set_default_timeout(30_000)
+    page.set_default_timeout(120_000)  # of a loaded machine
     page.problems = []
     page.on("pageerror", lambda error: page.problems.append(str(error)))
+    page.on("console", lambda line: page.problems.append(line.text) if line.type == "error" else None)
+    page.on("response", lambda answer: page.problems.append(f"{answer.status} {answer.url}") if answer.status >= 400
+            else None)  # fmt: skip
     page.on("request", lambda request: page.problems.append(request.url) if "127.0.0.1" not in request.url
             and not request.url.startswith(("data:", "blob:")) else None)  # fmt: skip
     page.goto(served.url)
@@ -164,10 +168,34 @@ def test_stop_side_by_side_and_another_adapter(chromium: Any, served: Served) ->
     assert page.problems == []
 
 
+def test_thumbs_are_kept_and_exported_with_consent(chromium: Any, served: Served, tmp_path: Path) -> None:
+    page = opened(chromium, served)
+    ask(page, "我好像失戀了", 1)
+    ask(page, "Transformer", 2)
+    page.locator("#chat button[aria-label='不讚'], #chat button[aria-label='Dislike']").last.click()
+    page.wait_for_selector(f"text={say('voted', 'zh')}")
+    toggle_settings(page)
+    page.check("#consent input")
+    page.click("#export")
+    page.wait_for_selector("#exported a")
+    with page.expect_download() as download:
+        page.locator("#exported a").first.click()
+    path = tmp_path / "capybara-chat.jsonl"
+    download.value.save_as(path)
+    row = json.loads(path.read_text(encoding="utf-8"))
+    assert [turn["vote"] for turn in row["turns"]] == [None, "down"]
+    assert [turn.vote for turn in read_jsonl(path).turns] == [None, "down"]
+    look(page, "thumbs")
+    assert page.problems == []
+
+
 CONTROLS = ("#language", "#open-settings", "#who", "#question", "#send", "#stop", "#mode", "#retry", "#clear")
 
 
-def hidden(page: Any) -> list[str]:
+SETTINGS = ("#adapter", "#filtering", "#consent", "#export", "#import")
+
+
+def hidden(page: Any, names: tuple[str, ...] = CONTROLS) -> list[str]:
     """Controls that are not wholly on the page's width, or that something else covers."""
     return page.evaluate(
         """names => names.filter(name => {
@@ -177,7 +205,7 @@ def hidden(page: Any) -> list[str]:
             const top = document.elementFromPoint(box.x + box.width / 2, box.y + box.height / 2);
             return box.width < 20 || box.x < 0 || box.right > innerWidth + 1 || !(top && node.contains(top));
         })""",
-        list(CONTROLS),
+        list(names),
     )
 
 
@@ -191,7 +219,8 @@ def test_nothing_is_hidden_at_any_width_and_an_example_sends(chromium: Any, serv
     look(page, f"{width}-answered")
     page.get_by_role("radio", name="與原始模型並排").check()
     toggle_settings(page)
-    assert hidden(page) == []
+    page.wait_for_selector("#import")
+    assert hidden(page, (*CONTROLS, *SETTINGS)) == []
     assert page.is_visible("#base-chat") and page.is_visible("#settings")
     look(page, f"{width}-side-by-side")
     assert page.evaluate("document.documentElement.scrollWidth") <= width

@@ -12,9 +12,15 @@ import pytest
 import yaml
 from dagster._core.definitions.automation_tick_evaluation_context import build_run_requests_with_backfill_policies
 from dagster._core.definitions.events import AssetKeyPartitionKey
+from dagster._core.remote_origin import InProcessCodeLocationOrigin, RemoteInstigatorOrigin, RemoteRepositoryOrigin
+from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatus, InstigatorType, TickData, TickStatus
+from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
+from dagster._utils.error import SerializableErrorInfo
 
 from persona_dagster.defs.assembly import build_defs
+from persona_dagster.defs.automation import DAGSTERS_OWN
 from persona_dagster.defs.jobs import job_of
+from persona_dagster.defs.walk import STAGE_OF
 from persona_dagster.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -168,3 +174,81 @@ def test_every_asset_that_automation_asks_for_stands_in_a_named_job(tmp_path: Pa
     asked = [key for key in graph.materializable_asset_keys if graph.get(key).automation_condition]
     assert asked
     assert all(job_of(key.to_user_string()) for key in asked)
+
+
+def test_what_starts_by_itself_starts_named_jobs(defs: dg.Definitions) -> None:
+    """A run without one stands in the timeline's row of nameless runs."""
+    repository = defs.get_repository_def()
+    launched = {
+        job for sensor in repository.sensor_defs if sensor.has_jobs for job in (one.name for one in sensor.jobs)
+    }
+    launched |= {schedule.job_name for schedule in repository.schedule_defs}
+    assert launched <= {job.name for job in repository.get_all_jobs()} and not any("__" in name for name in launched)
+    assert {"rescrape_ptt", "clean_ptt", "rebuild_corpus", "remix", "retrain", "evaluate", "compare"} <= launched
+    for asset in repository.asset_graph.materializable_asset_keys:
+        assert job_of(asset.to_user_string())  # each has a job of its own name
+
+
+def state_of(name: str) -> InstigatorState:
+    here = InProcessCodeLocationOrigin(LoadableTargetOrigin(module_name="persona_dagster.definitions"))
+    origin = RemoteInstigatorOrigin(RemoteRepositoryOrigin(here, "__repository__"), name)
+    return InstigatorState(origin, InstigatorType.SENSOR, InstigatorStatus.RUNNING)
+
+
+def test_dagsters_own_automation_stands_off_and_ours_stands_back_where_somebody_switches_it_on(
+    defs: dg.Definitions,
+) -> None:
+    repository = defs.get_repository_def()
+    assert repository.get_sensor_def(DAGSTERS_OWN).default_status is dg.DefaultSensorStatus.STOPPED
+    ours = repository.get_sensor_def("automation")
+    with dg.DagsterInstance.local_temp() as instance:
+
+        def skipped() -> bool:
+            tick = ours.evaluate_tick(dg.build_sensor_context(instance, repository_def=repository))
+            return DAGSTERS_OWN in str(tick.skip_message)
+
+        assert not skipped()
+        instance.add_instigator_state(state_of(DAGSTERS_OWN))
+        assert skipped()
+        instance.update_instigator_state(state_of(DAGSTERS_OWN).with_status(InstigatorStatus.STOPPED))
+        assert not skipped()
+
+
+def test_a_failing_tick_is_told_once_until_it_works_again(
+    defs: dg.Definitions, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr("persona_dagster.defs.sensors.notify", lambda text, log: told.append(text))
+    repository, state = defs.get_repository_def(), state_of("nightly_ptt")
+    sensor, cursor = repository.get_sensor_def("tell_of_failing_ticks"), None
+    with dg.DagsterInstance.local_temp() as instance:
+        instance.add_instigator_state(state)
+
+        def after(status: TickStatus, at: int) -> list[str]:
+            nonlocal cursor
+            error = SerializableErrorInfo("no such board\n", [], "ConfigError")
+            about = (state.instigator_origin_id, state.name, state.instigator_type)
+            tick = TickData(*about, TickStatus.STARTED, float(at), selector_id=state.selector_id)
+            made = instance.create_tick(tick)
+            instance.update_tick(made.with_status(status, error=error) if status is TickStatus.FAILURE
+                                 else made.with_status(status))  # fmt: skip
+            told.clear()
+            context = dg.build_sensor_context(instance, cursor=cursor, repository_def=repository)
+            cursor = sensor.evaluate_tick(context).cursor
+            return list(told)
+
+        assert after(TickStatus.SUCCESS, 1) == []
+        assert after(TickStatus.FAILURE, 2) == ["nightly_ptt: its tick failed: no such board"]
+        assert after(TickStatus.FAILURE, 3) == []
+        assert after(TickStatus.SUCCESS, 4) == []
+        assert after(TickStatus.FAILURE, 5) == ["nightly_ptt: its tick failed: no such board"]
+
+
+def test_checks_are_named_in_words(defs: dg.Definitions) -> None:
+    names = {key.name for key in defs.resolve_asset_graph().asset_check_keys}
+    assert {"its_answers_are_language", "nothing_leaks", "board_was_asked_lately"} <= names
+    assert not [name for name in names if name.startswith(("min_", "max_"))]
+
+
+def test_every_asset_has_a_stage_in_the_console(defs: dg.Definitions) -> None:
+    assert {spec.key.to_user_string() for spec in specs(defs)} == set(STAGE_OF)

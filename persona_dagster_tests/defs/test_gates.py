@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from persona_dagster.artifacts import Versions
-from persona_dagster.defs.checks import build_checks
+from persona_dagster.defs.checks import build_checks, check_of
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import ProjectResource
@@ -19,6 +19,7 @@ from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.conftest import make_adapter
 
 ADAPTERS = {"persona_v1": "b" * 32, "persona_v2": "a" * 32}
+GATE_OF = {check_of(name): name for name in GATES}
 INTERVAL = {"value": 0.5, "low": 0.4, "high": 0.6, "n": 30, "enough": True}
 
 
@@ -103,7 +104,7 @@ def test_a_check_a_gate_and_a_recipe(
 ) -> None:
     result = judge(settings, instance, recipe)
     assert result.success, "no gate blocks: Version 1 is there to fail them"
-    found = {one.check_name: one for one in result.get_asset_check_evaluations()}
+    found = {GATE_OF[one.check_name]: one for one in result.get_asset_check_evaluations()}
     assert set(found) == set(GATES)
     assert {name for name, one in found.items() if not one.passed} == failing
     assert {one.severity for one in found.values()} == {dg.AssetCheckSeverity.WARN}

@@ -10,8 +10,9 @@ import duckdb
 import polars as pl
 
 from persona_dagster.corpus.tables import Tables
-from persona_dagster.defs.resources import TableIOManager
-from persona_dagster.records import SPLIT_SCHEMA
+from persona_dagster.defs.columns import COMES_FROM, column_lineage
+from persona_dagster.defs.resources import SCHEMAS, UPSTREAM, TableIOManager
+from persona_dagster.records import POST_SCHEMA, SPLIT_SCHEMA
 
 ROWS = pl.DataFrame({"pair_id": ["a"], "component": ["a"], "split": ["train"]}, schema=SPLIT_SCHEMA)
 
@@ -80,3 +81,31 @@ def test_another_process_that_holds_the_catalogue_fails_nothing(tmp_path: Path) 
     finally:
         done.set()
         other.join(60)
+
+
+def test_columns_carry_their_types_and_what_they_come_from(tmp_path: Path) -> None:
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize(graph(ROWS), instance=instance, resources={"tables": tables(tmp_path)}, selection="split")
+        event = instance.get_latest_materialization_event(dg.AssetKey("split"))
+        assert event and event.asset_materialization
+        metadata = event.asset_materialization.metadata
+    schema, lineage = metadata["dagster/column_schema"].value, metadata["dagster/column_lineage"].value
+    assert isinstance(schema, dg.TableSchema) and isinstance(lineage, dg.TableColumnLineage)
+    assert {column.name for column in schema.columns} == set(SPLIT_SCHEMA)
+    deps = {
+        name: {(dep.asset_key.to_user_string(), dep.column_name) for dep in origins}
+        for name, origins in lineage.deps_by_column.items()
+    }
+    assert deps["pair_id"] == {("dialogues", "pair_id"), ("capybara_dialogues", "pair_id")}
+    assert deps["component"] >= {("dialogues", "thread_id"), ("dialogues", "messages")}
+
+
+def test_the_lineage_of_columns_names_columns_that_are_there() -> None:
+    for table, columns in COMES_FROM.items():
+        assert set(columns) <= set(SCHEMAS[table]), table
+        for origin in (one for origins in columns.values() for one in origins):
+            asset, _, column = origin.partition(".")
+            assert column in SCHEMAS.get(asset, {"body"}), f"{table}: {origin}"
+    wide = column_lineage("posts", list(POST_SCHEMA), {name: SCHEMAS[name] for name in UPSTREAM["posts"]})
+    assert len(wide.deps_by_column["text"]) == 4 and set(wide.deps_by_column) == set(POST_SCHEMA)
+    assert column_lineage("ptt_posts", ["snapshot"], {}).deps_by_column["snapshot"][0].column_name == "sha256"

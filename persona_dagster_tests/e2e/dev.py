@@ -120,9 +120,9 @@ class Dev:
         answer = self.client.post(f"{self.url}/graphql", json={"query": query, "variables": variables})
         return answer.json()["data"]
 
-    def launch(self, asset: str, partition: str | None = None) -> str:
-        """A click on Materialize; returns the run's id."""
-        where = {**WHERE, "pipelineName": "__ASSET_JOB", "assetSelection": [{"path": [asset]}]}
+    def launch(self, asset: str, partition: str | None = None, job: str = "__ASSET_JOB") -> str:
+        """A click on Materialize, or on a job's; returns the run's id."""
+        where = {**WHERE, "pipelineName": job, "assetSelection": [{"path": [asset]}]}
         tags = [{"key": "dagster/partition", "value": partition}] if partition else []
         params = {"mode": "default", "selector": where, "runConfigData": {}, "executionMetadata": {"tags": tags}}
         answer = self.ask(LAUNCH, params=params)["launchRun"]

@@ -13,14 +13,15 @@ import pytest
 from rich.console import Console
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.commands.live import Display
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.defs.demo import StepFailedError, Walk
+from persona_dagster.defs.walk import StepFailedError, Walk
 from persona_dagster.settings import Settings
 
 
 def walk_of(settings: Settings) -> Walk:
-    return Walk(build_defs(settings), dg.DagsterInstance.ephemeral(), Console(quiet=True))
+    return Walk(build_defs(settings), dg.DagsterInstance.ephemeral(), Display(Console(quiet=True)))
 
 
 @pytest.fixture

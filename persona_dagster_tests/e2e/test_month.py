@@ -120,6 +120,30 @@ def test_what_a_person_ran_is_not_run_again(month: Month) -> None:
     assert month.day("nothing: what new prompts change was run by hand", scrape=False) == []
 
 
+def test_a_backfill_by_hand_is_not_run_again(month: Month) -> None:
+    """As the UI starts it: a run a partition of one asset, then of the one behind it."""
+    for asset in ("ptt_raw", "ptt_posts"):
+        for board in month.project.sources.partitions("ptt"):
+            if board not in ("Nowhere", "import"):
+                month.materialize(asset, board)
+    month.materialize("posts")
+    assert month.day("nothing: a backfill by hand", scrape=False) == []
+
+
+@pytest.mark.soak
+def test_materialize_all_is_not_run_again(month: Month) -> None:
+    """Every asset and every partition that can be made, in the graph's order, as `Materialize all` backfills them."""
+    graph = month.defs.resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        name, partitions = key.to_user_string(), graph.get(key).partitions_def
+        if name == "hub_release":
+            continue
+        for partition in partitions.get_partition_keys() if partitions else (None,):
+            if partition != "Nowhere":
+                month.materialize(name, partition)
+    assert month.day("nothing: everything was materialised by hand", scrape=False) == []
+
+
 @pytest.mark.soak
 def test_evaluation_follows_the_first_training_and_a_failure_is_tried_once_more(month: Month) -> None:
     month.engine.failures["generate"] = 1

@@ -13,10 +13,13 @@ import psutil
 import pytest
 import yaml
 
+from persona_dagster.commands.run import serve_reports
 from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.crawl.browser import find_chromium
 from persona_dagster.defs.assembly import build_defs
+from persona_dagster.defs.engines import CANCELLED
 from persona_dagster.settings import Settings
+from persona_dagster_tests.defs.test_links import free_port
 from persona_dagster_tests.e2e.dev import PATIENCE, Dev, wait
 
 if TYPE_CHECKING:
@@ -86,9 +89,14 @@ def mix_for_a_training_without_end(settings: Settings) -> None:
 def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
     from playwright.sync_api import sync_playwright
 
-    dev = Dev(Settings(home=tmp_path_factory.mktemp("home"), profile="tiny", hardware="cpu"))
+    url = f"http://127.0.0.1:{free_port()}"
+    dev = Dev(Settings(home=tmp_path_factory.mktemp("home"), profile="tiny", hardware="cpu", reports_url=url))
+    dev.extra["PERSONA_REPORTS_URL"] = url
     dev.prepare()
     make(dev.settings, (("notes_raw",), None), (("notes_raw",), None))  # a plot needs two points
+    make(dev.settings, (("notes", "posts", "row_ledger"), None))
+    reports = serve_reports(dev.settings)
+    assert reports is not None
     try:
         dev.start()
         with sync_playwright() as playwright:
@@ -103,6 +111,7 @@ def ui(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ui]:
             yield ui
             browser.close()
     finally:
+        reports.kill()
         dev.stop()
 
 
@@ -143,6 +152,45 @@ def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
     ui.page.locator("[class*=green], [class*=success], [aria-label*=success]").first.wait_for()
     ui.page.get_by_text("captures_read").first.wait_for()  # its metadata, to read
     look(ui, "materialised")
+
+
+@pytest.mark.parametrize(("asset", "says"), [("row_ledger", "Where every row went"), ("posts", "posts")])
+def test_a_report_opens_in_two_clicks(ui: Ui, asset: str, says: str) -> None:
+    ui.open("assets")
+    ui.page.get_by_role("link", name=asset, exact=True).first.click()
+    link = ui.page.locator(f"a[href^='{ui.dev.settings.reports_url}']").first
+    with ui.page.expect_popup() as opened:
+        link.click()
+    opened.value.get_by_text(says).first.wait_for()
+    look(ui, f"report-{asset}")
+    opened.value.close()
+
+
+def test_columns_show_what_they_are_and_what_they_come_from(ui: Ui) -> None:
+    ui.open("assets/posts?view=overview")
+    ui.page.get_by_text("text_raw").first.wait_for()
+    look(ui, "columns")
+    ui.open("assets/posts?view=lineage&column=text")
+    ui.page.get_by_text("ptt_posts").first.wait_for()
+    look(ui, "column-lineage")
+
+
+@pytest.mark.soak
+def test_each_kind_of_work_has_a_row_in_the_timeline(ui: Ui) -> None:
+    named: dict[str, tuple[str, str | None]] = {
+        **{f"clean_{source}": (f"{source}_posts", "import") for source in ("ptt", "dcard", "threads")},
+        "rebuild_corpus": ("notes", None),
+        "compare": ("iteration_report", None),
+        "rescrape_ptt": ("ptt_raw", "import"),
+        "retrain": ("recipe_config", RECIPE),
+    }
+    for job, (asset, partition) in named.items():
+        ui.dev.launch(asset, partition, job)
+        wait(f"{job} is over", lambda asset=asset: ui.dev.runs(asset)[0]["status"] in ("SUCCESS", "FAILURE"))
+    ui.open("timeline")
+    for job in named:
+        ui.page.get_by_text(job, exact=True).first.wait_for()
+    look(ui, "timeline")
 
 
 def test_a_schedule_is_switched_off_and_on(ui: Ui) -> None:
@@ -187,6 +235,10 @@ def test_a_cancelled_training_leaves_no_process(ui: Ui) -> None:
     ui.page.get_by_role("button", name="Terminate 1 run").click()
     wait("the run is cancelled", lambda: ui.dev.runs("lora_adapter")[0]["status"] == "CANCELED")
     wait("no process is left", lambda: not trainers(ui.dev.settings.home), 30)
+    with ui.dev.instance() as instance:
+        errors = [log.dagster_event.step_failure_data.error for log in instance.all_logs(run)
+                  if log.dagster_event and log.dagster_event.is_step_failure]  # fmt: skip
+    assert [(error.message.strip().endswith(CANCELLED), error.cause) for error in errors if error] == [(True, None)]
     look(ui, "cancelled")
 
 

@@ -9,7 +9,8 @@ import dagster as dg
 import polars as pl
 import pytest
 
-from persona_dagster.defs.demo import Walk, run
+from persona_dagster.defs.demo import run
+from persona_dagster.defs.walk import Walk
 from persona_dagster.sample.clock import Clock
 from persona_dagster.settings import Settings
 

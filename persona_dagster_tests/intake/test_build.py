@@ -13,6 +13,7 @@ import pytest
 from rich.console import Console
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.commands.live import Display
 from persona_dagster.config.loading import ConfigError
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.sources import load_sources
@@ -49,7 +50,7 @@ def test_persona_clean_and_the_graph_give_the_same_rows(tmp_path: Path) -> None:
     path.write_bytes(b"\xef\xbb\xbf" + lines + b"\n")
     shown = Console(file=io.StringIO(), width=200)
     with dg.DagsterInstance.ephemeral() as instance:
-        run(settings, "persona_v2", "posts", instance, shown)
+        run(settings, "persona_v2", "posts", instance, Display(shown))
     told = shown.file.getvalue()  # type: ignore[attr-defined]
     assert "profile own: what you imported, and nothing else" in told
     posts = pl.read_parquet(settings.tables_dir / "posts" / "all.parquet")
@@ -86,7 +87,7 @@ def test_dialogues_of_an_earlier_demo_stay_out(tmp_path: Path) -> None:
 
 def test_what_there_is_nothing_to_build_from_is_said(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path / "home", archive_url=None, hardware="cpu")
-    quiet = partial(run, settings, instance=None, console=Console(file=io.StringIO()))  # type: ignore[arg-type]
+    quiet = partial(run, settings, instance=None, display=Display(Console(file=io.StringIO())))  # type: ignore[arg-type]
     with pytest.raises(NothingImportedError, match="persona import PATH"):
         quiet("persona_v2", "posts")
     settings.imports_dir.mkdir(parents=True)

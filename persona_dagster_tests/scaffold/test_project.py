@@ -13,6 +13,21 @@ import pytest
 from persona_dagster.scaffold.project import ProjectError, write_project
 from persona_dagster.settings import PROJECT_ROOT, Settings, own_project
 
+SOMMELIER = """
+tag: "[侍酒師]"
+title: Sommelier
+color: "#7c2d12"
+system_prompt: 你是侍酒師：先問場合，再推薦一支酒，說明香氣與搭餐。
+feeds: [{builder: top_comments, sources: [dcard], boards: [food], hint: 1}]
+questions: [吃牛排要配什麼酒？, 這支紅酒適合搭什麼菜？, 白酒要冰到幾度？, 送長輩哪一支葡萄酒好？]
+examples:
+  - [第一次送酒給長輩, 選一支果香明顯、單寧柔和的紅酒，不容易踩雷。中價位的黑皮諾就很討喜。]
+  - [今晚吃海鮮配什麼酒, 清爽的白酒，像夏布利，酸度能襯出海鮮的甜。]
+  - [紅酒要先醒嗎, 年輕又單寧重的先醒半小時，老酒開了就喝，香氣散得快。]
+  - [烤肉配什麼酒好, 希哈的胡椒香跟炭火很搭，冰一下再喝更順口。]
+  - [沒喝完怎麼辦, 塞回瓶塞直立放冰箱，三天內喝完；氣泡酒當天喝最好。]
+probes: [今晚煮火鍋，配什麼酒好？]
+"""
 DG = Path(sys.executable).with_name("dg")
 
 
@@ -20,6 +35,12 @@ def run(folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PERSONA_", "DAGSTER_"))}
     home = {"PERSONA_HOME": str(folder), "DAGSTER_HOME": str(folder / "dagster"), "PYTHONPATH": str(PROJECT_ROOT)}
     return subprocess.run(command, cwd=folder, env=kept | home, capture_output=True, text=True, timeout=300, check=True)
+
+
+def failing(folder: Path) -> str:
+    with pytest.raises(subprocess.CalledProcessError) as raised:
+        run(folder, sys.executable, "-m", "pytest", "tests")
+    return str(raised.value.stdout)
 
 
 def test_the_folder_is_a_dg_project_of_the_whole_graph_and_its_own_test_passes(tmp_path: Path) -> None:
@@ -32,7 +53,27 @@ def test_the_folder_is_a_dg_project_of_the_whole_graph_and_its_own_test_passes(t
     assert {"ptt_raw", "posts", "mix", "lora_adapter", "eval_report"} <= keys
     run(folder, sys.executable, "-m", "persona_dagster.cli", "new", "recipe", "my_bot")
     assert (folder / "config" / "recipes" / "my_bot.yaml").is_file()
-    assert "1 passed" in run(folder, sys.executable, "-m", "pytest", "tests").stdout
+    run(folder, sys.executable, "-m", "persona_dagster.cli", "new", "persona", "sommelier")
+    mine = folder / "config" / "personas" / "sommelier.yaml"
+    assert "is the tag of mentor too" in failing(folder)  # as it was copied from the packaged example
+    mine.write_text(SOMMELIER, encoding="utf-8")
+    assert "2 passed" in run(folder, sys.executable, "-m", "pytest", "tests").stdout
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("scaffold", [True, False])
+def test_dg_lists_checks_and_launches(tmp_path: Path, scaffold: bool) -> None:
+    folder = tmp_path / "my-bot"
+    write_project(folder)
+    Settings(home=folder).prepare_instance()
+    where = folder if scaffold else PROJECT_ROOT
+    env = {"PERSONA_HOME": str(folder), "DAGSTER_HOME": str(folder / "dagster"), "PYTHONPATH": str(PROJECT_ROOT)}
+    for words in (("list", "defs"), ("check", "defs"), ("list", "components"), ("launch", "--assets", "notes_raw")):
+        done = subprocess.run(
+            [DG, *words], cwd=where, env=os.environ | env, capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, f"{words}: {done.stdout[-1500:]}{done.stderr[-1500:]}"
+    assert list((folder / "raw" / "notes").iterdir())
 
 
 def test_whoever_stands_in_it_uses_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
