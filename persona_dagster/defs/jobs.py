@@ -26,7 +26,7 @@ JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
     REBUILD: (
         "Read notes, chats and Capybara again, then corpus, dialogues and split. Asks no forum for anything.",
         (
-            *("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "chat_raw", "chat_posts"),
+            *("imported_files", "notes_raw", "notes", "capybara_raw", "capybara_dialogues", "chat_raw", "chat_posts"),
             *("posts", "reply_graph", "row_ledger"),
             *("sources_config", "personas_config", "voice_labels", "dialogues", "split"),
         ),

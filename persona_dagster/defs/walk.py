@@ -19,9 +19,9 @@ from persona_dagster.settings import Settings
 WIDTH = 118  # of what is printed where the terminal does not say
 RAW = (*(f"{source}_raw" for source in FORUMS), "chat_raw", "notes_raw", "capybara_raw")
 CONFIGS = ("sources_config", "personas_config", "voice_labels", "recipe_config", "evaluation_config")
-ALWAYS = {*RAW, *CONFIGS}  # outside Dagster's sight: a site, a file
+ALWAYS = {"imported_files", *RAW, *CONFIGS}  # outside Dagster's sight: a site, a file
 STAGES = {
-    "Collecting": ("sources_config", *RAW),
+    "Collecting": ("sources_config", "imported_files", *RAW),
     "Cleaning": (*(f"{source}_posts" for source in (*FORUMS, "chat")), "notes", "posts", "row_ledger"),
     "Finding conversations": (
         *("personas_config", "voice_labels", "reply_graph", "dialogues", "capybara_dialogues", "split"),
