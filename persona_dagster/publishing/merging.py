@@ -177,15 +177,11 @@ def _of_layers(shard: Path, layers: list[int]) -> Iterator[tuple[str, Tensor]]:
 
 
 def _fill_buffers(model: Any, config: Any) -> None:
-    """Rotary frequencies and the like, which no file holds: made anew, as a model of one layer has them."""
+    """Rotary frequencies and the like, which no file holds: made anew, as a narrow model of these layers has them."""
     import torch
     from transformers import AutoModelForCausalLM
 
-    small = type(config).from_dict(
-        {**config.to_dict(), "num_hidden_layers": 1, "vocab_size": 8, "intermediate_size": 8}
-    )
-    if getattr(small, "layer_types", None):
-        small.layer_types = small.layer_types[:1]
+    small = type(config).from_dict({**config.to_dict(), "vocab_size": 8, "intermediate_size": 8})
     made = dict(AutoModelForCausalLM.from_config(small, dtype=torch.float32).named_buffers())
     for name, buffer in list(model.named_buffers()):
         if buffer.is_meta:

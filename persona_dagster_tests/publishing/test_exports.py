@@ -83,6 +83,20 @@ def test_a_large_model_is_judged_by_a_sample_of_its_layers(
         merge(adapter, personas, home / "models", tmp_path / "other")
 
 
+def test_layers_of_two_kinds_are_read_back_each_as_it_is(tmp_path: Path) -> None:
+    """Gemma 3 turns the positions of its sliding and its full layers by other frequencies."""
+    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+
+    kinds = ["sliding_attention", "full_attention"]
+    shape = {"hidden_size": 16, "intermediate_size": 16, "num_attention_heads": 2, "num_key_value_heads": 1}
+    config = Gemma3TextConfig(vocab_size=32, num_hidden_layers=4, layer_types=kinds * 2, head_dim=8, **shape)
+    whole = Gemma3ForCausalLM(config).eval()
+    whole.save_pretrained(tmp_path)
+    asked = torch.arange(12)[None]
+    assert torch.allclose(merging.load_layers(tmp_path, [0, 1, 2, 3])(asked).logits, whole(asked).logits, atol=1e-5)
+    assert len(merging.load_layers(tmp_path, [0, 3]).model.layers) == 2
+
+
 def test_rslora_is_merged_as_peft_scales_it(home: Path, personas: Personas, tmp_path: Path) -> None:
     adapter = shutil.copytree(home / "adapters" / "persona_v2" / DIGEST, tmp_path / "adapter")
     path = adapter / "adapter_config.json"
