@@ -175,8 +175,9 @@ def test_a_reply_finds_its_thread() -> None:
     old = article(parse(f"\n一\n{STATION}"))
     answer = parse(f"\n二\n{STATION}{push()}", title="Re: [討論]  排隊", key="M.1583569480.A.AAA")
     orphan = article(parse(f"\n三\n{STATION}", title="Re: [討論] 別的", key="M.1583569481.A.AAB"))
-    posts, _ = assembled([old, *answer.posts, orphan])
-    assert (posts[1].parent_id, posts[1].thread_id, posts[2].thread_id) == (ID, ID, ID)
+    assembled([old, *answer.posts, orphan])
+    reply, comment = answer.posts
+    assert (reply.parent_id, reply.thread_id, comment.thread_id) == (ID, ID, ID)
     assert orphan.parent_id is None
     assert orphan.thread_id and orphan.thread_id.startswith("re:")
 
