@@ -30,7 +30,7 @@ from persona_dagster.artifacts import RunCard
 from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.models.base_model import load_tokenizer
 from persona_dagster.models.hardware import GIB, cards
-from persona_dagster.training.job import TrainJob, find_adapter
+from persona_dagster.training.job_spec import TrainJob, find_adapter
 from persona_dagster.training.vram import ModelShape, estimate_vram, known_shape
 
 LLAMA = known_shape(Base(model="llama3-8b"))

@@ -31,7 +31,7 @@ def evaluate(
 ) -> None:
     """Judges a file of answers by the gates of RECIPE, without Dagster; by default the recipe's own answers."""
     from persona_dagster.evaluation.evaluate import evaluate as judge
-    from persona_dagster.evaluation.job import EvaluateJob
+    from persona_dagster.evaluation.job_spec import EvaluateJob
     from persona_dagster.reporting import open_reporter
 
     settings = Settings()
@@ -121,7 +121,7 @@ def harness(
     """What others compare by: tasks of lm-eval for base and adapter, with standard errors; most come from the Hub."""
     from persona_dagster.evaluation.generate import as_model, load_models
     from persona_dagster.evaluation.harness import OWN, TASKS, own_task, run_tasks
-    from persona_dagster.evaluation.job import GenerateJob
+    from persona_dagster.evaluation.job_spec import GenerateJob
     from persona_dagster.evaluation.prompts import knowledge
 
     settings = Settings()

@@ -24,9 +24,9 @@ from persona_dagster.archive.archive import LISTS, Archive
 from persona_dagster.archive.history import Sighting
 from persona_dagster.artifacts import writing
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
+from persona_dagster.corpus.canonical_names import labels_version
 from persona_dagster.corpus.clean import Cleaned, Cleaning
 from persona_dagster.corpus.funnel import Funnel
-from persona_dagster.corpus.labels import labels_version
 from persona_dagster.corpus.parsing import (
     PARSER_VERSION,
     Lost,

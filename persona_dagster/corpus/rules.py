@@ -52,7 +52,7 @@ CODE = (
     "sql/repeated.sql",
     "sql/labels.sql",
     "clean.py",
-    "labels.py",
+    "canonical_names.py",
 )
 
 FORBIDDEN = re.compile(r"\(\?[=!<]|\\[dDwWsS1-9]|(?<!\\)\\B")

@@ -10,10 +10,10 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.engines import ProgramRunner
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob, GenerateJob, SeedsJob
+from persona_dagster.evaluation.job_spec import EVALUATION_VERSION, EvaluateJob, GenerateJob, SeedsJob
 from persona_dagster.evaluation.judge import write_judge_rows
 from persona_dagster.evaluation.seeds import FILE as SEEDS_FILE
-from persona_dagster.training.job import TRAINING_VERSION, TrainJob
+from persona_dagster.training.job_spec import TRAINING_VERSION, TrainJob
 
 
 def build_model_assets(project: ProjectResource, engine: ProgramRunner) -> list[dg.AssetsDefinition]:

@@ -10,7 +10,7 @@ from persona_dagster.artifacts import RunCard
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.records import FORGOTTEN
-from persona_dagster.training.job import recipe_digest
+from persona_dagster.training.job_spec import recipe_digest
 
 
 @dataclass(frozen=True)

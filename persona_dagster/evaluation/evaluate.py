@@ -22,13 +22,13 @@ from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.fidelity import LEAST_ANSWERS, train_judge
 from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
-from persona_dagster.evaluation.job import EVALUATION_VERSION, EvaluateJob
+from persona_dagster.evaluation.job_spec import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
 from persona_dagster.evaluation.preference import read_votes
 from persona_dagster.evaluation.prompts import MixRow, read_rows
 from persona_dagster.evaluation.reading import Reader
 from persona_dagster.evaluation.report import losses, write_report
-from persona_dagster.evaluation.words import reason
+from persona_dagster.evaluation.wording import reason
 from persona_dagster.models.encoder import load_encoder
 from persona_dagster.models.output_filter import filter_text
 from persona_dagster.reporting import Reporter, open_reporter

@@ -22,7 +22,7 @@ from persona_dagster.artifacts import Versions, write_json
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.decoding import Draw, continue_all
-from persona_dagster.evaluation.job import EVALUATION_VERSION, GenerateJob
+from persona_dagster.evaluation.job_spec import EVALUATION_VERSION, GenerateJob
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA, ScoredAnswer, likelihoods
 from persona_dagster.evaluation.prompts import (
     PROBES,

@@ -16,7 +16,7 @@ import polars as pl
 from persona_dagster.artifacts import Metrics, Versions
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.report import TEMPLATES, WORDS, css, environment, figure, loss_svg
-from persona_dagster.evaluation.words import FLAWS, ITERATION, Words
+from persona_dagster.evaluation.wording import FLAWS, ITERATION, Words
 
 SAMPLES = 6
 

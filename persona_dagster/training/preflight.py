@@ -11,7 +11,7 @@ from pathlib import Path
 from persona_dagster.config.bases import Hub
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.hardware import GIB, VISIBLE, Card, cards
-from persona_dagster.training.job import JobError, TrainJob
+from persona_dagster.training.job_spec import JobError, TrainJob
 from persona_dagster.training.rows import Rows
 from persona_dagster.training.vram import ModelShape, cures, estimate_vram, known_shape, lora_weights
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from persona_dagster.digest import keyed_hash
 from persona_dagster.models.chat_format import check_template, encode
 from persona_dagster.records import RowId
-from persona_dagster.training.job import JobError
+from persona_dagster.training.job_spec import JobError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase

@@ -45,7 +45,7 @@ from persona_dagster.training.callbacks import (
 )
 from persona_dagster.training.curves import draw_curves
 from persona_dagster.training.isolation import lend_cards
-from persona_dagster.training.job import (
+from persona_dagster.training.job_spec import (
     JobError,
     TrainJob,
     adapter_digest,

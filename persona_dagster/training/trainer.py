@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.chat_format import IGNORED
 from persona_dagster.models.hardware import cards, precision
-from persona_dagster.training.job import JobError
+from persona_dagster.training.job_spec import JobError
 from persona_dagster.training.rows import EncodedRow, epoch_order, pack
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.retraining import decide
 from persona_dagster.defs.sensors import build_sensors
 from persona_dagster.settings import Hardware, Settings
-from persona_dagster.training.job import recipe_digest
+from persona_dagster.training.job_spec import recipe_digest
 from persona_dagster_tests.config.editing import edit
 
 RECIPE, PERSONA, SITE = "recipes/persona_v2.yaml", "personas/mentor.yaml", "sources/ptt.yaml"

@@ -38,9 +38,9 @@ class WarmEngine:
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         from persona_dagster.evaluation.evaluate import evaluate
         from persona_dagster.evaluation.generate import generate
-        from persona_dagster.evaluation.job import EvaluateJob, GenerateJob
+        from persona_dagster.evaluation.job_spec import EvaluateJob, GenerateJob
         from persona_dagster.reporting import Reporter
-        from persona_dagster.training.job import TrainJob
+        from persona_dagster.training.job_spec import TrainJob
         from persona_dagster.training.train import train
 
         name = module.rpartition(".")[2]

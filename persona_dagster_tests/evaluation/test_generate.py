@@ -12,7 +12,7 @@ import pytest
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe, load_recipe
 from persona_dagster.evaluation import generate as program
-from persona_dagster.evaluation.job import GenerateJob
+from persona_dagster.evaluation.job_spec import GenerateJob
 from persona_dagster.evaluation.loss import ScoredAnswer, choices, likelihoods
 from persona_dagster.evaluation.prompts import read_rows
 from persona_dagster.models.base_model import for_asking, load_base

@@ -11,7 +11,7 @@ import pytest
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import load_recipe
 from persona_dagster.evaluation import evaluate, generate, seeds
-from persona_dagster.evaluation.job import SeedsJob
+from persona_dagster.evaluation.job_spec import SeedsJob
 from persona_dagster.reporting import Reporter
 from persona_dagster.training import train
 from persona_dagster_tests.evaluation.conftest import Hashed

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from persona_dagster.config.recipes import Recipe, load_recipe
-from persona_dagster.training.job import TrainJob
+from persona_dagster.training.job_spec import TrainJob
 
 ANSWERS = {
     "assistant": ("什麼是{0}？", "{0}是 NLP 裡的方法。重點：\n- 先整理資料\n- 再訓練模型"),

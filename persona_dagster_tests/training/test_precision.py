@@ -18,7 +18,7 @@ from persona_dagster.reporting import Reporter
 from persona_dagster.training import train as program
 from persona_dagster.training import trl_backend
 from persona_dagster.training.callbacks import evaluation_loss
-from persona_dagster.training.job import JobError, TrainJob, find_adapter
+from persona_dagster.training.job_spec import JobError, TrainJob, find_adapter
 from persona_dagster.training.rows import read_rows
 from persona_dagster.training.train import sampler, train
 from persona_dagster.training.trainer import check_quantised, make_trainer

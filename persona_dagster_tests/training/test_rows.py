@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from persona_dagster.config.recipes import Base
 from persona_dagster.models.base_model import BaseModelError, check_chat_template, load_tokenizer
-from persona_dagster.training.job import JobError, TrainJob
+from persona_dagster.training.job_spec import JobError, TrainJob
 from persona_dagster.training.rows import epoch_order, pack, read_rows
 from persona_dagster.training.train import choose
 

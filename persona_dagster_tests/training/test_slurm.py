@@ -24,7 +24,7 @@ from persona_dagster.defs.engines import SlurmEngine
 from persona_dagster.digest import file_digest
 from persona_dagster.settings import PROJECT_ROOT
 from persona_dagster.training import slurm
-from persona_dagster.training.job import TrainJob, find_adapter
+from persona_dagster.training.job_spec import TrainJob, find_adapter
 from persona_dagster_tests.training.test_train import logged_steps
 
 NODE = PROJECT_ROOT / "scripts" / "slurm_node.sh"

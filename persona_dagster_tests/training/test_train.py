@@ -20,7 +20,7 @@ from persona_dagster.digest import file_digest
 from persona_dagster.reporting import Reporter
 from persona_dagster.training import trl_backend
 from persona_dagster.training.callbacks import evaluation_loss, last_whole_checkpoint
-from persona_dagster.training.job import TrainJob, find_adapter, mix_digest
+from persona_dagster.training.job_spec import TrainJob, find_adapter, mix_digest
 from persona_dagster.training.rows import read_rows
 from persona_dagster.training.train import TrainingFailedError, adapter_metadata, main, train
 from persona_dagster.training.trainer import answer_loss

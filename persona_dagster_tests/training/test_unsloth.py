@@ -18,7 +18,7 @@ import pytest
 
 from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.settings import PROJECT_ROOT
-from persona_dagster.training.job import TrainJob, find_adapter
+from persona_dagster.training.job_spec import TrainJob, find_adapter
 
 PYTHON = Path(os.environ.get("PERSONA_UNSLOTH", PROJECT_ROOT / ".venv-unsloth")) / "bin" / "python"
 
@@ -27,7 +27,7 @@ PYTHON = Path(os.environ.get("PERSONA_UNSLOTH", PROJECT_ROOT / ".venv-unsloth"))
 LOOK = """
 import json, sys
 from pathlib import Path
-from persona_dagster.training.job import JobError, TrainJob
+from persona_dagster.training.job_spec import JobError, TrainJob
 from persona_dagster.training import unsloth_backend
 job = TrainJob.load(Path(sys.argv[1]))
 unsloth_backend.prepare()

@@ -11,7 +11,7 @@ import pytest
 from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.models.hardware import GIB, Card
 from persona_dagster.training import preflight
-from persona_dagster.training.job import JobError
+from persona_dagster.training.job_spec import JobError
 from persona_dagster.training.vram import cures, estimate_vram, known_shape, largest_batch, largest_length
 from persona_dagster_tests.training.conftest import with_training
 

@@ -6,8 +6,8 @@ import polars as pl
 import pytest
 
 from persona_dagster.config.personas import load_personas
+from persona_dagster.corpus.canonical_names import standardise_boards, standardise_label
 from persona_dagster.corpus.clean import clean_posts
-from persona_dagster.corpus.labels import standardise_boards, standardise_label
 from persona_dagster.intake.schema import standardise_source
 
 
