@@ -16,10 +16,10 @@ from persona_dagster.corpus.common_words import NOT_A_NAME
 Span = tuple[int, int]
 
 HANDLE = r"(?P<handle>@?[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}(?:#[0-9]{4})?)"
-SUFFIX = r"(?:的|官方帳號|官方|私訊|聊|🆔)?"
+SUFFIX = r"(?:的|官方帳號|官方|私訊|聊|嗎|喔|🆔|[\u2600-\u27bf\U0001f300-\U0001faff])?"
 # "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
 NAMED = (
-    r"(?:[ ]?(?:id|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|叫做?)?[ ]{0,2}"
+    r"(?:[ ]?(?:id|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?)?[ ]{0,2}"
     r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?=@))"
 )
 # After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
@@ -28,6 +28,7 @@ LOOKS = (
     r"(?P<other>@?(?=[A-Za-z0-9.\-]{0,29}[0-9._])(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}"
     r"(?:#[0-9]{4})?)"
 )
+SPACED = r"[ :=是\"]{0,3}(?P<spaced>(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
 # Whatever stands between, where a word or a sign of it offers an account: 有line嗎 我的是x.y, LINE🔎x_y.
 OFFERED = (
     r"(?=[^A-Za-z0-9\n<]{0,11}?(?:[加私搜追我你妳嗎聊敲]|[^\w\s,.;!?，。、；！？()「」~…%$/<>\-]))[^A-Za-z0-9\n<]{1,12}"
@@ -53,7 +54,7 @@ class Service:
         # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
         name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9])|{self.han})"
         loose = "" if self.mode == SIGNED else rf"|(?:{LOOSE}|{OFFERED}){LOOKS}"
-        return re.compile(rf"{name}[ ]?{SUFFIX}[ ]?(?:{NAMED}{HANDLE}{loose})", re.IGNORECASE)
+        return re.compile(rf"{name}[ ]?{SUFFIX}[ ]?(?:{SPACED}|{NAMED}{HANDLE}{loose})", re.IGNORECASE)
 
     def in_(self, small: str) -> bool:
         return any(key in small for key in self.keys or (*self.latin.split("|"), *self.han.split("|")))
@@ -68,15 +69,20 @@ SITES = (
         numeric=True,
         keys=("line", "l.i.n.e", "l!ne", "l1ne", "l|ne", "賴", "ㄌㄞ", "拉印", "加萊", "綠"),
     ),
-    Service(LINE, r"\+ ?l|加 ?l", "萊恩?", SIGNED, keys=("+l", "加l", "萊")),
+    Service(LINE, r"\+ ?l|加 ?l", "萊恩?|加 ?來|來(?= ?id)", SIGNED, keys=("+l", "加l", "萊", "加來", "來id")),
     Service(LINE, han="萊恩"),
-    Service("IG_ID", "ig|instagram|insta", "[哀愛艾挨](?:居|寄|吉(?!他))", keys=("ig", "insta", "居", "寄", "吉")),
+    Service(
+        "IG_ID",
+        "ig|i g(?= ?:)|instagram|insta|ins(?= ?:)",
+        "[哀愛艾挨](?:居|寄|吉(?!他))",
+        keys=("ig", "ins", "居", "寄", "吉"),
+    ),
     Service("FB_ID", "fb|facebook", "臉書|非死不可"),
     Service(
         CHAT,
         r"we ?chat|weixin|vx|wx|v信",
         r"[微薇葳威] ?信|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
-        r"|(?<![A-Za-z])v信|(?<![\u4e00-\u9fff])[薇葳](?= ?[:A-Za-z])",
+        r"|(?<![A-Za-z])v信|(?<![\u4e00-\u9fff])[薇葳](?=[^\w\s]? ?[:A-Za-z])",
         numeric=True,
         keys=("wechat", "weixin", "vx", "wx", "信", "+v", "加v", "+微", "加微", "+薇", "加薇", "薇", "葳"),
     ),
@@ -94,7 +100,7 @@ SITES = (
     Service(
         SITE,
         "steam|github|youtube|yt|xhs|switch|psn|xbox|ptt|dcard",
-        "脆|小紅書|小红书|蝦皮|露天|卡稱|旋轉|頻道",
+        "脆|小紅書|小红书|蝦皮|露天|卡稱|旋轉|頻道|巴哈姆特|巴哈|b站",
         SIGNED,
         numeric=True,
     ),
@@ -110,8 +116,10 @@ TAGGED = re.compile(  # Discord's old names
     r"(?<![A-Za-z0-9#])(?P<handle>(?=[0-9_.]{0,31}[A-Za-z])[A-Za-z0-9_.]{3,32}#[0-9]{4})(?![0-9A-Za-z])"
 )
 GLUED = re.compile(  # 加linemei88
-    r"(?:加|\+|私|我的?) ?(?P<name>line|ig|fb|vx|wx|tg|dc)(?:id)?"
-    r"(?P<handle>(?=[A-Za-z._]{0,31}[0-9])[A-Za-z][A-Za-z0-9._\-]{3,31})",
+    r"(?:(?:加|\+|私|我的?) ?(?P<name>line|ig|fb|vx|wx|tg|dc)(?:id)?(?=[A-Za-z._]{0,31}[0-9])"
+    # of the sign alone only in capitals, before small letters with an underscore: IGa_b, 加La_b
+    r"|(?-i:(?:(?<![A-Za-z0-9])(?P<sign>LINE|IG|FB)|(?<=[加+])L)(?=[a-z][a-z0-9.]{1,20}_[a-z0-9])))"
+    r"(?P<handle>[A-Za-z][A-Za-z0-9._\-]{3,31})",
     re.IGNORECASE,
 )
 GLUED_KINDS = {"line": LINE, "ig": "IG_ID", "fb": "FB_ID"}
@@ -132,7 +140,8 @@ FB_PERSON = re.compile(
 )
 
 ID_FIRST = re.compile(  # ID: x, and then which site it is for
-    rf"(?<![A-Za-z])id ?[:=是] ?{LOOKS}(?=[^A-Za-z0-9\n]{{0,8}}(?:line|賴|ig|tg|dc|wechat|微信))", re.IGNORECASE
+    rf"(?:(?<![A-Za-z])id|帳號?) ?[:=是] ?{LOOKS}(?=[^A-Za-z0-9\n]{{0,8}}(?:line|賴|ig|tg|dc|wechat|微信))",
+    re.IGNORECASE,
 )
 OTHERS = (
     (CHAT, NUMERIC_QQ, "handle"),
@@ -164,15 +173,15 @@ LINKS = (
     ),
     (
         SITE,
-        r"(?:twitter|x)\.com/|plurk\.com/|steamcommunity\.com/(?:id|profiles)/|linkedin\.com/in/|weibo\.com/(?:u/)?"
+        r"(?:twitter|x)\.com/|plurk\.com/|twitch\.tv/|steamcommunity\.com/(?:id|profiles)/|linkedin\.com/in/|weibo\.com/(?:u/)?"
         r"|shopee\.tw/(?:shop/)?",
     ),
     (SITE, r"github\.com/(?=[^/\s]{1,40}(?:[^/A-Za-z0-9\-]|$))"),
 )
 LINK_KEYS = (
     "line.me", "lin.ee", "instagr", "facebook", "fb.", "m.me", "t.me", "wa.me", "whatsapp", "telegram", "discord",
-    "threads.", "tiktok", "dcard.tw", "medium.com", "youtube.com", "twitter", "x.com", "plurk", "steamcommunity",
-    "linkedin", "weibo", "shopee", "github",
+    "threads.", "tiktok", "dcard.tw", "medium.com", "youtube.com", "twitter", "x.com", "plurk", "twitch.tv",
+    "steamcommunity", "linkedin", "weibo", "shopee", "github",
 )  # fmt: skip
 LINK = re.compile(
     r"(?<![A-Za-z0-9\-.])(?:(?:www|m|mobile|zh-tw|business|web|l)\.)?(?:"
@@ -194,7 +203,7 @@ NOT_A_PROFILE = frozenset(
     hashtag video videos media plugins dialog profile.php pg help shop marketplace ads business tr stickershop gift
     themeshop home search i intent login about features pricing topics settings privacy tos terms accounts direct
     product cart buyer flash_sale mall search_user notifications messages compose joinchat addstickers s sharer.php
-    joblist jobs feed results playlist shorts embed channel user status download developer policies
+    directory joblist jobs feed results playlist shorts embed channel user status download developer policies
     """.split()  # noqa: SIM905
 )  # fmt: skip
 VERSION = re.compile(r"v?[0-9]+(?:[.\-][0-9]+)*[a-z]?", re.IGNORECASE)
@@ -224,7 +233,7 @@ def linked(text: str) -> Iterator[tuple[int, int, str]]:
 def named(text: str) -> Iterator[tuple[int, int, str]]:
     """Spans with their kinds, of handles beside a site's name."""
     for found in GLUED.finditer(text):
-        yield *found.span("handle"), GLUED_KINDS.get(found["name"].lower(), CHAT)
+        yield *found.span("handle"), GLUED_KINDS.get((found["name"] or found["sign"] or "line").lower(), CHAT)
     for kind, pattern, group in OTHERS:
         for found in pattern.finditer(text):
             yield *found.span(group), kind
@@ -240,9 +249,9 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _handle(site: Service, found: re.Match[str], text: str) -> Span | None:
-    group = next(name for name in ("handle", "other") if found.groupdict().get(name) is not None)
+    group = next(name for name in ("spaced", "handle", "other") if found.groupdict().get(name) is not None)
     handle = found.group(group).rstrip(".-")
-    bare = handle.lstrip("@")
+    bare = handle.replace(" ", "").lstrip("@")
     if group == "handle" and text[found.start(group) - 1] == "/" and bare.isalpha():  # 看YT/PTT: a list of two
         return None
     if len(bare) < 3 or NOT_A_HANDLE.match(bare) or (bare.isdigit() and not (site.numeric and len(bare) >= 5)):
@@ -267,7 +276,7 @@ USER = re.compile(
     re.MULTILINE,
 )
 MENTION = re.compile(
-    r"(?<![A-Za-z0-9_.@/])@(?!(?:property|override|staticmethod|classmethod|media|click|import|param|return|types|app|test"
+    r"(?<![A-Za-z0-9_.@/])@(?!(?:everyone|here|all|property|override|staticmethod|classmethod|media|click|import|param|return|types|app|test"
     r"|dataclass|cache|component|keyframes|autowired|entity|bean|input|change|submit|angular|babel|vue|nestjs|deprecated)(?![A-Za-z0-9_]))"
     r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@(/])",
     re.IGNORECASE,

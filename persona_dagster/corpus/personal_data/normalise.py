@@ -31,7 +31,7 @@ FOLD = (
     _ascii_twins()
     | dict.fromkeys((*_of_category("Pd"), 0x2212, 0x30FC, 0x4E36), "-")
     | dict.fromkeys((*_of_category("Zs"), 0x09), " ")
-    | dict.fromkeys((0xB7, 0x2022, 0x2027, 0x30FB, 0x2E31), ".")
+    | dict.fromkeys((0xB7, 0x2022, 0x2027, 0x2219, 0x22C5, 0x25CF, 0x30FB, 0x2E31), ".")
     | {
         0x300C: '"',
         0x300D: '"',
@@ -54,7 +54,7 @@ UNSEEN = frozenset(
 HAN_DIGITS = {
     ord(form): str(digit)
     for digit, forms in enumerate(
-        ("零〇○", "一壹弌", "二貳弍", "三參叁", "四肆", "五伍", "六陸", "七柒", "八捌", "九玖")
+        ("零〇○", "一壹弌ㄧ", "二貳弍", "三參叁", "四肆", "五伍", "六陸", "七柒", "八捌", "九玖")
     )
     for form in forms
 }

@@ -14,7 +14,7 @@ TLD = r"(?:com|net|org|edu|gov|idv|mil|io|me|tw|hk|cn|jp|kr|sg|us|uk|de|cc|co|in
 PROVIDER = r"(?:gmail|googlemail|yahoo|ymail|hotmail|outlook|live|livemail|icloud|msn|proton|pchome|kimo|qq|163|126)"
 BRACKETED_AT = r"[ ]?(?:[(\[{<*#_~\-] ?(?:at|@|a|小?老?鼠) ?[)\]}>*#_~\-])[ ]?"
 SPELT_AT = r"(?: at |[ ]?小老鼠[ ]?)"
-SPELT_DOT = r"(?: ?[(\[{] ?(?:dot|點|\.) ?[)\]}] ?| dot | ?點 ?)"
+SPELT_DOT = r"(?: ?[(\[{] ?(?:dot|點|\.) ?[)\]}] ?| dot |_dot_| ?點 ?)"
 DOT = rf"(?:\.| \. |{SPELT_DOT})"
 
 EMAIL = re.compile(
@@ -94,24 +94,34 @@ def addresses_of_machines(text: str) -> Iterator[Span]:
 
 
 HAN = r"[\u4e00-\u9fff]"
-NUMBER = r"[0-9一二三四五六七八九十百]{1,5}"
+NUMBER = r"[0-9零〇一二三四五六七八九十廿卅百](?: ?[0-9零〇一二三四五六七八九十廿卅百]){0,4}"
 CITY = (
     r"(?:[台臺][北中南東]|新北|桃園|高雄|基隆|新竹|嘉義|苗栗|彰化|南投|雲林|屏東|宜蘭|花蓮|澎湖|金門|連江|馬祖)[市縣]?"
 )
 # The part from the road on is searched; what stands before it is read backwards.
 ROAD_ON = re.compile(
-    rf"(?:路|街|大道|巷|[村里] ?{NUMBER} ?鄰)(?: ?{NUMBER} ?段)?(?: ?{NUMBER} ?巷)?(?: ?{NUMBER} ?弄)?"
-    rf" ?{NUMBER}(?:[-之~、]{NUMBER})? ?[號号]"
+    rf"(?:路|街|大道|巷|[村里] ?{NUMBER} ?鄰)(?:[ -]?(?:{NUMBER}|[東西南北]) ?段)?"
+    rf"(?:[ -]?{NUMBER} ?巷)?(?:[ -]?{NUMBER} ?弄)?"
+    rf"[ -]?{NUMBER}(?:[-之~、]{NUMBER})? ?[號号]"
     rf"(?:[之\-]{NUMBER})?(?: ?[Bb]?{NUMBER} ?(?:樓|[Ff](?![A-Za-z])))?(?:[之\-]{NUMBER}(?![0-9]))?(?: ?{NUMBER}室)?"
 )
 UP_TO_ROAD = re.compile(
     rf"(?:(?:[0-9]{{3,6}} ?)?{CITY} ?)?(?:{HAN}{{1,3}}[區鄉鎮市] ?)?(?:{HAN}{{1,3}}[里村] ?)?(?:{NUMBER}鄰 ?)?"
     rf"{HAN}{{1,5}}$"
 )
+# As the post office spells it abroad: number, lane, section, road, then district and city.
+ROMAN = re.compile(
+    r"(?<![A-Za-z])(?:[0-9]{1,2}F\.?(?:-[0-9]{1,2})?,? ?)?No\.? ?[0-9]{1,4}(?:-[0-9]{1,3})?,? ?"
+    r"(?:(?:Ln|Lane|Aly|Alley|Sec|Section)\.? ?[0-9]{1,4},? ?){0,4}(?:[A-Z][A-Za-z'\-]{1,15} ){1,4}"
+    r"(?:(?:[NESW]|[0-9](?:st|nd|rd|th))\.? ){0,2}(?:Rd|Road|St|Street|Ave|Avenue|Blvd|Boulevard)(?![A-Za-z])\.?"
+    r"(?:, ?[A-Z][A-Za-z'\-]*\.?(?: [A-Z][A-Za-z'\-]*\.?){0,2}){0,4}(?:,? [0-9]{3,6}(?![0-9]))?"
+)
 NOT_AN_ADDRESS = re.compile(r"^ ?(?:出口|公車|線|月台|高速|省道|國道|機|球|水門|隊|選手|店長|客)")
 
 
 def addresses(text: str) -> Iterator[Span]:
+    for found in ROMAN.finditer(text):
+        yield found.span()
     position = 0
     for found in ROAD_ON.finditer(text):
         window = max(position, found.start() - 30)
