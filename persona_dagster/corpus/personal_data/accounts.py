@@ -143,6 +143,7 @@ ID_FIRST = re.compile(  # ID: x, and then which site it is for
     rf"(?:(?<![A-Za-z])id|帳號?) ?[:=是] ?{LOOKS}(?=[^A-Za-z0-9\n]{{0,8}}(?:line|賴|ig|tg|dc|wechat|微信))",
     re.IGNORECASE,
 )
+SITE_BEHIND = re.compile(rf"(?<![A-Za-z0-9._/@]){LOOKS} ?\((?:line|賴|ig|脆|threads|tg|dc)\)", re.IGNORECASE)
 OTHERS = (
     (CHAT, NUMERIC_QQ, "handle"),
     (CHAT, SKYPE, "handle"),
@@ -151,6 +152,7 @@ OTHERS = (
     (SITE, HAN_AT, "handle"),
     ("FB_ID", FB_PERSON, "handle"),
     (CHAT, ID_FIRST, "other"),
+    (CHAT, SITE_BEHIND, "other"),
 )
 
 LINKS = (

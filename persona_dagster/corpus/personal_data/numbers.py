@@ -18,7 +18,7 @@ from persona_dagster.corpus.personal_data.places import VERSION_BEFORE
 
 Span = tuple[int, int]
 
-GAP = r"[ \-.,、/_~()*|\u2500-\u27bf\U0001f300-\U0001faff]{0,3}"  # what may part the digits of one number
+GAP = r"[ \-.,、…/_~()*|\u2500-\u27bf\U0001f300-\U0001faff]{0,3}"  # what may part the digits of one number
 MOBILE = re.compile(rf"(?<![0-9])\(?0{GAP}9(?:{GAP}[0-9]){{8}}(?![0-9])")
 NO_ZERO = re.compile(rf"(?<![0-9])9[0-9]{{2}}{GAP}[0-9]{{3}}{GAP}[0-9]{{3}}(?![0-9])")  # 0 to be put before it
 REST = re.compile(
@@ -227,7 +227,7 @@ TRAFFIC = re.compile(
     r"逼車|違停|違規|紅燈|肇[事逃]|[追擦]撞|超車|拒載|併排|亂[停切開]|急煞|闖|逃逸|[拍錄]到|移車|繞路|[佔擋].{0,3}[車門庫格位]"
     r"|撞[到上]?我|掉東西|讓行|這[台輛]|那[台輛]|違法"
     r"|車[ ]?[牌號]|停車|車[位格]|按.{0,2}喇叭|停在|檢舉|移.{0,6}車|方向燈"
-    r"|[壓龜賣租]車|龜速|改管|三寶|酒駕|超速|危險駕駛"
+    r"|[壓龜賣租]車|龜速|蛇行|改管|三寶|酒駕|超速|危險駕駛"
     r"|被[刮撞偷拖]|目擊|租賃車|駕駛|載客"
 )
 VEHICLE = (
@@ -273,7 +273,10 @@ SCHOOL_BEFORE = re.compile(
     r"|(?:成績|分數|名單)(?:公告|公布)?)[ :]{0,2}$"
 )
 STUDENT_AFTER = re.compile(r"^ ?(?:[是,(]|我)*的?學號")
-ENTRY = re.compile(r"[A-Za-z]?(?:0[4-9]|1[0-4]|[14][01])[0-9]*[A-Za-z]?")
+ENTRY = re.compile(
+    r"(?!1[01][0-9](?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])$)"  # 1131015 is a day
+    r"[A-Za-z]?(?:0[4-9]|1[0-4]|[14][01])[0-9]*[A-Za-z]?"
+)
 
 
 def student_ids(text: str) -> Iterator[Span]:
@@ -286,7 +289,7 @@ def student_ids(text: str) -> Iterator[Span]:
         if (in_school or STUDENT_AFTER.match(after)) and not QUANTITY.match(after) and not DAY.fullmatch(found.group()):
             yield found.span()
     for found in BARE_STUDENT.finditer(digits):
-        around = _before(text, found.start()) + "\n" + text[found.end() : found.end() + 10]
+        around = _before(text, found.start()) + "\n" + text[found.end() : found.end() + 11]
         if SCHOOL.search(around) and not PART_NUMBER.search(_before(text, found.start())):
             yield found.span()
 

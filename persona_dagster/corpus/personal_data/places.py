@@ -100,7 +100,7 @@ CITY = (
 )
 # The part from the road on is searched; what stands before it is read backwards.
 ROAD_ON = re.compile(
-    rf"(?:路|街|大道|巷|[村里] ?{NUMBER} ?鄰)(?:[ -]?(?:{NUMBER}|[東西南北]) ?段)?"
+    rf"(?:路|街|大道|巷|[村里] ?{NUMBER} ?鄰)(?:[ -]?(?:[東西南北中]?{NUMBER}|[東西南北]) ?段)?"
     rf"(?:[ -]?{NUMBER} ?巷)?(?:[ -]?{NUMBER} ?弄)?"
     rf"[ -]?{NUMBER}(?:[-之~、]{NUMBER})? ?[號号]"
     rf"(?:[之\-]{NUMBER})?(?: ?[Bb]?{NUMBER} ?(?:樓|[Ff](?![A-Za-z])))?(?:[之\-]{NUMBER}(?![0-9]))?(?: ?{NUMBER}室)?"
