@@ -26,11 +26,12 @@ JOBS: dict[str, tuple[str, tuple[str, ...]]] = {
     REBUILD: (
         "Read notes, chats and Capybara again, then corpus, dialogues and split. Asks no forum for anything.",
         (
-            *("imported_files", "notes_raw", "notes", "capybara_raw", "capybara_dialogues", "chat_raw", "chat_posts"),
+            *("notes_raw", "notes", "capybara_raw", "capybara_dialogues", "chat_raw", "chat_posts"),
             *("posts", "reply_graph", "row_ledger"),
             *("sources_config", "personas_config", "voice_labels", "dialogues", "split"),
         ),
     ),
+    "import_files": ("Take in files of this machine: launch it with their paths.", ("imported_files",)),
     "remix": ("The mix of one recipe, from the dialogues as they are.", ("mix",)),
     "retrain": (
         "Mix and adapter of one recipe. Returns at once where neither data nor recipe changed.",

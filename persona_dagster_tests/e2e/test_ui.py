@@ -154,6 +154,7 @@ def test_an_asset_is_materialised_by_a_click_and_turns_green(ui: Ui) -> None:
     look(ui, "materialised")
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize(("asset", "says"), [("row_ledger", "Where every row went"), ("posts", "posts")])
 def test_a_report_opens_in_two_clicks(ui: Ui, asset: str, says: str) -> None:
     ui.open("assets")

@@ -73,9 +73,9 @@ def mix(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def recipe(tmp_path_factory: pytest.TempPathFactory) -> Recipe:
-    """Version 2.0 as the sample profile runs it on a CPU."""
+    """Version 2.0 as the sample profile runs it on a CPU, with prompts enough that each gate can be green."""
     made = load_recipe("persona_v2", tmp_path_factory.getbasetemp(), "sample", "cpu")
-    unread = made.evaluation.model_copy(update={"read_rows": 0})  # test_controls has a reader
+    unread = made.evaluation.model_copy(update={"read_rows": 0, "max_probes": 36})  # test_controls has a reader
     return made.model_copy(update={"evaluation": unread})
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import polars as pl
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 
 from persona_dagster.config.loading import PACKAGED
@@ -194,7 +194,13 @@ RECORDS = st.lists(
 )
 
 
-@settings(max_examples=4, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+# Not shrunk: a second an example makes that minutes.
+@settings(
+    max_examples=4,
+    deadline=None,
+    phases=(Phase.explicit, Phase.generate),
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(first=RECORDS, second=RECORDS)
 def test_whatever_comes_in_is_accounted_for(
     first: list, second: list, tmp_path_factory: pytest.TempPathFactory
