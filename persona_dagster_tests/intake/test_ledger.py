@@ -199,6 +199,7 @@ RECORDS = st.lists(
     max_examples=4,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
+    derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(first=RECORDS, second=RECORDS)
