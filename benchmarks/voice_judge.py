@@ -23,7 +23,7 @@ from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.bootstrap import mean_interval
 from persona_dagster.evaluation.evaluate import judge_rows
 from persona_dagster.evaluation.fidelity import disguised, train_judge
-from persona_dagster.evaluation.prompts import Row
+from persona_dagster.evaluation.prompts import MixRow
 from persona_dagster.models.encoder import load_encoder
 from persona_dagster.sample.written import written_answers
 
@@ -41,9 +41,9 @@ def labelled(folder: Path, posts: Path) -> Rows:
     return [(one["voice"], text[one["post_line"]], text[one["line"]]) for one in kept]
 
 
-def as_row(voice: str, question: str, answer: str) -> Row:
+def as_row(voice: str, question: str, answer: str) -> MixRow:
     turns = [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
-    return Row(text_digest(voice, question, answer), voice, turns)
+    return MixRow(text_digest(voice, question, answer), voice, turns)
 
 
 def shown(name: str, right: list[bool], questions: list[str]) -> None:

@@ -6,6 +6,8 @@ import ast
 import re
 from collections import Counter
 from functools import cache
+from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 
 import yaml
@@ -211,3 +213,21 @@ def test_nothing_splits_an_id_to_learn_what_it_is() -> None:
                 if reads and place not in ID_READERS and (place, mark) not in NAMED_OTHERWISE:
                     wrong.append(f"{place}:{node.lineno}: {node.func.attr}({mark!r})")
     assert not wrong, "read it by its type (records.py): " + "; ".join(wrong)
+
+
+def test_what_benchmarks_and_scripts_import_is_there() -> None:
+    """They are run by hand, so a name that is gone would be found late."""
+    asked = {
+        (path.name, str(node.module), alias.name)
+        for folder in ("benchmarks", "scripts")
+        for path in (PACKAGE.parent / folder).glob("*.py")
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("persona_dagster")
+        for alias in node.names
+    }
+    missing = []
+    for file, module, name in sorted(asked):
+        found = import_module(module)
+        if not hasattr(found, name) and not (hasattr(found, "__path__") and find_spec(f"{module}.{name}")):
+            missing.append((file, f"{module}.{name}"))
+    assert missing == []

@@ -128,6 +128,8 @@ class BaseEntry(Config):
             raise ValueError("a base out of packages is one GGUF file: set format: gguf")
         if isinstance(self.source, Hub | Folder) and (self.source.file is None) != (self.format == "safetensors"):
             raise ValueError("source.file names the GGUF where format is gguf, and nothing else")
+        if self.keep and self.format != "gguf":
+            raise ValueError("keep is of a GGUF, whose vocabulary is cut when it is converted")
         if isinstance(self.source, Made) and self.shape is None:
             raise ValueError("a random model needs a shape")
         return self

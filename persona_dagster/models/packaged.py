@@ -157,7 +157,7 @@ def convert(gguf_file: Path, folder: Path, keep: Keep | None = None) -> None:
             _keep_rows(model, kept, tokenizer)
         elif keep:
             raise BaseModelError(
-                f"{file}: keep is for the vocabularies of sentencepiece, and this one is {fields.model}"
+                f"{file}: keep is for the vocabularies of sentencepiece, and this one is {fields.model}: leave keep out"
             )
         else:
             tokenizer = AutoTokenizer.from_pretrained(source, gguf_file=file)
@@ -215,7 +215,7 @@ class _TokenFields:
         return self._read[name]
 
     def kept(self, keep: Keep | None) -> list[int]:
-        """Ids of the pieces that stay, in their order: that of a piece is found before the pieces made of it."""
+        """Ids of the pieces that stay, in their order."""
         tokens, types = self._of("tokens"), self._of("token_type")
         return list(range(len(tokens))) if keep is None else kept_pieces(tokens, types, keep)
 

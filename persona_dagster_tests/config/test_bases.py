@@ -78,6 +78,7 @@ def test_a_licence_retrains_nothing_and_a_template_does() -> None:
         ("source: {hub: a/b}\nroles: [user, assistant, judge]\n", "roles"),
         ("source: {hub: a/b}\nformat: gguf\n", "source.file"),
         ("source: {made: random}\n", "shape"),
+        ("source: {hub: a/b}\nkeep: {scripts: [Han], latin: 9}\n", "keep is of a GGUF"),
         ("source: {sha256: abc, parts: []}\nformat: gguf\n", "sha256"),
         ("source: {hub: a/b\n", "bad.yaml"),
         ("source: {hub: a/b}\ncolour: red\n", "colour"),
