@@ -215,12 +215,13 @@ def test_nothing_splits_an_id_to_learn_what_it_is() -> None:
     assert not wrong, "read it by its type (records.py): " + "; ".join(wrong)
 
 
-def test_what_benchmarks_and_scripts_import_is_there() -> None:
+def test_what_benchmarks_scripts_and_the_scaffold_import_is_there() -> None:
     """They are run by hand, so a name that is gone would be found late."""
+    root = PACKAGE.parent
+    scaffold = (PACKAGE / "scaffold/project/tests").glob("*.py.j2")
     asked = {
         (path.name, str(node.module), alias.name)
-        for folder in ("benchmarks", "scripts")
-        for path in (PACKAGE.parent / folder).glob("*.py")
+        for path in (*root.glob("benchmarks/*.py"), *root.glob("scripts/*.py"), *scaffold)
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
         if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("persona_dagster")
         for alias in node.names

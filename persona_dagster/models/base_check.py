@@ -55,6 +55,7 @@ def tiny_base(entry: BaseEntry) -> Base:
             "source": Made(made="random"),
             "format": "safetensors",
             "shape": tiny(entry.shape),
+            "keep": None,
         }
     )
     return Base(model=made.name, dtype="float32", entry=made)
