@@ -59,7 +59,7 @@ def test_a_full_disk_is_told_and_loses_nothing(small_disk: Path) -> None:
 def test_a_missing_chromium_is_told_with_its_cure(tmp_path: Path) -> None:
     settings = Settings(home=tmp_path, profile="tiny", hardware="cpu", chromium=tmp_path / "no-such-browser")
     walk = walk_of(settings)
-    with pytest.raises(StepFailedError, match="no-such-browser; .*apt install chromium"):
+    with pytest.raises(StepFailedError, match=r"no-such-browser; .*apt install chromium"):
         walk.step("dcard_raw", load_sources(settings.config_dir, settings.profile).partitions("dcard")[0])
 
 
