@@ -35,7 +35,7 @@ chat: $(READY) ## talk to the newest adapter, on http://127.0.0.1:7860
 	@$(BIN)/persona chat
 
 test: $(READY) ## the test suite
-	@$(BIN)/python -m pytest -n 2 --dist loadfile
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 test-unsloth: $(READY) ## the Unsloth path on the CPU, in an environment of its own
 	@scripts/make_unsloth_env.sh && PERSONA_SOAK=1 $(BIN)/python -m pytest persona_dagster_tests/training/test_unsloth.py

@@ -8,6 +8,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
+# Files that take a minute and more, the longest first: begun at the end, they would leave the other worker idle.
+LONGEST = (
+    "test_whole_graph.py", "test_controls.py", "test_train.py", "test_ui.py", "test_month.py", "test_page.py",
+    "test_configuration.py", "test_scenarios.py", "test_pruning.py", "test_fidelity.py",
+)  # fmt: skip
 
 
 @pytest.fixture(scope="session")
@@ -28,6 +33,8 @@ def soak() -> bool:
 @pytest.hookimpl(tryfirst=True)  # before `-m soak` chooses
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Soak tests run only when asked for; then the counted ones, which know the full number, are soak tests too."""
+    place = {name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: place.get(item.path.name, len(LONGEST)))
     if os.environ.get("PERSONA_SOAK") == "1":
         for item in items:
             if "soak" in getattr(item, "fixturenames", ()):

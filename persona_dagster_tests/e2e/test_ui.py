@@ -202,7 +202,7 @@ def test_a_schedule_is_switched_off_and_on(ui: Ui) -> None:
     for status in ("STOPPED", "RUNNING"):
         wait("the switch is live", lambda: "disabled" not in (switch.get_attribute("class") or "disabled"))
         switch.click()
-        wait(f"the schedule is {status}", lambda status=status: ui.schedule("nightly_ptt") == status, 30)
+        wait(f"the schedule is {status}", lambda status=status: ui.schedule("nightly_ptt") == status)
     look(ui, "automation")
 
 

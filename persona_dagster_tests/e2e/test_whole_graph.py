@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from pathlib import Path
 
 import dagster as dg
@@ -31,20 +30,17 @@ def instance(settings: Settings) -> dg.DagsterInstance:
 
 
 @pytest.fixture(scope="module")
-def first(settings: Settings, instance: dg.DagsterInstance) -> tuple[Walk, float]:
-    started = time.monotonic()
-    return run(settings, ("persona_v2",), instance), time.monotonic() - started
+def first(settings: Settings, instance: dg.DagsterInstance) -> Walk:
+    return run(settings, ("persona_v2",), instance)
 
 
-def test_everything_is_made(first: tuple[Walk, float], settings: Settings) -> None:
-    walk, seconds = first
-    assert set(TRAINED) <= set(walk.changed)
-    report = Path(str(walk.numbers("eval_report", "persona_v2")["report"]))
+def test_everything_is_made(first: Walk, settings: Settings) -> None:
+    assert set(TRAINED) <= set(first.changed)
+    report = Path(str(first.numbers("eval_report", "persona_v2")["report"]))
     assert report.is_file() and report.stat().st_size > 10_000
-    assert seconds < 300  # under 60 s on an idle machine; the limit only catches a hang
 
 
-def test_every_row_says_where_it_came_from(first: tuple[Walk, float], settings: Settings) -> None:
+def test_every_row_says_where_it_came_from(first: Walk, settings: Settings) -> None:
     folder = settings.mix_dir / "persona_v2"
     mix = folder / (folder / "latest").read_text(encoding="utf-8").strip()
     provenance = pl.read_parquet(mix / "provenance.parquet")
@@ -56,7 +52,7 @@ def test_every_row_says_where_it_came_from(first: tuple[Walk, float], settings: 
     assert set(forum["doc_ids"].explode()) <= known
 
 
-def test_no_forum_text_in_dagsters_log(first: tuple[Walk, float], settings: Settings) -> None:
+def test_no_forum_text_in_dagsters_log(first: Walk, settings: Settings) -> None:
     posts = pl.read_parquet(settings.tables_dir / "posts" / "all.parquet")
     texts = [text for text in posts["text"] if text and len(text) >= 20][:50]
     stored = b"".join(path.read_bytes() for path in (settings.home / "dagster").rglob("*") if path.is_file())
@@ -65,17 +61,13 @@ def test_no_forum_text_in_dagsters_log(first: tuple[Walk, float], settings: Sett
         assert text[:20].encode("unicode_escape") not in stored
 
 
-def test_nothing_new_means_nothing_done(
-    first: tuple[Walk, float], settings: Settings, instance: dg.DagsterInstance
-) -> None:
+def test_nothing_new_means_nothing_done(first: Walk, settings: Settings, instance: dg.DagsterInstance) -> None:
     again = run(settings, ("persona_v2",), instance)
     assert again.changed == []
     assert not set(TRAINED) & set(again.ran)
 
 
-def test_new_days_flow_through_to_the_mix(
-    first: tuple[Walk, float], settings: Settings, instance: dg.DagsterInstance
-) -> None:
+def test_new_days_flow_through_to_the_mix(first: Walk, settings: Settings, instance: dg.DagsterInstance) -> None:
     Clock(settings.replica_dir).advance(9)
     later = run(settings, ("persona_v2",), instance)
     assert any(name == "ptt_raw · Hate" or name.startswith("dcard_raw") for name in later.changed)
