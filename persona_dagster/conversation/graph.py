@@ -52,8 +52,8 @@ def named_rows(posts: pl.DataFrame) -> pl.DataFrame:
     topic = pl.col("title").str.replace(r"(?i)^\s*(?:(?:re|fw)\s*:\s*)+", "").str.strip_chars().str.to_lowercase()
     reply = pl.col("title").str.contains(r"(?i)^\s*re\s*:").fill_null(value=False)
     rows = posts.with_columns(doc_id=doc, topic=topic, is_reply=reply).with_columns(thread_doc=_thread())
-    names = rows.sort("doc_id").unique(["source", "post_id"], keep="first", maintain_order=True)
-    parents = names.select("source", parent_doc="doc_id", parent_id="post_id")
+    names = rows.select("source", parent_doc="doc_id", parent_id="post_id").sort("parent_doc")
+    parents = names.unique(["source", "parent_id"], keep="first", maintain_order=True)
     return rows.join(parents, on=["source", "parent_id"], how="left", maintain_order="left")
 
 
@@ -73,10 +73,16 @@ def reply_graph(posts: pl.DataFrame, origins: pl.DataFrame | None = None) -> pl.
 
     `origins`: of imported rows the `origin` (file:row) by `snapshot`.
     """
-    rows = named_rows(posts).unique("doc_id", keep="first", maintain_order=True)
+    # Articles name no floors, and are most of the bytes: the texts of comments alone are copied about.
+    names_floors = pl.col("kind").is_in(["comment", "reply"]) & pl.col("floor").is_not_null()
+    slim = posts.select(
+        "source", "board", "kind", "post_id", "parent_id", "thread_id", "title", "author_key", "created_at", "floor",
+        "snapshot", pl.col("quoted").str.head(1), pl.when(names_floors).then("text_raw").alias("text_raw"),
+    )  # fmt: skip
+    rows = named_rows(slim).unique("doc_id", keep="first", maintain_order=True)
     known = origins if origins is not None else pl.DataFrame(schema={"snapshot": pl.String, "origin": pl.String})
     rows = rows.join(known.unique("snapshot"), on="snapshot", how="left", maintain_order="left")
-    columns = ("doc_id", "source", "board", "kind", "thread_doc", "parent_doc", "author_key", "created_at", "floor")
+    rows = rows.drop("post_id", "parent_id", "thread_id", "title", "snapshot")
     parameters = {
         "head": _HEAD,
         "tail": _TAIL,
@@ -84,10 +90,6 @@ def reply_graph(posts: pl.DataFrame, origins: pl.DataFrame | None = None) -> pl.
         "range": LONGEST_RANGE,
         "reply_days": REPLY_DAYS,
     }
-    # Articles name no floors, and are most of the bytes: DuckDB gets the texts of comments alone.
-    names_floors = pl.col("kind").is_in(["comment", "reply"]) & pl.col("floor").is_not_null()
-    text = pl.when(names_floors).then("text_raw").alias("text_raw")
-    rows = rows.select(*columns, "topic", "is_reply", pl.col("quoted").str.head(1), text, "origin")
     edges = run_sql(str(_SQL / "reply_graph"), parameters, rows=rows)
     return _without_circles(edges.select(pl.col(name).cast(dtype) for name, dtype in GRAPH_SCHEMA.items()))
 

@@ -25,7 +25,7 @@ from persona_dagster.archive.history import Sighting
 from persona_dagster.artifacts import writing
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
 from persona_dagster.corpus.canonical_names import labels_version
-from persona_dagster.corpus.clean import Cleaned, Cleaning
+from persona_dagster.corpus.clean import Cleaned, Cleaning, Simplified
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.parsing import (
     PARSER_VERSION,
@@ -79,6 +79,7 @@ class BoardCleaner:
     personas: Mapping[str, Any]
     author_key: AuthorKey
     folder: Path
+    simplified: Simplified = "convert"
 
     def clean(
         self,
@@ -91,18 +92,23 @@ class BoardCleaner:
         `places`: see `in_order`. `keep`: which rows may stay, asked once all are there.
         """
         tally = Tally()
-        parts: list[pl.DataFrame] = []
-        for board in boards:
-            parts += self._stretches(board, tally)
-        rows = pl.concat(parts) if parts else self._rows(parse_captures([], self.author_key).posts, Funnel())
-        rows, lost = each_once(rows)
+        return self._cleaning.board(keep(self._linked(boards, places, tally)), tally.funnel), tally
+
+    # What a step no longer needs has no name here: a name would hold a copy of all rows for the length of the next.
+
+    def _linked(self, boards: list[str], places: Mapping[str, int] | None, tally: Tally) -> pl.DataFrame:
+        rows, lost = each_once(self._all(boards, tally))
         tally.lost += lost
-        rows = keep(linked(in_order(rows, places)))
-        return self._cleaning.board(rows, tally.funnel), tally
+        rows = in_order(rows, places)
+        return linked(rows)
+
+    def _all(self, boards: list[str], tally: Tally) -> pl.DataFrame:
+        parts = [rows for board in boards for rows in self._stretches(board, tally)]
+        return pl.concat(parts) if parts else self._rows([], Funnel())
 
     @property
     def _cleaning(self) -> Cleaning:
-        return Cleaning(self.source, self.sources, self.personas)
+        return Cleaning(self.source, self.sources, self.personas, self.simplified)
 
     def _stretches(self, board: str, tally: Tally) -> Iterator[pl.DataFrame]:
         """The rows of each stretch of a board's captures. Files of stretches that are no more are deleted."""
@@ -135,8 +141,8 @@ class BoardCleaner:
 
     def _version(self, board: str) -> str:
         """Of all that decides what a stretch becomes, besides its captures. A pseudonym stands for the secret."""
-        denied = ",".join(sorted(self.sources.denied_boards))
-        return text_digest(cleaning_version(self.personas), _parsers(), self.author_key(board), denied, pl.__version__)
+        given = (self.simplified, *sorted(self.sources.denied_boards))
+        return text_digest(cleaning_version(self.personas), _parsers(), self.author_key(board), *given, pl.__version__)
 
 
 @cache

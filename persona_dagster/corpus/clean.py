@@ -18,7 +18,7 @@ from persona_dagster.corpus import language, privacy
 from persona_dagster.corpus.canonical_names import standardise_boards, standardise_tags
 from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
-from persona_dagster.corpus.quality import repeated, row_flags, usable
+from persona_dagster.corpus.quality import repeated, row_flags, usable, with_values
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
 from persona_dagster.records import FORUMS, POST_SCHEMA, Columns
 from persona_dagster.reporting import progress
@@ -209,12 +209,7 @@ class Cleaning:
         if not len(rows):
             return frame
         again = self._finished(joined[rows], funnel)
-        changed = ("text", "lang", "flags", "words", "squeezed")
-        return (
-            frame.with_row_index("row")
-            .update(again.select(*changed, row=rows), on="row", include_nulls=True)
-            .drop("row")
-        )
+        return with_values(frame, again.select("text", "lang", "flags", "words", "squeezed", row=rows))
 
     def _finished(self, frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
         """`lang` set, Simplified text converted, what came to light masked; flags of each row by itself."""

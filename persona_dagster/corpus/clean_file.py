@@ -19,15 +19,15 @@ import zstandard
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import writing
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
-from persona_dagster.corpus.clean import Simplified, clean_posts
+from persona_dagster.corpus.boards import BoardCleaner
+from persona_dagster.corpus.clean import Simplified
 from persona_dagster.corpus.funnel import Funnel
-from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.quality import usable
 from persona_dagster.intake.files import IntakeError
 from persona_dagster.intake.reading import Options
 from persona_dagster.intake.schema import SOURCES
 from persona_dagster.intake.take_in import STORED, Intake, places_of, take_in
-from persona_dagster.records import Source, posts_frame
+from persona_dagster.records import Source
 from persona_dagster.settings import Settings
 
 AuthorKey = Callable[[str, str], str]  # of a source and an author
@@ -78,12 +78,14 @@ def clean_file(
             )
         places = places_of(settings.intake_dir)
         funnel, cleaned = _read(done), []
-        for source in SOURCES:
-            key = partial(author_key, source) if author_key else str  # nobody is named below without one
-            posts = posts_frame(parse_board(archive.latest(cast(Source, source), IMPORT_BOARD), key, places).posts)
-            if posts.is_empty():
+        for source in cast(tuple[Source, ...], SOURCES):
+            if not archive.parts(source, IMPORT_BOARD):
                 continue
-            result = clean_posts(posts, source, sources, simplified=simplified, personas=personas)
+            key = partial(author_key, source) if author_key else str  # nobody is named below without one
+            cleaner = BoardCleaner(
+                source, archive, sources, personas or {}, key, settings.cleaned_dir, simplified=simplified
+            )
+            result, _ = cleaner.clean([IMPORT_BOARD], places)
             funnel.add(result.funnel)
             place = pl.col("snapshot").replace_strict(places, default=0, return_dtype=pl.Int64)
             cleaned.append(result.frame.with_columns(usable().alias("usable"), place.alias("place")))

@@ -21,6 +21,7 @@ from persona_dagster.settings import Settings
 # In the order in which a row passes them.
 STAGES = ("intake", "parsing", "cleaning", "conversation", "mix")
 PAIRS = Path("pairs") / "left_out.parquet"  # below the intake folder: posts by what kept their pairs from a dialogue
+OF_POSTS = ["source", "board", "kind", "post_id", "parent_id", "snapshot", "dup_of", "flags", "text_raw"]
 LEDGER = pl.Schema(
     {
         "file": pl.String,  # of what was crawled: source/board
@@ -40,8 +41,8 @@ LEDGER = pl.Schema(
 def row_ledger(settings: Settings, recipe: str | None = None) -> pl.DataFrame:
     """Every row that was brought or crawled, in exactly one bucket (`LEDGER`). What was not built yet ends before."""
     intake = read_ledger(settings.intake_dir)
-    tables = ["posts"] if _table(settings, "posts") is not None else [f"{source}_posts" for source in (*FORUMS, "chat")]
-    found = [frame for name in (*tables, "notes") if (frame := _table(settings, name)) is not None]
+    tables = ["posts"] if _built(settings, "posts") else [f"{source}_posts" for source in (*FORUMS, "chat")]
+    found = [frame for name in (*tables, "notes") if (frame := _table(settings, name, OF_POSTS)) is not None]
     posts = pl.concat(found) if found else None
     outcome = _outcomes(posts, settings, recipe) if posts is not None else None
     ended = intake.filter(pl.col("fate") != STORED).select(
@@ -57,9 +58,13 @@ def row_ledger(settings: Settings, recipe: str | None = None) -> pl.DataFrame:
     return pl.concat([pl.DataFrame(schema=LEDGER), *(frame.select(list(LEDGER)).cast(LEDGER) for frame in rows)])
 
 
-def _table(settings: Settings, name: str) -> pl.DataFrame | None:
+def _built(settings: Settings, name: str) -> bool:
+    return any((settings.tables_dir / name).glob("*.parquet"))
+
+
+def _table(settings: Settings, name: str, columns: list[str] | None = None) -> pl.DataFrame | None:
     paths = sorted((settings.tables_dir / name).glob("*.parquet"))
-    return pl.concat([pl.read_parquet(path) for path in paths]) if paths else None
+    return pl.concat([pl.read_parquet(path, columns=columns) for path in paths]) if paths else None
 
 
 def _stored(stored: pl.DataFrame, outcome: pl.DataFrame | None, settings: Settings) -> list[pl.DataFrame]:
@@ -116,16 +121,15 @@ def _outcomes(posts: pl.DataFrame, settings: Settings, recipe: str | None) -> pl
     for known in (_used(settings, recipe), _paired(settings), _left_out(settings)):
         frame = frame.join(known, on="doc_id", how="left")
     cleaned = pl.col("emptied")
-    built = {name: _table(settings, name) is not None for name in ("reply_graph", "dialogues")}
     cases: list[tuple[pl.Expr, str, str | pl.Expr, pl.Expr | None]] = [
         (cleaned, "cleaning", "cleaned_away", pl.col("rule")),
         (pl.col("flag").is_not_null(), "cleaning", "flagged", pl.col("flag")),
         (pl.col("dup_of").is_not_null(), "cleaning", "duplicate", None),
         (pl.col("split").is_not_null(), "mix", pl.col("split"), None),
         (pl.col("left_out").is_not_null(), "conversation", pl.col("left_out"), None),
-        (pl.lit(not built["reply_graph"]), "conversation", "not_built_yet", None),
+        (pl.lit(not _built(settings, "reply_graph")), "conversation", "not_built_yet", None),
         (pl.col("paired").is_null(), "conversation", "no_partner", None),
-        (pl.lit(not built["dialogues"]), "conversation", "not_built_yet", None),
+        (pl.lit(not _built(settings, "dialogues")), "conversation", "not_built_yet", None),
         (pl.lit(value=True), "conversation", "no_partner", pl.lit("none_to_learn_from")),
     ]
     stage, bucket, why = pl.lit(None, pl.String), pl.lit(None, pl.String), pl.lit("")
@@ -201,7 +205,7 @@ def _not_drawn(mix: MixManifest | None) -> pl.Expr:
 def _paired(settings: Settings) -> pl.DataFrame:
     """Posts that answer one that is here, or are answered: by the reply graph."""
     schema: dict[str, Any] = {"doc_id": pl.String, "paired": pl.Boolean}
-    edges = _table(settings, "reply_graph")
+    edges = _table(settings, "reply_graph", ["doc_id", "parent_doc"])
     if edges is None:
         return pl.DataFrame(schema=schema)
     edges = edges.drop_nulls("parent_doc")  # whose floor is gone answers nobody that is here

@@ -10,6 +10,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 
 from persona_dagster.archive.archive import LISTS, WALK
+from persona_dagster.corpus.quality import with_values
 from persona_dagster.digest import text_digest
 from persona_dagster.records import POST_SCHEMA, Capture, Outcome, PageKey, Post
 from persona_dagster.reporting import progress
@@ -205,10 +206,9 @@ def linked(rows: pl.DataFrame) -> pl.DataFrame:
     """
     roots: dict[tuple[str, str], list[tuple[str, datetime]]] = {}
     found: list[tuple[int, str, str, str]] = []
-    titled = rows.with_row_index("place").filter(pl.col("subject").is_not_null())
-    for place, board, post_id, about, thread, created in titled.select(
-        "place", "board", "post_id", "subject", "thread_id", "created_at"
-    ).iter_rows():
+    told = ("board", "post_id", "subject", "thread_id", "created_at")
+    titled = rows.select(told).with_row_index("row").filter(pl.col("subject").is_not_null())
+    for row, board, post_id, about, thread, created in titled.iter_rows():
         at = created or EPOCH
         if not (thread or "").startswith("re:"):
             roots.setdefault((board, about), []).append((post_id, at))
@@ -217,13 +217,15 @@ def linked(rows: pl.DataFrame) -> pl.DataFrame:
             root for root, since in roots.get((board, about), []) if since <= at <= since + timedelta(days=THREAD_DAYS)
         ]
         if near:
-            found.append((place, board, post_id, near[-1]))
+            found.append((row, board, post_id, near[-1]))
     if not found:
         return rows
-    moved = pl.DataFrame(found, schema=["place", "board", "article", "root"], orient="row")
-    answers = moved.select(pl.col("place").cast(pl.UInt32), parent_id="root", thread_id="root")
-    rows = rows.with_row_index("place")
-    pushes = rows.filter((pl.col("source") == "ptt") & (pl.col("kind") != "post"))
-    pushes = pushes.select("place", "board", pl.col("post_id").str.extract("^([^#]*)").alias("article"))
-    below = pushes.join(moved.drop("place"), on=["board", "article"]).select("place", thread_id="root")
-    return rows.update(answers, on="place").update(below, on="place").drop("place")
+    moved = pl.DataFrame(
+        found, schema={"row": pl.UInt32, "board": pl.String, "article": pl.String, "root": pl.String}, orient="row"
+    )
+    answers = moved.select(row="row", parent_id="root", thread_id="root")
+    pushes = rows.select("source", "kind", "board", "post_id").with_row_index("row")
+    pushes = pushes.filter((pl.col("source") == "ptt") & (pl.col("kind") != "post"))
+    pushes = pushes.select("row", "board", pl.col("post_id").str.extract("^([^#]*)").alias("article"))
+    below = pushes.join(moved.drop("row"), on=["board", "article"]).select("row", thread_id="root")
+    return with_values(with_values(rows, answers), below)

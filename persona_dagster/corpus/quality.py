@@ -133,7 +133,13 @@ def repeated(frame: pl.DataFrame) -> pl.DataFrame:
         for kept, found in zip(frame["flags"].gather(hits["row"]).to_list(), hits["found"].to_list(), strict=True)
     ]
     more = pl.DataFrame({"row": hits["row"], "flags": pl.Series(flags, dtype=pl.List(pl.String))})
-    return frame.with_row_index("row").update(more, on="row").drop("row") if len(hits) else frame
+    return with_values(frame, more) if len(hits) else frame
+
+
+def with_values(frame: pl.DataFrame, values: pl.DataFrame) -> pl.DataFrame:
+    """`frame` with other values in some rows: `values` has their numbers as `row`. The other columns are not copied."""
+    columns = frame.select(name for name in values.columns if name != "row").with_row_index("row")
+    return frame.with_columns(*columns.update(values, on="row", include_nulls=True).drop("row").get_columns())
 
 
 def _in_order(flags: list[str]) -> list[str]:

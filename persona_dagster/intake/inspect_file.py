@@ -12,10 +12,11 @@ from typing import Any
 
 from persona_dagster.crawl.outcomes import BY_STATUS, classify
 from persona_dagster.digest import author_key
-from persona_dagster.intake.saved_pages import unwrap
+from persona_dagster.intake.saved_pages import saved_url, unwrap
 from persona_dagster.records import Outcome, Post, Source
 from persona_dagster.sites.boundary import load_json
 from persona_dagster.sites.dcard import payloads as dcard
+from persona_dagster.sites.dcard.pages import POST_LINK
 from persona_dagster.sites.parsed import MAX_BODY, MalformedError, Parsed, decode, incomplete
 from persona_dagster.sites.ptt import article as ptt
 from persona_dagster.sites.ptt.listing import parse_listing
@@ -80,7 +81,7 @@ def parse_file(path: Path) -> dict[str, Any]:
 
 def recognise(body: bytes, path: Path) -> Recognised:
     """Which site's what, from the content; the name of the file helps only with an article's id."""
-    body = unwrap(body)
+    address, body = saved_url(body), unwrap(body)
     try:
         text = decode(body)
     except MalformedError as error:
@@ -90,7 +91,7 @@ def recognise(body: bytes, path: Path) -> Recognised:
             return Recognised(_site(text), "unknown", incomplete(str(error)))
     if not text.strip():
         return Recognised(None, "empty", Parsed(Outcome.TRUNCATED, why="an empty file"))
-    return _page(text, body, path) if text.lstrip().startswith("<") else _payload(text, body, path)
+    return _page(text, body, path, address) if text.lstrip().startswith("<") else _payload(text, body, path)
 
 
 def _site(text: str) -> Source | None:
@@ -103,7 +104,7 @@ def _key(source: str):
     return lambda author: author_key(secret, source, author)
 
 
-def _page(text: str, body: bytes, path: Path) -> Recognised:  # noqa: PLR0911 - one return a kind
+def _page(text: str, body: bytes, path: Path, address: str) -> Recognised:  # noqa: PLR0911 - one return a kind
     if MAIN.search(text) or ("bbs-content" in text and "article-metaline" in text):
         board, article_id = _article_name(text, path)
         parsed = ptt.parse_article(body, board=board, article_id=article_id, author_key=_key("ptt"))
@@ -121,6 +122,9 @@ def _page(text: str, body: bytes, path: Path) -> Recognised:  # noqa: PLR0911 - 
         return Recognised(_site(text), "refusal" if status in (200, 403) else "error", Parsed(outcome, why=why))
     if "__NEXT_DATA__" in text:
         return Recognised("dcard", "page", dcard.parse_dcard(body, board="", author_key=_key("dcard")))
+    if link := POST_LINK.match(address):  # as the server renders it: the text stands in the page
+        parsed = dcard.parse_dcard(body, board=link[1], author_key=_key("dcard"), post_id=link[2])
+        return Recognised("dcard", "page", parsed)
     if "data-sjs" in text or "threads.com" in text or "threads.net" in text or "<title>Threads" in text:
         code = found[1] if (found := POST_CODE.search(text)) else None
         return Recognised(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from collections.abc import Mapping as AnyMapping
 from datetime import UTC, datetime
 from pathlib import Path
@@ -351,11 +351,12 @@ def guess(records: list[Any], name: str, *, given: AnyMapping[str, str] | None =
             )
         fields["text"] = longest
     children = _children(records, columns)
-    sources = [_at(record, fields["source"]) for record in records] if "source" in fields else []
-    if "source" in fields and not all(_is_source(value) for value in sources if value):
-        del fields["source"]  # Capybara and news dumps name other things so
-    if "kind" in fields and not all(str(_at(r, fields["kind"]) or "post").lower() in KINDS for r in records):
-        del fields["kind"]
+    # Columns of other meaning have these names too: Capybara's and a news dump's `source` is no site. One value that is
+    # known makes a column ours, and the other rows are refused, each by itself, unless one was given for the file.
+    for field, known in (("source", _is_source), ("kind", _is_kind)):
+        values = [value for record in records if field in fields and (value := _at(record, fields[field]))]
+        if field in fields and not (all if field in constants else any)(known(value) for value in values):
+            del fields[field]
     source = constants.get("source") or (None if "source" in fields else _site(records, columns, fields, name))
     if source is None and "source" not in fields:
         raise IntakeError(
@@ -411,13 +412,16 @@ def _fits(field: str, values: list[Any]) -> bool:
     present = [value for value in values if value not in (None, "")]
     if not present:
         return field not in ("text", "source", "kind")
-    if field == "text":
+    if field in ("text", "source", "kind"):
         return any(isinstance(value, str) for value in present)  # the other rows are refused, each by itself
-    if field == "created_at":
-        return sum(moment(str(value), near=datetime.now(UTC)) is not None for value in present) > len(present) / 2
-    if field == "tag":
-        return all(str(value).strip() in TAGS for value in present)
-    return not any(isinstance(value, list | dict) for value in present)
+    fits = FITTING.get(field, lambda value: not isinstance(value, list | dict))
+    return sum(map(fits, present)) > len(present) / 2
+
+
+FITTING: dict[str, Callable[[Any], bool]] = {
+    "created_at": lambda value: moment(str(value), near=datetime.now(UTC)) is not None,
+    "tag": lambda value: str(value).strip() in TAGS,
+}
 
 
 def _longest(records: list[dict[str, Any]], columns: tuple[str, ...], taken: set[str]) -> str | None:
@@ -458,6 +462,10 @@ def _is_source(value: Any) -> bool:
     except RowError:
         return False
     return True
+
+
+def _is_kind(value: Any) -> bool:
+    return str(value).strip().lower() in KINDS
 
 
 def _site(records: list[dict[str, Any]], columns: tuple[str, ...], fields: dict[str, str], name: str) -> str | None:

@@ -6,7 +6,6 @@ They are archived as the site sent them, and read by the parsers of `sites/`, as
 from __future__ import annotations
 
 import base64
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -20,17 +19,11 @@ from persona_dagster.digest import sha256
 from persona_dagster.intake.files import Unit
 from persona_dagster.intake.inspect_file import Recognised, recognise
 from persona_dagster.intake.items import Item
-from persona_dagster.intake.saved_pages import MIME, unwrap
+from persona_dagster.intake.saved_pages import MIME, saved_url, unwrap
 from persona_dagster.intake.schema import RowError
 from persona_dagster.records import Capture
 from persona_dagster.sites.browsed import ITEM, OF_THE_FILE, PTT_ARTICLE, SAVED, browsed, capture_of
 
-SAVED_AS = (
-    re.compile(rb'<link rel="canonical" href="(https?://[^"]+)"'),
-    re.compile(rb'<meta property="(?:og|al:android):url" content="(https?://[^"]+)"'),
-    re.compile(rb"^Snapshot-Content-Location: (https?://\S+)", re.MULTILINE),
-    re.compile(rb"<!-- saved from url=\(\d+\)(https?://\S+) -->"),
-)
 NO_POSTS = frozenset(["listing", "boards", "refusal", "error", "empty", "forums", "feed", "list", "poll"])
 
 
@@ -48,7 +41,7 @@ def is_mhtml(head: bytes) -> bool:
 
 def page(unit: Unit, body: bytes) -> ReadablePage | None:
     """A saved page of one of the sites; None for HTML of anywhere else, which may be a note."""
-    found = recognise(unwrap(body), Path(unit.name.rpartition("!")[2]))
+    found = recognise(body, Path(unit.name.rpartition("!")[2]))
     if found.source is None and found.kind in ("unknown", "empty"):
         return None
     return ReadablePage(
@@ -95,13 +88,6 @@ def _saved(unit: Unit, saved: bytes, found: Recognised) -> Item:
         )
     stem = unit.name.rpartition("/")[2].rpartition("!")[2].split(".")[0]
     return Item(1, captures=(capture_of(found.source, IMPORT_BOARD, SAVED, f"{stem}-{sha256(body)[:12]}", url, body),))
-
-
-def saved_url(body: bytes) -> str:
-    """The address that a saved page gives for itself, or nothing."""
-    head = body[: 1 << 18].replace(b"&#064;", b"@")
-    found = next((match for pattern in SAVED_AS if (match := pattern.search(head))), None)
-    return found[1].decode("utf-8", "replace") if found else ""
 
 
 def har_items(unit: Unit, entries: list[Any]) -> Iterator[Item]:

@@ -16,7 +16,20 @@ from persona_dagster.sites.parsed import MAX_BODY
 MIME = re.compile(
     rb"(?:[A-Za-z-]+: [^\r\n]*\r?\n(?:[ \t][^\r\n]*\r?\n)*)*Content-Type: multipart/related", re.IGNORECASE
 )
+SAVED_AS = (
+    re.compile(rb'<link rel="canonical" href="(https?://[^"]+)"'),
+    re.compile(rb'<meta property="(?:og|al:android):url" content="(https?://[^"]+)"'),
+    re.compile(rb"^Snapshot-Content-Location: (https?://\S+)", re.MULTILINE),
+    re.compile(rb"<!-- saved from url=\(\d+\)(https?://\S+) -->"),
+)
 COMMENTS = re.compile(rb"\s*(?:<!--(?:(?!-->).)*-->\s*)+", re.DOTALL)
+
+
+def saved_url(body: bytes) -> str:
+    """The address that a saved page gives for itself, or nothing."""
+    head = body[: 1 << 18].replace(b"&#064;", b"@")
+    found = next((match for pattern in SAVED_AS if (match := pattern.search(head))), None)
+    return found[1].decode("utf-8", "replace") if found else ""
 
 
 def unwrap(body: bytes) -> bytes:

@@ -8,7 +8,7 @@ from pathlib import Path
 import duckdb
 import polars as pl
 
-FLUSH = 1 << 16  # rows kept in memory before they join the table
+FLUSH = 1 << 14  # rows kept in memory before they join the table
 Found = tuple[int, str, int]  # content, file, row
 COLUMNS = {"key": pl.UInt64, "content": pl.UInt64, "file": pl.String, "row": pl.Int64}
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from urllib.parse import urlsplit
 
+from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, Source
 from persona_dagster.sites.boundary import depth_bounded, guarded
@@ -89,7 +90,12 @@ def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
     url, body = capture.url, capture.body
     if capture.kind == ITEM:  # its address is the page on which it was seen
         url, body = "", b'{"thread_items": [{"post": %s}]}' % body
-    return parse_browsed(capture.source, url, body, board=capture.board, author_key=author_key, at=capture.fetched_at)
+    # What was imported lies in one partition, whatever its boards: a payload that names its own is believed.
+    board = "" if capture.board == IMPORT_BOARD else capture.board
+    parsed = parse_browsed(capture.source, url, body, board=board, author_key=author_key, at=capture.fetched_at)
+    for post in parsed.posts:
+        post.board = post.board or capture.board
+    return parsed
 
 
 @guarded
@@ -104,7 +110,8 @@ def parse_browsed(
         return ptt.parse_article(body, board=article[1], article_id=article[2], author_key=author_key, fetched_at=at)
     if source == "dcard":
         link = pages.POST_LINK.match(path)
-        parsed = dcard.parse_dcard(body, board=board, author_key=author_key, post_id=link[2] if link else None)
+        forum, post_id = (link[1], link[2]) if link else (board, None)
+        parsed = dcard.parse_dcard(body, board=forum, author_key=author_key, post_id=post_id)
         for post in parsed.posts:
             if link and "rendered" in post.flags:
                 post.url = url

@@ -71,6 +71,16 @@ def test_a_ptt_article_becomes_its_author_s_words(frame_of, sources):
         ("ptt", "post_flat", FLAT, "內容"),
         ("ptt", "post", "看起來不錯-----SentfromJPTTonmyiPhone--", "看起來不錯"),
         ("ptt", "post", "第一段\n--\n第二段也是我寫的", "第一段\n第二段也是我寫的"),
+        # Flattened: a signature stands between two marks, what the author answered to pushes after the last.
+        ("ptt", "post", "大家怎麼看？--更正一下，是兩冠", "大家怎麼看？\n更正一下，是兩冠"),
+        ("ptt", "post", "大家怎麼看？--不容青史盡成灰--", "大家怎麼看？"),
+        ("ptt", "post", "大家怎麼看？--不容青史盡成灰--你說得對", "大家怎麼看？\n你說得對"),
+        ("ptt", "post", "怎麼看-----SentfromJPTTonmyiPhone--你說得對", "怎麼看\n你說得對"),
+        ("ptt", "post", "怎麼看？--Sent from my iPhone PiTT--", "怎麼看？"),
+        ("ptt", "post", "有沒有卦？--11/1221:5311/1222:34", "有沒有卦？"),
+        ("ptt", "post", "大家怎麼看----空的簽名檔下面", "大家怎麼看\n空的簽名檔下面"),
+        ("threads", "post", "做好了\nmy.canva.site/track…", "做好了"),
+        ("dcard", "post", "主題曲想好了\nYoutube：\nhttps://youtu.be/a\n好聽", "主題曲想好了\n好聽"),
         ("dcard", "comment", "B12 你說得對", "你說得對"),
         ("dcard", "comment", "B1B2 都來～", "都來～"),
         ("dcard", "comment", "我要B12跟維他命", "我要B12跟維他命"),
@@ -93,6 +103,12 @@ def test_a_ptt_article_becomes_its_author_s_words(frame_of, sources):
 )  # fmt: skip
 def test_residue_of_each_site(frame_of, sources, source, kind, raw, text):  # noqa: PLR0917
     assert only(clean_posts(frame_of([raw], source=source, kind=kind), source, sources).frame)["text"] == text
+
+
+def test_an_article_with_more_answers_below_than_a_line_is_not_used(frame_of, sources):
+    raw = f"大家怎麼看？--{'你說得對' * 50}"
+    row = only(clean_posts(frame_of([raw], source="ptt", kind="post"), "ptt", sources).frame)
+    assert row["text"] == "大家怎麼看？" and "flattened" in row["flags"]
 
 
 def test_cleaning_cleaned_posts_changes_nothing(frame_of, sources, real_rows):

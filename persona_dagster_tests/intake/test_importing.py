@@ -15,6 +15,7 @@ import pytest
 
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.digest import author_key
+from persona_dagster.intake.reading import Options
 from persona_dagster.intake.rows import split_pushes
 from persona_dagster.intake.times import moment
 from persona_dagster.records import Capture, Post, posts_frame
@@ -68,6 +69,20 @@ def test_a_corrupt_row_is_quarantined_by_its_place_and_taken_when_mended(home: H
     assert home.take_in().fates == {"stored": 3, "refused": 4}
     assert "補好了" in [post.text_raw for post in home.posts()]
     assert home.take_in().files[0].unchanged
+
+
+def test_odd_values_cost_their_own_rows_also_where_columns_are_guessed(home: Home) -> None:
+    """A row without `kind` makes it a guess: one odd source, kind or id must not take the column from the others."""
+    comment = {"source": "PTT", "parent_id": ROW["id"], "text": "推一個", "tag": "推"}
+    odd: list[object] = [ROW | {"source": "mars"}, ROW | {"source": {"a": 1}}, ROW | {"kind": "哈"}, ROW | {"id": []}]
+    home.put("dump.jsonl", [ROW, *odd, comment, ROW | {"source": "dcard", "id": "260000001", "kind": "post"}])
+    done = home.take_in()
+    assert done.broken == 0 and done.fates == {"stored": 3, "refused": 4}
+    assert home.ledger().filter(fate="refused")["row"].to_list() == [2, 3, 4, 5]
+    assert [post.post_id for post in home.posts() if post.kind == "post"] == [ROW["id"]]
+    home.put("given.jsonl", [{"source": "mars", "text": "第三行"}, {"source": "ptt", "text": "第四行"}])
+    done = home.take_in(options={"given.jsonl": Options(source="dcard")})
+    assert done.files[1].fates == {"stored": 2} and len(home.posts("dcard")) == 3
 
 
 def test_a_file_of_something_else_costs_itself_alone_and_comes_back_when_mended(home: Home) -> None:
@@ -386,7 +401,7 @@ def test_real_saved_pages_are_taken_in_or_reported(shared_data: Path, home: Home
 
 @pytest.mark.parametrize("every", [25, pytest.param(1, marks=pytest.mark.soak)])
 def test_the_real_corpus(shared_data: Path, home: Home, every: int) -> None:
-    """All rows read, none lost; the speed is measured by benchmarks/importing.py."""
+    """All rows read, none lost; the speed is measured by benchmarks/intake.py."""
     path = shared_data / "corpus" / "forum_posts.jsonl.gz"
     with gzip.open(path) as file:
         lines = [line.rstrip(b"\n") for number, line in enumerate(file) if number % every == 0]

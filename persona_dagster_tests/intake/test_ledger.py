@@ -212,7 +212,7 @@ def test_whatever_comes_in_is_accounted_for(
     home.put("a.jsonl", [good, *first])
     home.put("b.jsonl", [good, *second])
     done = home.take_in()
-    assert done.fates.total() == len(first) + len(second) + 2
+    assert done.fates.total() == len(first) + len(second) + 2 and done.broken == 0, "no file is refused whole"
     exact(home, build(home, folder))
 
 

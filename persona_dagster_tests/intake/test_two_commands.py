@@ -2,7 +2,8 @@
 and (soak) its place in the mix where its rows carry a voice.
 
 Made by the real tools: tables by Polars, xlsxwriter, sqlite3 and datasets; archives by Python; notebooks by nbformat,
-PDF by matplotlib; pages by the replica, kept by a real Chromium (MHTML, and Playwright's recorder for HAR).
+PDF by matplotlib; pages by the replica, kept by a real Chromium (MHTML, and Playwright's recorder for HAR), and what
+its Dcard answers as JSON.
 After their documented schema: LINE, DiscordChatExporter 2.43, Zeeschuimer, Obsidian, DOCX (ECMA-376). The Hub is a
 server on loopback in the Hub's own protocol, read by the real `datasets`.
 """
@@ -34,8 +35,9 @@ import zstandard
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.ledger import row_ledger
-from persona_dagster.sample.content import ptt_file, threads_code
-from persona_dagster.sample.replica import Replica
+from persona_dagster.sample.content import dcard_id, ptt_file, threads_code
+from persona_dagster.sample.faults import Rule, Scenario
+from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sample.threads_site import pk_of
 from persona_dagster.settings import Settings
 from persona_dagster.sites.threads.payloads import code_of
@@ -160,7 +162,7 @@ TABLES = {
     "a.zip": lambda: archive({"inner/a.csv": csv(), "README.txt": "說明在此".encode("cp950")}),
 }
 CHATS = {"line.txt": line_chat, "discord.json": lambda: discord("json"), "discord.csv": lambda: discord("csv")}
-PAGES = ("ptt.html", "threads.html", "ptt.mhtml", "recorded.har", "pages.zip")
+PAGES = ("ptt.html", "threads.html", "ptt.mhtml", "recorded.har", "pages.zip", "dcard.json", "dcard.mhtml")
 FORMATS: dict[str, Format] = {
     **dict.fromkeys((*TABLES, "a.sqlite", "hf_folder", "hub"), TABLE),
     **dict.fromkeys(CHATS, CHAT),
@@ -191,26 +193,42 @@ def pages(folder: Path, replica: Replica) -> None:
     urls = [f"https://www.ptt.cc/bbs/Boy-Girl/{ptt_file('Boy-Girl', article)}.html" for article in articles]
     threads_url = f"https://www.threads.com/@{item.user}/post/{threads_code(pk_of(item))}"
 
+    told = [item for item in replica.content.dcard["mood"] if item.day < 10][:2]
+    dcard = [dcard_id("mood", item) for item in told]
+
     def answer(route: Route) -> None:
-        got = httpx.get(replica.url(route.request.url))
+        site = renders if "dcard" in route.request.url else replica
+        got = httpx.get(site.url(route.request.url), headers={"sec-fetch-mode": "navigate"})
         route.fulfill(status=got.status_code, content_type=got.headers["content-type"], body=got.content)
 
-    with sync_playwright() as playwright:
+    # As is reported for 2026: the server renders a post into its page.
+    scenario = Scenario([Rule("rendered", "dcard/f/", times=None)])
+    with serve(replica.content, replica.clock, scenario) as renders, sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_chromium())
         context = browser.new_context(record_har_path=folder / "recorded.har", java_script_enabled=False)
         page = context.new_page()
         page.route("**/*", answer)
+
+        def mhtml(name: str) -> None:
+            kept = context.new_cdp_session(page).send("Page.captureSnapshot", {"format": "mhtml"})
+            (folder / name).write_text(kept["data"], encoding="utf-8", newline="")
+
         page.goto(urls[0])
         (folder / "ptt.html").write_text(page.content(), encoding="utf-8")
         page.goto(urls[1])
         (folder / "pages.zip").write_bytes(archive({"deep/er/ptt.html": page.content().encode()}))
         page.goto(urls[2])
-        kept = context.new_cdp_session(page).send("Page.captureSnapshot", {"format": "mhtml"})
-        (folder / "ptt.mhtml").write_text(kept["data"], encoding="utf-8", newline="")
+        mhtml("ptt.mhtml")
+        page.goto(f"https://www.dcard.tw/f/mood/p/{dcard[0]}")
+        mhtml("dcard.mhtml")
         page.goto(urls[3])  # stands in the recording alone
         context.close()
         browser.close()
     (folder / "threads.html").write_bytes(httpx.get(replica.url(threads_url)).content)
+    with httpx.Client(headers={"sec-fetch-mode": "navigate"}) as reader:
+        reader.get(replica.url(f"https://www.dcard.tw/f/mood/p/{dcard[1]}"))  # gives the session its cookie
+        payload = reader.get(replica.url(f"https://www.dcard.tw/service/api/v2/posts/{dcard[1]}"))
+    (folder / "dcard.json").write_bytes(payload.content)
 
 
 @contextmanager
@@ -316,5 +334,7 @@ def test_posts_of_every_format_and_a_place_in_the_mix(ledger: pl.DataFrame, name
     mine = ledger.filter(pl.col("file").str.contains(place))
     parsed = mine.filter(pl.col("doc_id").is_not_null())
     assert parsed.height >= wanted.rows or name == "capybara.jsonl", mine
+    if name.startswith("dcard"):
+        assert set(parsed["board"]) == {"mood"}, "the page and the payload name their forum"
     if wanted.voice and UNTIL == "mix":
         assert parsed["bucket"].is_in(["train", "validation", "test"]).all(), mine

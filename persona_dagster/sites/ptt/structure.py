@@ -41,6 +41,10 @@ FLAT_TAIL = re.compile(
     r"|(?<!-)--(?!-)(?=[^\n]{0,160}\Z)|(?<=[？?！!。卦])(?:--|----)(?![->])"
     r"|(?<=[^ -~])----(?=[^ -~])(?!補充|更新|編輯|以下)"
 )
+# Below the article the same mark stands before its author's answers to pushes; what stands between two is a signature.
+MARK = re.compile(r"(?<!-)(?:--|----)(?!-)")
+EDITED_AT = re.compile(r"^(?:\d\d/\d\d ?\d\d:\d\d)+|(?:\d\d/\d\d ?\d\d:\d\d)+$")
+ANSWERS = 160  # characters; more of them are no part of what the article says
 # Far from the end, the mark parts an article from its author's answers to pushes: whose are which, nobody can tell.
 LONE_MARK = re.compile(r"[\u3400-\u9fff）)」？！。]--[\u3400-\u9fff「]")
 
@@ -148,8 +152,20 @@ def _one_line(text: str) -> TakenApart:
         tail = None
     own = text[: tail.start()] if tail else text
     steps = ["flat_tail"] if tail else []
-    mixed = LONE_MARK.search(own) is not None
+    answers = _answers(text[tail.start() :]) if tail else ""
+    mixed = LONE_MARK.search(own) is not None or len(answers) > ANSWERS
+    if answers and not mixed:
+        own = f"{own}\n{answers}"
     return TakenApart(own=own, steps=[*steps, "flattened"] if mixed else steps, flattened=mixed)
+
+
+def _answers(tail: str) -> str:
+    """What an author wrote to those who pushed, of all that stands below a flattened article."""
+    if "作者" in tail[:4] or "發信站" in tail[:6] or "引述" in tail[:4]:  # another article, or the page's own lines
+        return ""
+    _, *parts = MARK.split(tail)
+    last = EDITED_AT.sub("", parts[-1].strip()).strip() if parts else ""
+    return last if re.search(r"\w", last) and not last.lower().startswith("sent") else ""
 
 
 def take_apart(text: str) -> TakenApart:
