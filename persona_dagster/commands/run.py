@@ -6,16 +6,18 @@ import os
 import socket
 import subprocess
 import sys
+from importlib.util import find_spec
 from typing import Annotated
 from urllib.parse import urlsplit
 
 import typer
 
 from persona_dagster.commands.console import console
-from persona_dagster.settings import WORKSPACE, Settings
+from persona_dagster.settings import WORKSPACE, Settings, own_project
 
 app = typer.Typer()
 LOOPBACK = ("127.0.0.1", "localhost")
+DG = "from dagster_dg_cli.cli import main; main()"  # its script may lie elsewhere than this Python
 
 
 def _run_on_instance(*command: str) -> None:
@@ -52,4 +54,10 @@ def ui(port: int = 3000, host: str = "127.0.0.1") -> None:
     """Dagster's UI and daemon on this home. There is no login: keep it on loopback."""
     console.print(f"Start at http://{host}:{port}/asset-groups: the whole flow. docs/operations.md says what to click.")
     serve_reports(Settings())
-    _run_on_instance("-m", "dagster", "dev", "-w", str(WORKSPACE), "--host", host, "--port", str(port))
+    where = ["--host", host, "--port", str(port)]
+    if project := own_project():  # with what was added beside the packaged graph; its pyproject.toml names the module
+        os.chdir(project)
+    else:
+        where += ["-w", str(WORKSPACE)]
+    program = ["-c", DG] if find_spec("dagster_dg_cli") else ["-m", "dagster"]
+    _run_on_instance(*program, "dev", *where)

@@ -47,8 +47,8 @@ def doctor(
         console.print(f"config    [green]every file is valid[/green] under {settings.config_dir}")
 
 
-def config_problems(settings: Settings) -> list[str]:
-    """What is wrong with configuration files, each with file, line and key."""
+def problems_by_asset(settings: Settings) -> dict[str, dict[str, str]]:
+    """What is wrong with configuration files, by the asset that stands for them and by item."""
     from persona_dagster.config.bases import find_bases
     from persona_dagster.config.cluster import find_cluster
     from persona_dagster.config.personas import find_personas
@@ -57,17 +57,22 @@ def config_problems(settings: Settings) -> list[str]:
     from persona_dagster.config.split import find_split
     from persona_dagster.conversation.safety import find_unsafe
 
-    folder, accepted = settings.config_dir, settings.accepted_dir
-    singles = (find(folder, accepted)[1] for find in (find_split, find_cluster, find_unsafe))
-    items = (
-        find_sources(folder, settings.profile, accepted),
-        find_personas(folder, accepted),
-        find_bases(folder, accepted),
-        find_recipes(folder, accepted),
-    )
-    return [str(error) for found in items for error in found.problems.values()] + [
-        str(error) for error in singles if error
-    ]
+    where = settings.config_dir, settings.accepted_dir
+    bases = {f"base {name}": error for name, error in find_bases(*where).problems.items()}
+    sources = find_sources(settings.config_dir, settings.profile, settings.accepted_dir).problems
+    singles = {"split": find_split, "cluster": find_cluster, "unsafe": find_unsafe}
+    split, cluster, unsafe = ({name: error} if (error := find(*where)[1]) else {} for name, find in singles.items())
+    found = {
+        "recipe_config": bases | find_recipes(*where).problems,
+        "personas_config": find_personas(*where).problems | unsafe,
+        "sources_config": sources | split | cluster,
+    }
+    return {asset: {name: str(error) for name, error in wrong.items()} for asset, wrong in found.items()}
+
+
+def config_problems(settings: Settings) -> list[str]:
+    """What is wrong with configuration files, each with file, line and key."""
+    return [why for problems in problems_by_asset(settings).values() for why in problems.values()]
 
 
 @app.command()

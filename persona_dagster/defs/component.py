@@ -1,9 +1,15 @@
 """The whole graph as one Dagster component: a `dg` project of one's own is a folder whose `defs.yaml` names it."""
 
+import os
+
 import dagster as dg
 
+from persona_dagster.commands.setup import config_problems
+from persona_dagster.config.loading import ConfigError
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.settings import Settings
+
+CHECKING = "DAGSTER_IS_DEFS_VALIDATION_CLI"  # set by `dg check defs`
 
 
 class PersonaProject(dg.Component, dg.Model, dg.Resolvable):
@@ -23,6 +29,9 @@ class PersonaProject(dg.Component, dg.Model, dg.Resolvable):
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        if self.config_dir is None:
-            return build_defs(Settings())
-        return build_defs(Settings(config_dir=(context.path / self.config_dir).resolve()))
+        own = {"config_dir": (context.path / self.config_dir).resolve()} if self.config_dir else {}
+        settings = Settings(**own)
+        # A running server goes on with what a bad file held before; whoever asks for a check wants to know of it.
+        if os.environ.get(CHECKING) and (problems := config_problems(settings)):
+            raise ConfigError("\n".join(problems))
+        return build_defs(settings)

@@ -6,6 +6,7 @@ file, line and key; so do the sensor `config_changes` and `persona doctor`.
 
 import dagster as dg
 
+from persona_dagster.commands.setup import problems_by_asset
 from persona_dagster.config.loading import ConfigError, accept, accept_single
 from persona_dagster.config.recipes import ResolvedEvaluation, ResolvedRecipe
 from persona_dagster.config.sources import load_sources
@@ -160,7 +161,7 @@ def _accept_singles(project: ProjectResource, names: list[str], problems: dict[s
 def _warn(
     project: ProjectResource, asset: str, context: dg.AssetExecutionContext, only: str | None = None
 ) -> dict[str, str]:
-    problems = project.config_problems()[asset]
+    problems = problems_by_asset(project.settings)[asset]
     for name, why in problems.items():
         if only in (None, name):
             context.log.warning("%s goes on as it last was: %s", name, why)
@@ -179,7 +180,7 @@ def _files_are_valid(project: ProjectResource, asset: str) -> dg.AssetChecksDefi
         description="Every file of this configuration can be read. A bad one holds up nothing but its own changes.",
     )
     def files_are_valid() -> dg.AssetCheckResult:
-        passed, metadata = files_result(project.config_problems()[asset])
+        passed, metadata = files_result(problems_by_asset(project.settings)[asset])
         return dg.AssetCheckResult(passed=passed, severity=dg.AssetCheckSeverity.ERROR, metadata=metadata)
 
     return files_are_valid

@@ -112,7 +112,11 @@ def _cleaned(project: ProjectResource, source: Source, boards: list[str], contex
     for problem in tally.problems[:50]:
         context.log.warning("%s/%s", source, problem)
     card = write_data_card(
-        cleaned.frame, cleaned.funnel, None, project.settings.reports_dir / "corpus" / card_name(source, boards)
+        cleaned.frame,
+        cleaned.funnel,
+        None,
+        project.settings.reports_dir / "corpus" / card_name(source, boards),
+        title=f"{source}, {', '.join(boards)}" if source != "notes" else source,
     )
     return versioned(
         cleaned.frame,

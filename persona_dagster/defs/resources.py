@@ -25,24 +25,19 @@ from persona_dagster.artifacts import (
     RunCard,
     Versions,
 )
-from persona_dagster.config.bases import find_bases
-from persona_dagster.config.cluster import find_cluster
-from persona_dagster.config.loading import ConfigError
-from persona_dagster.config.personas import Personas, find_personas, load_personas
+from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.config.recipes import (
     Recipe,
     ResolvedEvaluation,
     ResolvedRecipe,
-    find_recipes,
     load_recipe,
     recipe_names,
 )
-from persona_dagster.config.sources import Sources, find_sources, load_sources
-from persona_dagster.config.split import SplitSpec, find_split, load_split
+from persona_dagster.config.sources import Sources, load_sources
+from persona_dagster.config.split import SplitSpec, load_split
 from persona_dagster.conversation.graph import GRAPH_SCHEMA
 from persona_dagster.conversation.labels import LABEL_SCHEMA
 from persona_dagster.conversation.mix_store import recipe_mixes
-from persona_dagster.conversation.safety import find_unsafe
 from persona_dagster.corpus.tables import WHOLE, Tables
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.defs.columns import column_lineage, column_schema
@@ -111,29 +106,6 @@ class ProjectResource:
             return kind.read(self.settings.resolved_dir / name)
         except (NotPublishedError, ArtifactError):
             return None
-
-    def config_problems(self) -> dict[str, dict[str, str]]:
-        """What is wrong with configuration files, by the asset that stands for them and by item."""
-        config, accepted = self.settings.config_dir, self.settings.accepted_dir
-        singles = {
-            "split": find_split(config, accepted)[1],
-            "cluster": find_cluster(config, accepted)[1],
-            "unsafe": find_unsafe(config, accepted)[1],
-        }
-        split, cluster, unsafe = ({name: error} if error else {} for name, error in singles.items())
-        found: dict[str, dict[str, ConfigError]] = {
-            "recipe_config": {
-                **{f"base {name}": error for name, error in find_bases(config, accepted).problems.items()},
-                **find_recipes(config, accepted).problems,
-            },
-            "personas_config": {**find_personas(config, accepted).problems, **unsafe},
-            "sources_config": {
-                **find_sources(config, self.settings.profile, accepted).problems,
-                **split,
-                **cluster,
-            },
-        }
-        return {asset: {name: str(error) for name, error in wrong.items()} for asset, wrong in found.items()}
 
     def link(self, page: Path) -> dg.UrlMetadataValue:
         """A page under reports/ as a link that a browser opens; by its place there, so that a moved home keeps it."""

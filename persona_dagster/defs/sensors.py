@@ -6,6 +6,7 @@ from pathlib import Path
 
 import dagster as dg
 
+from persona_dagster.commands.setup import problems_by_asset
 from persona_dagster.config.recipes import ResolvedRecipe
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.conversation.labels import labels_version
@@ -63,7 +64,7 @@ def _config_changes(project: ProjectResource, status: dg.DefaultSensorStatus, jo
         "that cannot be used is named, by a red check of its asset too, and goes on as it last was.",
     )
     def config_changes(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        problems = project.config_problems()
+        problems = problems_by_asset(project.settings)
         requests = []
         for asset, partition, digest in _wanted(project, problems["recipe_config"]):
             stored = last_stored(context.instance, asset, partition)

@@ -10,6 +10,7 @@ from typing import TextIO
 import dagster as dg
 from rich.console import Console
 
+from persona_dagster.commands.console import is_ours, told
 from persona_dagster.commands.live import Display, Step, Times, chatter_in
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.staleness import freshness
@@ -175,9 +176,9 @@ def run_program(name: str, settings: Settings, work: Callable[[dg.DagsterInstanc
         print("\n".join(f"  | {line}" for line in lines if line.strip()), file=sys.stderr)
         raise SystemExit(f"{error}\nWhat its programs printed: {log}") from None
     except (ValueError, RuntimeError) as error:
-        if not type(error).__module__.startswith("persona_dagster."):
+        if not is_ours(error):
             raise
-        raise SystemExit(str(error)) from None
+        raise SystemExit(told(error)) from None
     except (KeyboardInterrupt, dg.DagsterExecutionInterruptedError):
         raise SystemExit("Stopped. What was made is kept; run it again, and it goes on where it was.") from None
 

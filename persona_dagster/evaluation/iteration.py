@@ -16,7 +16,7 @@ import polars as pl
 from persona_dagster.artifacts import Metrics, Versions
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.report import TEMPLATES, WORDS, css, environment, figure, loss_svg
-from persona_dagster.evaluation.wording import FLAWS, ITERATION, Words
+from persona_dagster.evaluation.wording import FLAWS, ITERATION, Words, cell_in_chinese
 
 SAMPLES = 6
 
@@ -270,6 +270,7 @@ def render(runs: list[RecipeReport], table: list[tuple[str, list[tuple[str, list
         curves=curves(runs),
         flaw_words=FLAWS,
         zh=ITERATION,
+        in_chinese=cell_in_chinese,
         table=table,
         warnings=warnings(runs),
         samples=samples(runs),

@@ -134,7 +134,25 @@ ITERATION = {  # what stands at the side of the iteration page's table
     "residue in raw answers": "原始輸出的殘留",
     "copied from train, over chance": "抄自訓練文字（扣除巧合）",
     "knowledge lost": "忘掉的知識",
+    "The voices were judged by different judges: compare the gains over the base, not the shares.": (
+        "各版本的語氣由不同的裁判判定：請比較相對原模型的增幅，不要比較比例。"
+    ),
+    "The runs have different test sets: their losses and scores do not compare.": (
+        "各版本的測試集不同：損失與分數不能互相比較。"
+    ),
+    "The runs have different base models: their losses do not compare.": "各版本的原模型不同：損失不能互相比較。",
 }
+CELLS = {  # words within its cells
+    **{both.en: both.zh for both in VERDICTS.values()},
+    **{"no card": "沒有顯示卡", "inside ": "在範圍內 ", "below ": "低於 ", "above ": "高於 ", " to ": " 至 "},
+    **{" mean": " 平均", ": fails ": "，未過："},
+}
+
+
+def cell_in_chinese(text: str) -> str:
+    for english, chinese in CELLS.items():
+        text = text.replace(english, chinese)
+    return text
 
 
 def reason(metrics: Mapping[str, Any]) -> Words:

@@ -13,6 +13,7 @@ import yaml
 
 from persona_dagster.config.loading import find, read_yaml
 from persona_dagster.defs import corpus, raw
+from persona_dagster.defs.jobs import JOBS
 from persona_dagster.lineage.forget import forget
 from persona_dagster.records import FORUMS
 from persona_dagster.sample.clock import FIRST_DAY, Clock
@@ -149,6 +150,22 @@ def test_evaluation_follows_the_first_training_and_a_failure_is_tried_once_more(
     month.engine.failures["generate"] = 1
     ran = month.day("a click on the first training; generating dies once", scrape=False, click=("lora_adapter", V2))
     assert ran == [TRAINED[0], f"!generations/{V2}", *TRAINED[1:]]
+
+
+@pytest.mark.soak
+def test_no_named_job_is_followed_by_a_run_of_what_it_ran(month: Month) -> None:
+    """Every job of the timeline, launched by a person, and what the daemon starts after it."""
+    month.table.append(("every named job, launched by a person", []))
+    boards = {"ptt": "Hate", "dcard": "mood", "threads": "失戀"}
+    for job, (_, assets) in JOBS.items():
+        if job == "import_files":  # wants paths: test_imported_files.py
+            continue
+        by_recipe = job in ("remix", "retrain", "evaluate", "release")
+        month.ran = []
+        month.launch(job, V2 if by_recipe else boards.get(job.rpartition("_")[2]))
+        assert len(month.ran) == len(assets) and not any(name.startswith("!") for name in month.ran), (job, month.ran)
+        month.ran = []
+        assert month.settle() == [], job
 
 
 def test_news_reaches_the_mixes_once_and_the_window_holds_the_training_back(month: Month) -> None:
