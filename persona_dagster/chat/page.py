@@ -85,7 +85,7 @@ def _lay_out(chat: Chat, parts: SimpleNamespace) -> None:
         options: dict[str, Any] = {"render_markdown": False, "allow_tags": False, "buttons": ["copy", "copy_all"]}
         options |= {"layout": "bubble", "height": "50vh"}  # the style sheet's height counts; without one it grows
         parts.box = gr.Chatbot(
-            label=say("with_adapter", "zh"), elem_id="chat", feedback_options=("Like", "Dislike"),
+            label=say("with_adapter", "zh"), show_label=False, elem_id="chat", feedback_options=("Like", "Dislike"),
             placeholder=render.welcome("zh"), examples=[{"text": text} for text in render.examples(chat.personas)],
             **options,
         )  # fmt: skip
@@ -192,11 +192,14 @@ def _wire_asking(chat: Chat, parts: SimpleNamespace) -> None:
 def _wire_the_rest(chat: Chat, parts: SimpleNamespace) -> None:
     import gradio as gr
 
-    def preload(name: str) -> None:
+    def preload(name: str, language: Language) -> None:
         try:
             chat.engine.load(chat.adapter(name))
         except AdapterError as error:
-            gr.Warning(str(error))
+            gr.Warning(_told(error, language))
+
+    def beside(mode: str) -> tuple[Any, Any]:
+        return gr.update(show_label=mode == BESIDE), gr.update(visible=mode == BESIDE)
 
     def now(language: Language) -> str:
         return render.status(chat.engine.status, language)
@@ -226,8 +229,8 @@ def _wire_the_rest(chat: Chat, parts: SimpleNamespace) -> None:
     parts.open_settings.click(
         lambda is_open: (not is_open, gr.update(visible=not is_open)), opened, [opened, parts.settings], **QUIET
     )
-    parts.mode.change(lambda mode: gr.update(visible=mode == BESIDE), parts.mode, parts.base_box, **QUIET)
-    parts.adapter.input(preload, parts.adapter, None, **QUIET)
+    parts.mode.change(beside, parts.mode, [parts.box, parts.base_box], **QUIET)
+    parts.adapter.input(preload, [parts.adapter, parts.language], None, **QUIET)
     parts.export.click(export, [parts.left, parts.consent, parts.language], parts.file, **QUIET)
     parts.bring.upload(bring, [parts.bring, parts.language], [parts.left, parts.box], **QUIET)
     gr.Timer(1.0).tick(now, parts.language, parts.status, **QUIET)
@@ -268,6 +271,11 @@ def _wire_language(chat: Chat, parts: SimpleNamespace, page: Any) -> None:
     page.load(greet, None, [parts.tongue, *spoken], **QUIET)
 
 
+def _told(error: Exception, language: Language) -> str:
+    """What went wrong; the details of a model that cannot be had are a library's, in English."""
+    return error.say(language) if isinstance(error, ConversationError) else say("unusable", language, why=error)
+
+
 def _box(chat: Chat, conversation: Conversation, language: Language) -> Any:
     """The chat's messages, and which of them have a thumb."""
     import gradio as gr
@@ -292,7 +300,7 @@ def respond(
             twin = other.begin(text, turn.persona or MODEL, base, chat.router)
             asked.append((twin, other.ask(twin, base, chat.engine, chosen.sampling, chosen.filtering)))
     except (ConversationError, AdapterError, EngineError) as error:
-        gr.Warning(error.say(chosen.language) if isinstance(error, ConversationError) else str(error))
+        gr.Warning(_told(error, chosen.language))
         yield [gr.skip()] * 5
         return
 

@@ -71,6 +71,7 @@ WORDS: dict[str, tuple[str, str]] = {
         "{where}：`messages` 必須是 user 與 assistant 輪流發言",
         "{where}: `messages` must be user and assistant in turn",
     ),
+    "unusable": ("這個模型現在用不了：{why}", "This model cannot be used now: {why}"),
     "idle": ("尚未載入模型", "no model loaded yet"),
     "loading_base": ("原始模型 {name}", "the base model {name}"),
     "loading_adapter": ("adapter {name}", "the adapter {name}"),

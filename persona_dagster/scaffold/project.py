@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,6 +13,7 @@ from persona_dagster.artifacts import write_text
 TEMPLATES = Path(__file__).parent / "project"
 NAME = re.compile(r"[A-Za-z][A-Za-z0-9_-]{0,60}")
 HIDDEN = {"env": ".env", "gitignore": ".gitignore"}  # packaged without a dot, so that no tool leaves them out
+OWN = ("config", "notes", "imports")  # empty: whatever lies in notes/ and imports/ is taken in
 PRIVATE = 0o700  # raw pages and the key of the pseudonyms will lie in it
 
 
@@ -23,9 +25,12 @@ def write_project(folder: Path) -> list[Path]:
     """Writes the project into `folder`, which is made, or is empty; returns the files. Raises `ProjectError`."""
     if not NAME.fullmatch(folder.name):
         raise ProjectError(f"{folder.name!r}: a project's name has letters, digits, - and _, and begins with a letter")
+    module = folder.name.lower().replace("-", "_")
+    made = (TEMPLATES / "gitignore.j2").read_text(encoding="utf-8").replace("/", "").split()
+    if module in (*OWN, "tests", *made) or ((found := find_spec(module)) and found.origin):
+        raise ProjectError(f"{module!r} is a folder of every project, or an installed package; choose another name")
     if folder.exists() and any(folder.iterdir()):
         raise ProjectError(f"{folder} holds something already; name a new folder")
-    module = folder.name.lower().replace("-", "_")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, keep_trailing_newline=True, autoescape=False
     )
@@ -38,6 +43,6 @@ def write_project(folder: Path) -> list[Path]:
             name=folder.name, module=module, home=folder.resolve()
         )
         written.append(write_text(folder.joinpath(*parents, HIDDEN.get(name, name)), text))
-    for name in ("config", "notes", "imports"):  # empty: whatever lies in notes/ and imports/ is taken in
+    for name in OWN:
         (folder / name).mkdir()
     return written

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import dagster as dg
@@ -12,6 +13,7 @@ from persona_dagster.defs.demo import run
 from persona_dagster.defs.walk import Walk
 from persona_dagster.sample.clock import Clock
 from persona_dagster.settings import Settings
+from persona_dagster_tests.config.editing import boards
 
 pytestmark = [pytest.mark.browser, pytest.mark.train]
 TRAINED = ("lora_adapter · persona_v2", "generations · persona_v2", "eval_report · persona_v2")
@@ -19,7 +21,10 @@ TRAINED = ("lora_adapter · persona_v2", "generations · persona_v2", "eval_repo
 
 @pytest.fixture(scope="module")
 def settings(tmp_path_factory: pytest.TempPathFactory) -> Settings:
-    return Settings(home=tmp_path_factory.mktemp("home"), profile="tiny", hardware="cpu")
+    settings = Settings(home=tmp_path_factory.mktemp("home"), profile="tiny", hardware="cpu")
+    if os.environ.get("PERSONA_SOAK") != "1":  # a board a site: the others take the same way; test_wheel.py has all
+        boards(settings.config_dir, ptt=["Hate"], dcard=["mood"], threads=["失戀"])
+    return settings
 
 
 @pytest.fixture(scope="module")

@@ -93,4 +93,7 @@ def test_nothing_is_written_over(tmp_path: Path) -> None:
         write_project(tmp_path / "full")
     with pytest.raises(ProjectError, match="begins with a letter"):
         write_project(tmp_path / "1 bot")
+    for name in ("Reports", "notes", "torch"):
+        with pytest.raises(ProjectError, match="choose another name"):
+            write_project(tmp_path / name)
     assert [path.name for path in tmp_path.rglob("*")] == ["full", "mine.txt"]
