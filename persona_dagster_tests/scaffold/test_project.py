@@ -10,6 +10,7 @@ from pathlib import Path
 import orjson
 import pytest
 
+from persona_dagster.commands.run import ui
 from persona_dagster.scaffold.project import ProjectError, write_project
 from persona_dagster.settings import PROJECT_ROOT, Settings, own_project
 
@@ -84,6 +85,18 @@ def test_whoever_stands_in_it_uses_it(tmp_path: Path, monkeypatch: pytest.Monkey
     assert Settings().home == tmp_path / "bot"
     monkeypatch.chdir(tmp_path)
     assert own_project() is None
+
+
+def test_the_ui_shows_the_project_in_which_one_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_project(tmp_path / "bot")
+    started: list[tuple[str, ...]] = []
+    monkeypatch.setattr("persona_dagster.commands.run._run_on_instance", lambda *words: started.append(words))
+    monkeypatch.setattr("persona_dagster.commands.run.serve_reports", lambda settings: None)
+    for folder in (tmp_path, tmp_path / "bot" / "notes"):
+        monkeypatch.chdir(folder)
+        ui()
+    assert ["-w" in words for words in started] == [True, False]
+    assert Path.cwd() == tmp_path / "bot"  # whose pyproject.toml names the module
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
