@@ -29,8 +29,9 @@ class PersonaProject(dg.Component, dg.Model, dg.Resolvable):
         )
 
     def build_defs(self, context: dg.ComponentLoadContext) -> dg.Definitions:
-        own = {"config_dir": (context.path / self.config_dir).resolve()} if self.config_dir else {}
-        settings = Settings(**own)
+        settings = Settings()
+        if self.config_dir is not None:
+            settings = Settings(config_dir=(context.path / self.config_dir).resolve())
         # A running server goes on with what a bad file held before; whoever asks for a check wants to know of it.
         if os.environ.get(CHECKING) and (problems := config_problems(settings)):
             raise ConfigError("\n".join(problems))
