@@ -1,16 +1,18 @@
 """Voices learned from examples: how likely an answer to a question is one that a persona would want to learn from.
 
-A voice is dense weights over the encoder's vectors of answer and question. They are fitted on the persona's example
-lines and near misses and on labels (`persona review`); those of the packaged personas were fitted on
-labelled rows of real forums beforehand (voices.npz holds weights, row numbers and no text), and labels of one's own
-move them from there. A first stage over static vectors, which cost nearly nothing, leaves the encoder the few pairs
-that could be chosen at all.
+A voice is dense weights over vectors of answer and question: the encoder reads the answer, and of the question the mean
+of its token embeddings has to do. (An encoder that reads the question before the answer adds .02 of average precision
+on ../shared/labels, within their noise, at four times the work.) The weights are fitted on the persona's example lines
+and near misses and on labels (`persona review`); those of the packaged personas were fitted on labelled rows of real
+forums beforehand (voices.npz holds weights, row numbers and no text; `benchmarks/voices.py --package` makes it), and
+labels of one's own move them from there. A first stage over static vectors, which cost nearly nothing, leaves the
+encoder the few pairs that could be chosen at all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -20,19 +22,20 @@ import numpy.typing as npt
 import orjson
 import polars as pl
 
+from persona_dagster import artifacts
 from persona_dagster.config.personas import Persona, Personas
 from persona_dagster.digest import json_digest
 from persona_dagster.models.vectors import Floats, Vectors
 
-VOICES_VERSION = "1"
+VOICES_VERSION = "2"
 PACKAGED_WEIGHTS = Path(__file__).parent / "voices.npz"
 
 QUESTION_CHARS = 250  # what a question is about stands at its start
 QUESTION_WEIGHT, STATIC_WEIGHT = 0.7, 0.7  # of the blocks beside the answer's; by cross-validation on the labels
-STRENGTH = 4.0  # inverse regularisation (sklearn's C) of a voice learned from scratch
+STRENGTH = 2.0  # inverse regularisation (sklearn's C) of a voice learned from scratch
 PULL = 1.0  # the same for labels that move packaged weights
 WANTED_PRECISION = 0.85  # where a voice learned from examples alone puts its threshold
-KEEP = 0.15  # share of pairs that the first stage passes on, by persona
+KEEP = 0.05  # share of pairs that the first stage passes on, by persona: of labelled rows chosen, none is lost at 0.02
 FEW = 4000  # pairs; up to here the encoder reads them all: a first stage over so few saves minutes, and loses voices
 
 Scores = npt.NDArray[np.float64]
@@ -48,6 +51,9 @@ class Weights:
 
     def logits(self, features: Floats) -> Scores:
         return (features @ self.weights).astype(np.float64) + self.bias
+
+    def probability(self, features: Floats) -> Scores:
+        return 1 / (1 + np.exp(-self.logits(features)))
 
 
 @dataclass(frozen=True)
@@ -74,9 +80,15 @@ class Voices:
     Packaged weights are used where they were fitted over this encoder and the persona is the packaged one.
     """
 
-    def __init__(self, personas: Personas, vectors: Vectors, labels: Labelled | None = None) -> None:
+    def __init__(
+        self,
+        personas: Personas,
+        vectors: Vectors,
+        labels: Labelled | None = None,
+        weights: Path | None = PACKAGED_WEIGHTS,
+    ) -> None:
         self.personas, self.vectors, self.labels = personas.personas, vectors, labels
-        packaged = read_packaged(PACKAGED_WEIGHTS)
+        packaged = read_packaged(weights) if weights else None
         self.packaged = packaged if packaged and packaged.encoder == vectors.name else None
 
     @cached_property
@@ -96,27 +108,47 @@ class Voices:
         """
         if not questions:
             return pl.DataFrame(schema=dict.fromkeys(self.personas, pl.Float64))
-        asked = [text[:QUESTION_CHARS] for text in questions]
-        passed = self._first_stage(asked, list(answers), hints)
-        found = np.full((len(asked), len(self.fitted)), np.nan)
+        passed = self._first_stage(questions, answers, hints)
+        found = np.full((len(questions), len(self.fitted)), np.nan)
         if passed.any():
             rows = [int(row) for row in np.flatnonzero(passed)]
-            features = self._features([asked[row] for row in rows], [answers[row] for row in rows])
+            features = self.features([questions[row] for row in rows], [answers[row] for row in rows])
             for column, voice in enumerate(self.fitted.values()):
-                found[rows, column] = 1 / (1 + np.exp(-voice.logits(features)))
+                found[rows, column] = voice.probability(features)
         known = self.labels.known() if self.labels else {}
         for row, exchange in enumerate(zip(questions, answers, strict=True)):
             if exchange in known:  # what was read is not guessed
                 found[row] = [float(name == known[exchange]) for name in self.fitted]
         return pl.DataFrame(dict(zip(self.fitted, found.T, strict=True)), nan_to_null=True)
 
-    def threshold(self, persona: str) -> float:
-        return self.fitted[persona].threshold
+    def threshold(self, name: str) -> float:
+        """From which probability on a pair has the voice."""
+        return self.fitted[name].threshold
+
+    def features(self, questions: Sequence[str], answers: Sequence[str]) -> Floats:
+        """(n, 3 widths): what voices weigh."""
+        static = self.static_features(questions, answers)
+        return np.hstack([_block(self.centre, "answer", self.vectors.contextual(answers)), static])
+
+    def static_features(self, questions: Sequence[str], answers: Sequence[str]) -> Floats:
+        """(n, 2 widths): what the first stage weighs."""
+        asked = self.vectors.static([text[:QUESTION_CHARS] for text in questions])
+        static = STATIC_WEIGHT * _block(self.centre, "static", self.vectors.static(answers))
+        return np.hstack([static, QUESTION_WEIGHT * _block(self.centre, "question", asked)])
+
+    def lines(self, name: str) -> tuple[list[str], list[str], npt.NDArray[np.bool_]]:
+        """Questions, answers, and which are right: the persona's lines, not its near misses, nor any line of others."""
+        own = [(line, True) for line in self.personas[name].examples]
+        own += [(line, False) for line in self.personas[name].near_misses]
+        for other, persona in self.personas.items():
+            if other != name:
+                own += [(line, False) for line in (*persona.examples, *persona.near_misses)]
+        return [q for (q, _), _ in own], [a for (_, a), _ in own], np.array([right for _, right in own])
 
     def nearest(self, name: str, answers: Sequence[str], most: int = 2) -> list[list[str]]:
         """Of each answer the example answers of the persona that are most like it."""
         examples = [answer for _, answer in self.personas[name].examples]
-        own, others = (_block(self._centre, "answer", self.vectors.contextual(texts)) for texts in (examples, answers))
+        own, others = (_block(self.centre, "answer", self.vectors.contextual(texts)) for texts in (examples, answers))
         return [[examples[place] for place in np.argsort(-row)[:most]] for row in others @ own.T]
 
     @cached_property
@@ -128,70 +160,71 @@ class Voices:
         if packaged and packaged.examples.get(name) == json_digest(_lines(self.personas[name])):
             known = packaged.voices[name]
             return known if self.labels is None else moved(known, *self._labelled(name, self.labels))
-        questions, answers, positive = self._examples(name)
-        features = self._features(questions, answers)
-        weight = np.ones(len(positive))
+        questions, answers, positive = self.lines(name)
+        features = self.features(questions, answers)
+        weight, met = np.ones(len(positive)), self._met(name, len(positive))
         if self.labels is not None:
             more, right, heavy = self._labelled(name, self.labels)
             features, positive = np.vstack([features, more]), np.r_[positive, right]
-            weight = np.r_[weight, heavy]
-        return fit(features, positive, weight, WANTED_PRECISION)
+            weight, met = np.r_[weight, heavy], np.r_[met, np.ones(len(right))]
+        return fit(features, positive, weight, met)
 
-    def _examples(self, name: str) -> tuple[list[str], list[str], npt.NDArray[np.bool_]]:
-        """The persona's lines are right; its near misses, and all lines of the others, are not."""
-        own = [(line, True) for line in self.personas[name].examples]
-        own += [(line, False) for line in self.personas[name].near_misses]
-        for other, persona in self.personas.items():
-            if other != name:
-                own += [(line, False) for line in (*persona.examples, *persona.near_misses)]
-        return [q for (q, _), _ in own], [a for (_, a), _ in own], np.array([right for _, right in own])
+    def _met(self, name: str, lines: int) -> Scores:
+        """How often a line is met for each example line, of `lines` in the order of `lines`: near misses taken together
+        as often, where a persona has but a dozen of them; in a forum they are the common thing."""
+        persona = self.personas[name]
+        right, near = len(persona.examples), len(persona.near_misses)
+        return np.r_[np.ones(right), np.full(near, max(1.0, right / max(1, near))), np.ones(lines - right - near)]
 
     def _labelled(self, name: str, labels: Labelled) -> tuple[Floats, npt.NDArray[np.bool_], Scores]:
-        features = self._features([text[:QUESTION_CHARS] for text in labels.questions], labels.answers)
-        return features, np.array([one == name for one in labels.personas]), np.full(len(labels.answers), labels.weight)
+        positive = np.array([one == name for one in labels.personas])
+        return self._label_features, positive, np.full(len(positive), labels.weight)
 
     @cached_property
-    def _centre(self) -> Mapping[str, Floats]:
+    def _label_features(self) -> Floats:
+        assert self.labels is not None
+        return self.features(self.labels.questions, self.labels.answers)
+
+    @cached_property
+    def centre(self) -> Mapping[str, Floats]:
         """Mean and spread of each block: the packaged ones, else of all example lines."""
         if self.packaged:
             return self.packaged.centre
         lines = [line for persona in self.personas.values() for line in (*persona.examples, *persona.near_misses)]
-        questions, answers = [q for q, _ in lines], [a for _, a in lines]
-        return centre_of(*self._blocks(questions, answers), self._static(questions))
+        return self.centre_of([question for question, _ in lines], [answer for _, answer in lines])
 
-    def _blocks(self, questions: list[str], answers: list[str]) -> tuple[Floats, Floats, Floats]:
-        return self.vectors.contextual(answers), self.vectors.contextual(questions), self._static(answers)
-
-    def _static(self, texts: list[str]) -> Floats:
-        """Static vectors; a text that occurs often (a question with many answers) is read once."""
-        once = dict.fromkeys(texts)
-        found = self.vectors.static(list(once))
-        place = {text: row for row, text in enumerate(once)}
-        return found[[place[text] for text in texts]]
-
-    def _features(self, questions: list[str], answers: list[str]) -> Floats:
-        return features_of(self._centre, *self._blocks(questions, answers))
+    def centre_of(self, questions: Sequence[str], answers: Sequence[str]) -> Mapping[str, Floats]:
+        asked = [text[:QUESTION_CHARS] for text in questions]
+        vectors = self.vectors
+        blocks = {
+            "answer": vectors.contextual(answers),
+            "static": vectors.static(answers),
+            "question": vectors.static(asked),
+        }
+        return {
+            name: np.stack([unit(block).mean(0), unit(block).std(0) + 1e-6]).astype(np.float32)
+            for name, block in blocks.items()
+        }
 
     def _first_stage(
-        self, questions: list[str], answers: list[str], hints: pl.DataFrame | None
+        self, questions: Sequence[str], answers: Sequence[str], hints: pl.DataFrame | None
     ) -> npt.NDArray[np.bool_]:
         if len(questions) <= FEW:
             return np.ones(len(questions), dtype=bool)
-        features = static_features_of(self._centre, self._static(answers), self._static(questions))
+        features = self.static_features(questions, answers)
         passed = np.zeros(len(questions), dtype=bool)
         for name in self.personas:
-            logits = self._first(name).logits(features)
+            logits = self.first(name).logits(features)
             hint = hints[name].to_numpy() if hints is not None else 0.0
             passed |= logits + hint >= np.quantile(logits, 1 - KEEP)
         return passed
 
-    def _first(self, name: str) -> Weights:
+    def first(self, name: str) -> Weights:
         """The first stage of a persona: packaged, else learned from its lines too."""
         if self.packaged and name in self.packaged.first:
             return self.packaged.first[name]
-        questions, answers, positive = self._examples(name)
-        features = static_features_of(self._centre, self._static(answers), self._static(questions))
-        return fit(features, positive, np.ones(len(positive)), WANTED_PRECISION)
+        questions, answers, positive = self.lines(name)
+        return learn(self.static_features(questions, answers), positive, np.ones(len(positive)))
 
 
 @dataclass(frozen=True)
@@ -204,6 +237,28 @@ class Packaged:
     voices: dict[str, Weights]
     first: dict[str, Weights]
     digest: str
+
+
+def write_packaged(
+    path: Path,
+    voices: Voices,
+    weights: Mapping[str, Weights],
+    first: Mapping[str, Weights],
+    rows: Mapping[str, list[int]],
+) -> None:
+    """What `read_packaged` reads; `rows`: numbers of the labelled rows by label file, and nothing else of them."""
+    stages = {"voices": weights, "first": first}
+    told = {
+        stage: {name: {"bias": one.bias, "threshold": one.threshold} for name, one in found.items()}
+        for stage, found in stages.items()
+    }
+    examples = {name: json_digest(_lines(persona)) for name, persona in voices.personas.items()}
+    meta = orjson.dumps({"encoder": voices.vectors.name, "examples": examples, "rows": rows, **told})
+    arrays = {f"{stage}_{name}": one.weights for stage, found in stages.items() for name, one in found.items()}
+    arrays |= {f"centre_{name}": values for name, values in voices.centre.items()}
+    halves: dict[str, Any] = {name: values.astype(np.float16) for name, values in arrays.items()}
+    with artifacts.writing(path) as fresh, fresh.open("wb") as file:
+        np.savez_compressed(file, **halves, meta=np.frombuffer(meta, np.uint8))
 
 
 def read_packaged(path: Path) -> Packaged | None:
@@ -225,56 +280,40 @@ def unit(values: Floats) -> Floats:
     return values / (np.linalg.norm(values, axis=-1, keepdims=True) + 1e-9)
 
 
-def centre_of(answer: Floats, question: Floats, static: Floats, static_question: Floats) -> dict[str, Floats]:
-    blocks = {"answer": answer, "question": question, "static": static, "static_question": static_question}
-    return {
-        name: np.stack([unit(block).mean(0), unit(block).std(0) + 1e-6]).astype(np.float32)
-        for name, block in blocks.items()
-    }
-
-
 def _block(centre: Mapping[str, Floats], name: str, values: Floats) -> Floats:
+    """Centred, and of unit length, so that no block drowns the others."""
     mean, spread = centre[name]
     return unit((unit(values) - mean) / spread)
 
 
-def features_of(centre: Mapping[str, Floats], answer: Floats, question: Floats, static: Floats) -> Floats:
-    """(n, 3 widths): blocks of unit length, centred, so that no block drowns the others."""
-    return np.hstack(
-        [
-            _block(centre, "answer", answer),
-            QUESTION_WEIGHT * _block(centre, "question", question),
-            STATIC_WEIGHT * _block(centre, "static", static),
-        ]
-    )
-
-
-def static_features_of(centre: Mapping[str, Floats], answer: Floats, question: Floats) -> Floats:
-    return np.hstack([_block(centre, "static", answer), QUESTION_WEIGHT * _block(centre, "static_question", question)])
-
-
-def fit(features: Floats, positive: npt.NDArray[np.bool_], weight: Scores, precision: float) -> Weights:
-    """A voice from scratch; its threshold is the lowest with the wanted precision, by five-fold cross-validation."""
+def learn(features: Floats, positive: npt.NDArray[np.bool_], weight: Scores) -> Weights:
+    """Weights from scratch, their threshold at evens."""
     from sklearn.linear_model import LogisticRegression
-    from sklearn.model_selection import StratifiedKFold
 
-    def learn(rows: npt.NDArray[np.int64]) -> LogisticRegression:
-        model = LogisticRegression(C=STRENGTH, max_iter=2000, class_weight="balanced")
-        return model.fit(features[rows], positive[rows], sample_weight=weight[rows])
+    model = LogisticRegression(C=STRENGTH, max_iter=2000, class_weight="balanced")
+    model.fit(features, positive, sample_weight=weight)
+    return Weights(model.coef_[0].astype(np.float32), float(model.intercept_[0]), 0.5)
+
+
+def fit(features: Floats, positive: npt.NDArray[np.bool_], weight: Scores, met: Scores) -> Weights:
+    """A voice from scratch; its threshold is the lowest with the wanted precision, by five-fold cross-validation, over
+    rows that are met `met` times each."""
+    from sklearn.model_selection import StratifiedKFold
 
     folds = StratifiedKFold(min(5, int(positive.sum())), shuffle=True, random_state=0)
     unseen = np.zeros(len(positive))
     for known, held in folds.split(features, positive):
-        unseen[held] = learn(known).predict_proba(features[held])[:, 1]
-    model = learn(np.arange(len(positive)))
-    threshold = threshold_for(unseen, positive, precision)
-    return Weights(model.coef_[0].astype(np.float32), float(model.intercept_[0]), threshold)
+        unseen[held] = learn(features[known], positive[known], weight[known]).probability(features[held])
+    return replace(learn(features, positive, weight), threshold=threshold_for(unseen, positive, WANTED_PRECISION, met))
 
 
-def threshold_for(probability: Scores, positive: npt.NDArray[np.bool_], precision: float) -> float:
+def threshold_for(
+    probability: Scores, positive: npt.NDArray[np.bool_], precision: float, met: Scores | None = None
+) -> float:
     """The lowest probability from which on `precision` of the rows are right; where none has it, the highest."""
     order = np.argsort(-probability)
-    right = np.cumsum(positive[order]) / np.arange(1, len(order) + 1)
+    count = np.ones(len(order)) if met is None else met[order]
+    right = np.cumsum(positive[order] * count) / np.cumsum(count)
     reached = np.flatnonzero(right >= precision)
     return float(probability[order[reached[-1] if len(reached) else 0]])
 

