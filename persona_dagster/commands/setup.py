@@ -21,13 +21,17 @@ def doctor(
     live: Annotated[bool, typer.Option(help="also look at each site, with three requests at most")] = False,
 ) -> None:
     """Looks at what the graph needs here, and names the cure for what is missing."""
+    from persona_dagster.config.loading import ConfigError
     from persona_dagster.crawl.browser import BrowserMissing, find_chromium
     from persona_dagster.models.hardware import find_hardware, hardware_of
 
     settings = Settings()
     console.print(f"home      {settings.home}")
     console.print(f"profile   {settings.profile}   engine {settings.engine}")
-    console.print(f"hardware  {hardware_of(settings)}   (found here: {find_hardware()})")
+    try:
+        console.print(f"hardware  {hardware_of(settings)}   (found here: {find_hardware()})")
+    except ConfigError as error:
+        console.print(f"[red]hardware  {error}[/red]")
     try:
         console.print(f"chromium  {find_chromium(settings.chromium)}")
     except BrowserMissing as error:

@@ -91,8 +91,8 @@ def _recipe_config(project: ProjectResource) -> dg.AssetsDefinition:
         owners=["team:ml"],
     )
     def recipe_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
-        name, hardware = context.partition_key, hardware_of(project.settings)
-        resolved = _or_failure(project, name, hardware)
+        name = context.partition_key
+        resolved = _or_failure(project, name, None)
         problems, base = _warn(project, "recipe_config", context, name), resolved.recipe.base.entry.name
         _accept(project, "recipes", [name] if name not in problems else [])
         _accept(project, "bases", [base] if f"base {base}" not in problems else [])
@@ -102,7 +102,7 @@ def _recipe_config(project: ProjectResource) -> dg.AssetsDefinition:
             data_version=dg.DataVersion(resolved.version()),
             metadata={
                 "title": recipe.title,
-                "hardware": hardware,
+                "hardware": resolved.hardware,
                 "base_model": recipe.base.model,
                 "backend": recipe.backend,
                 "epochs": recipe.training.epochs,
@@ -124,7 +124,7 @@ def _evaluation_config(project: ProjectResource) -> dg.AssetsDefinition:
     )
     def evaluation_config(context: dg.AssetExecutionContext) -> dg.MaterializeResult:
         name, stored = context.partition_key, project.resolved(context.partition_key)
-        resolved = _or_failure(project, name, stored.hardware if stored else hardware_of(project.settings))
+        resolved = _or_failure(project, name, stored.hardware if stored else None)
         if name not in _warn(project, "recipe_config", context, name):
             _accept(project, "recipes", [name])
         judged = ResolvedEvaluation(evaluation=resolved.recipe.evaluation)
@@ -140,9 +140,9 @@ def _evaluation_config(project: ProjectResource) -> dg.AssetsDefinition:
     return evaluation_config
 
 
-def _or_failure(project: ProjectResource, name: str, hardware: str) -> ResolvedRecipe:
+def _or_failure(project: ProjectResource, name: str, hardware: str | None) -> ResolvedRecipe:
     try:
-        return project.resolve(name, hardware)
+        return project.resolve(name, hardware or hardware_of(project.settings))
     except ConfigError as error:  # never good, so there is no state to go on with
         raise dg.Failure(str(error), allow_retries=False) from error
 

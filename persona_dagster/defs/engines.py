@@ -41,15 +41,13 @@ def cancelled_in_words() -> Iterator[None]:
 class LocalEngine:
     """A process group of its own: an interrupt lets it write a checkpoint, and nothing of it stays behind."""
 
+    @cancelled_in_words()
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
-        with (
-            cancelled_in_words(),
-            dg.open_pipes_session(
-                context=context,
-                context_injector=dg.PipesTempFileContextInjector(),
-                message_reader=dg.PipesTempFileMessageReader(),
-            ) as session,
-        ):
+        with dg.open_pipes_session(
+            context=context,
+            context_injector=dg.PipesTempFileContextInjector(),
+            message_reader=dg.PipesTempFileMessageReader(),
+        ) as session:
             env = {**os.environ, **session.get_bootstrap_env_vars()}
             run_isolated([sys.executable, "-m", module, str(job)], env=env, grace_s=GRACE_SECONDS)
         return _one_result(session.get_results())
@@ -61,6 +59,7 @@ class SlurmEngine:
     def __init__(self, spec: SlurmSpec, folder: Path) -> None:
         self.spec, self.folder = spec, folder
 
+    @cancelled_in_words()
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         folder = _run_folder(self.folder, context, job)
         with dg.open_pipes_session(
@@ -96,6 +95,7 @@ class RayEngine:
     def __init__(self, address: str | None) -> None:
         self.address = address or RAY
 
+    @cancelled_in_words()
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         from dagster_ray import PipesRayJobClient
 
@@ -117,6 +117,7 @@ class K8sEngine:
     def __init__(self, spec: KubernetesSpec, folder: Path, poll_s: float = 5.0) -> None:
         self.spec, self.folder, self.poll_s = spec, folder, poll_s
 
+    @cancelled_in_words()
     def run(self, context: dg.AssetExecutionContext, module: str, job: Path) -> dg.MaterializeResult:
         from dagster_k8s import PipesK8sClient
         from dagster_k8s.client import DagsterK8sError

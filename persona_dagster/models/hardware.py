@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, get_args
 
+from persona_dagster.config.loading import ConfigError
 from persona_dagster.settings import Hardware, Settings
 
 GIB = 2**30
@@ -102,5 +103,16 @@ def rank_device() -> int:
 
 def hardware_of(settings: Settings) -> Hardware:
     """The hardware that recipes are resolved for: PERSONA_HARDWARE in every profile. Where it is not set, what is found
-    here in live and own, and `cpu` for the sample, which needs no more."""
-    return settings.hardware or (find_hardware() if settings.profile in ("live", "own") else "cpu")
+    here in live and own, and `cpu` for the sample, which needs no more.
+
+    Raises:
+        ConfigError: it is not set, and trainings run on other machines, whose cards nobody here can see.
+    """
+    if settings.hardware is None and settings.profile in ("live", "own"):
+        if settings.engine != "local":
+            raise ConfigError(
+                f"PERSONA_ENGINE={settings.engine} trains on other machines than this one: say which cards they have, "
+                f"PERSONA_HARDWARE={'|'.join(get_args(Hardware))}"
+            )
+        return find_hardware()
+    return settings.hardware or "cpu"

@@ -172,6 +172,8 @@ def estimate_vram(
     quantised = recipe.quantisation.scheme == "nf4"
     lora = lora_weights(recipe, shape)
     moments = 2 if training.optimizer == "adamw_8bit" else 8
+    learnt = 2 * 4 + half * (half < 4)  # float32, gradients, and autocast's copy in half precision
+    learnt += 4 * (training.processes > 1)  # torch's DDP gathers gradients in buckets of their whole size
     unsloth = recipe.backend == "unsloth"
     if unsloth:
         activations = tokens * _unsloth_activation_bytes(shape, half, training.gradient_checkpointing)
@@ -181,7 +183,7 @@ def estimate_vram(
     return Vram(
         weights=shape.linear_weights * (nf4 if quantised else half) / GIB,
         embeddings=shape.embedding_weights * half / GIB,
-        lora=lora * (2 * 4 + half * (half < 4)) / GIB,  # float32, gradients, and autocast's copy in half precision
+        lora=lora * learnt / GIB,
         optimizer=lora * moments / GIB,
         activations=activations / GIB,
         logits=logits / GIB,

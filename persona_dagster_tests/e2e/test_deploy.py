@@ -141,7 +141,11 @@ def test_the_pods_of_the_values_hold_to_kubernetes_own_schema() -> None:
     training = pod_spec(job["spec"]["template"]["spec"], KubernetesSpec(), gpus=2, grace_s=60)
     training["containers"][0]["name"] = "dagster-pipes-execution"  # by dagster-k8s
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "training"}, "spec": training}
-    schema.validate(pod, schema.latest_version(), strict=True)
+    claim = yaml.safe_load((DEPLOY / "k8s" / "volume.yaml").read_text(encoding="utf-8"))
+    named = {one["persistentVolumeClaim"]["claimName"] for one in given["volumes"] if "persistentVolumeClaim" in one}
+    assert named == {claim["metadata"]["name"]}
+    for manifest in (pod, claim):
+        schema.validate(manifest, schema.latest_version(), strict=True)
     for manifest in (deployment, job):
         schema.validate(manifest, schema.latest_version(), strict=True)
         with pytest.raises(schema.ValidationError, match="mountpath"):  # it does look

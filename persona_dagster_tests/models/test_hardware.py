@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from persona_dagster.models.hardware import Card, cards, overlay_of, precision, rank_device, visible
+from persona_dagster.config.loading import ConfigError
+from persona_dagster.models.hardware import Card, cards, hardware_of, overlay_of, precision, rank_device, visible
+from persona_dagster.settings import Settings
 
 HERE = [
     Card(0, "Tesla T4", 14.6, 14.0, "GPU-aa11", (7, 5)),
@@ -51,3 +53,12 @@ def test_a_rank_has_the_card_of_its_number(monkeypatch: pytest.MonkeyPatch) -> N
     assert rank_device() == 0
     monkeypatch.setenv("LOCAL_RANK", "3")
     assert rank_device() == 3
+
+
+@pytest.mark.parametrize("engine", ["ray", "slurm", "k8s"])
+def test_the_cards_of_a_cluster_are_named_not_looked_for_on_its_login_node(engine: str) -> None:
+    """A login node has no card: looked for there, a recipe for one became that of the CPU."""
+    with pytest.raises(ConfigError, match=r"other machines .* PERSONA_HARDWARE=cpu\|gpu_8gb"):
+        hardware_of(Settings(engine=engine, profile="live"))
+    assert hardware_of(Settings(engine=engine, profile="live", hardware="gpu_24gb")) == "gpu_24gb"
+    assert hardware_of(Settings(engine=engine, profile="sample")) == "cpu"

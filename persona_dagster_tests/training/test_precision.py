@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,6 +13,7 @@ from typing import Any
 import pytest
 import torch
 
+from persona_dagster.artifacts import RunCard
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models import base_model
 from persona_dagster.models.base_model import load_base
@@ -22,7 +26,6 @@ from persona_dagster.training.job_spec import JobError, TrainJob, find_adapter
 from persona_dagster.training.rows import read_rows
 from persona_dagster.training.train import sampler, train
 from persona_dagster.training.trainer import check_quantised, make_trainer
-from persona_dagster_tests.training.test_train import start
 
 pytest.importorskip("bitsandbytes", reason="no bitsandbytes: pip install bitsandbytes")
 pytestmark = pytest.mark.train
@@ -31,6 +34,13 @@ pytestmark = pytest.mark.train
 def nf4(job: TrainJob, compute_dtype: str = "float16") -> TrainJob:
     values = job.recipe.model_dump() | {"quantisation": {"scheme": "nf4", "compute_dtype": compute_dtype}}
     return job.model_copy(update={"recipe": Recipe.model_validate(values)})
+
+
+def start(job: TrainJob, path: Path) -> subprocess.Popen[bytes]:
+    """The program as Dagster starts it, but for its group."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    command = [sys.executable, "-m", "persona_dagster.training.train", str(job.save(path))]
+    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
 
 
 def test_weights_that_learn_are_float32(make_job: Callable[..., TrainJob]) -> None:
@@ -76,7 +86,7 @@ def test_it_trains_in_nf4(make_job: Callable[..., TrainJob]) -> None:
 
 
 def test_two_ranks_learn_what_one_learns(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
-    """gloo and nf4: two ranks of two rows make the step that one makes of four."""
+    """torchrun by the recipe, gloo, nf4: two ranks of two rows make the step that one makes of four."""
     fixed = {"epochs": 2, "accumulation": 1, "eval_every": 100, "learning_rate": 5e-3, "warmup_steps": 0}
     one = nf4(make_job(home="one", batch_size=4, **fixed), "bfloat16")
     two = nf4(make_job(home="two", batch_size=2, processes=2, **fixed), "bfloat16")
@@ -86,9 +96,12 @@ def test_two_ranks_learn_what_one_learns(make_job: Callable[..., TrainJob], tmp_
     for job in (one, two):
         folder = find_adapter(job)
         assert folder is not None
+        card = RunCard.read(folder)
+        assert card.steps == card.plan["steps"] == 6 and card.plan["effective_batch"] == 4
         lines = (folder / "training_log.jsonl").read_text(encoding="utf-8").splitlines()
         losses.append([value["loss"] for value in map(json.loads, lines) if value["kind"] in ("eval", "train")])
     assert len(losses[0]) == len(losses[1]) == 8
+    print("most apart:", max(abs(one - two) for one, two in zip(*losses, strict=True)))
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     assert losses[0][-1] < losses[0][0] - 0.01, "the evaluation after, against the one before"
 

@@ -20,7 +20,7 @@ import pytest
 
 from persona_dagster.artifacts import RunCard
 from persona_dagster.config.cluster import SlurmSpec, load_cluster
-from persona_dagster.defs.engines import SlurmEngine
+from persona_dagster.defs.engines import CANCELLED, SlurmEngine
 from persona_dagster.digest import file_digest
 from persona_dagster.settings import PROJECT_ROOT
 from persona_dagster.training import slurm
@@ -108,10 +108,12 @@ def test_a_cancelled_run_leaves_no_job(node: Path, tmp_path: Path) -> None:
     body = "import sys; from pathlib import Path; from persona_dagster.config.cluster import SlurmSpec\n"
     body += "from persona_dagster_tests.training.test_slurm import materialize\n"
     body += "materialize(Path(sys.argv[1]), Path(sys.argv[2]), SlurmSpec(cpus=1))"
-    step = subprocess.Popen([sys.executable, "-c", body, str(job), str(tmp_path)], cwd=PROJECT_ROOT)
+    command = [sys.executable, "-c", body, str(job), str(tmp_path)]
+    step = subprocess.Popen(command, cwd=PROJECT_ROOT, stderr=subprocess.PIPE, text=True)
     wait_until(job.with_suffix(".began").exists, 120)
     step.send_signal(signal.SIGINT)
-    step.wait(120)
+    _, said = step.communicate(timeout=120)
+    assert CANCELLED in said and "Traceback" not in said
     assert queued(node) == "" and job.with_suffix(".saved").exists()
 
 

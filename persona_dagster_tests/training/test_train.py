@@ -9,10 +9,12 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from persona_dagster.artifacts import RunCard
@@ -33,19 +35,64 @@ def weights(folder: Path) -> str:
     return file_digest(folder / "adapter_model.safetensors")
 
 
-def start(job: TrainJob, path: Path) -> subprocess.Popen[bytes]:
-    """The program as Dagster starts it, but for its group."""
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, "-m", "persona_dagster.training.train", str(job.save(path))]
-    return subprocess.Popen(command, env=environment, start_new_session=True, stdout=subprocess.DEVNULL)
+FORKING = """
+import os, sys
+import peft, trl.trainer.sft_trainer
+from persona_dagster.training.train import main
+from persona_dagster.training.trl_backend import load
+for path in sys.stdin:
+    if child := os.fork():
+        print(child, flush=True)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+        continue
+    os.setsid()
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os._exit(main([path.strip()]))
+"""
 
 
-def finish(job: TrainJob, path: Path) -> Path:
-    """The same program to its end: bit for bit holds for one number of threads, so not in this process."""
-    assert start(job, path).wait(300) == 0
-    adapter = find_adapter(job)
-    assert adapter is not None
-    return adapter
+class Trainers:
+    """The program, one at a time, off a process that has imported what takes each start its seconds.
+
+    One thread each: bit for bit holds for one number of threads, so not in this process.
+    """
+
+    def __init__(self) -> None:
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+        command = [sys.executable, "-c", FORKING]
+        self.server = subprocess.Popen(
+            command, env=environment, text=True, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+        )
+
+    def _read(self) -> int:
+        assert self.server.stdout is not None
+        return int(self.server.stdout.readline())
+
+    def start(self, job: TrainJob, path: Path) -> int:
+        assert self.server.stdin is not None
+        print(job.save(path), file=self.server.stdin, flush=True)
+        return self._read()
+
+    def end(self, pid: int, number: signal.Signals) -> int:
+        os.killpg(pid, number)
+        return self._read()
+
+    def finish(self, job: TrainJob, path: Path) -> Path:
+        self.start(job, path)
+        assert self._read() == 0
+        adapter = find_adapter(job)
+        assert adapter is not None
+        return adapter
+
+
+@pytest.fixture
+def trainers() -> Iterator[Trainers]:
+    found = Trainers()
+    yield found
+    for trainer in psutil.Process(found.server.pid).children():
+        trainer.kill()
+    found.server.kill()
+    found.server.wait()
 
 
 def logged_steps(job: TrainJob) -> int:
@@ -54,10 +101,10 @@ def logged_steps(job: TrainJob) -> int:
     return log.read_text(encoding="utf-8").count('"kind": "train"') if log.is_file() else 0
 
 
-def wait_for_step(job: TrainJob, step: int, process: subprocess.Popen[bytes]) -> None:
+def wait_for_step(job: TrainJob, step: int, runs: Callable[[], bool]) -> None:
     ends = time.monotonic() + 120
     while logged_steps(job) < step:
-        assert process.poll() is None, f"ended with {process.returncode} before step {step}"
+        assert runs(), f"ended before step {step}"
         assert time.monotonic() < ends, f"no step {step} in 120 s"
         time.sleep(0.005)
 
@@ -191,19 +238,18 @@ def test_bad_jobs_end_with_one_clear_line(make_job: Callable[..., TrainJob], tmp
 
 
 def test_killed_and_resumed_reaches_the_same_weights(
-    make_job: Callable[..., TrainJob], tmp_path: Path, soak: bool
+    make_job: Callable[..., TrainJob], trainers: Trainers, tmp_path: Path, soak: bool
 ) -> None:
     """SIGKILL, its newest checkpoint cut short, SIGINT: one training through all three; 5 of 5 under soak."""
     settings = {"epochs": 40 if soak else 24, "save_every": 5}
-    whole = finish(make_job(home="whole", **settings), tmp_path / "whole.json")
+    whole = trainers.finish(make_job(home="whole", **settings), tmp_path / "whole.json")
     for round_ in range(5 if soak else 1):
         job = make_job(home=f"cut{round_}", **settings)
         # The second waits for a step that the first has not logged.
         for number, step, status in ((signal.SIGKILL, 11, -signal.SIGKILL), (signal.SIGINT, 30, 130)):
-            process = start(job, tmp_path / "job.json")
-            wait_for_step(job, step + 17 * round_, process)
-            os.killpg(process.pid, number)
-            assert process.wait(60) == status
+            pid = trainers.start(job, tmp_path / "job.json")
+            wait_for_step(job, step + 17 * round_, partial(psutil.pid_exists, pid))
+            assert trainers.end(pid, number) == status
             assert find_adapter(job) is None
             newest = last_whole_checkpoint(job.work_dir)
             assert newest is not None
@@ -211,7 +257,7 @@ def test_killed_and_resumed_reaches_the_same_weights(
                 optimizer = newest / "optimizer.pt"
                 optimizer.write_bytes(optimizer.read_bytes()[:-100])
                 assert last_whole_checkpoint(job.work_dir) not in (newest, None), "passed over"
-        resumed = finish(job, tmp_path / "job.json")
+        resumed = trainers.finish(job, tmp_path / "job.json")
         assert weights(resumed) == weights(whole), f"round {round_}"
         logs = [(folder / "training_log.jsonl").read_text(encoding="utf-8") for folder in (resumed, whole)]
         steps = [
@@ -231,7 +277,7 @@ def test_a_disk_that_fills_in_mid_training_loses_no_checkpoint(
     request.addfinalizer(lambda: subprocess.run(["umount", "-l", job.checkpoints_dir], check=False))
     command = [sys.executable, "-m", "persona_dagster.training.train", str(job.save(tmp_path / "job.json"))]
     process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    wait_for_step(job, 12, process)
+    wait_for_step(job, 12, lambda: process.poll() is None)
     with (job.checkpoints_dir / "others").open("wb", buffering=0) as file, contextlib.suppress(OSError):
         while True:
             file.write(bytes(4096))
@@ -245,18 +291,6 @@ def test_a_disk_that_fills_in_mid_training_loses_no_checkpoint(
     again = subprocess.run(command, capture_output=True, text=True, check=False)
     assert again.returncode == 0 and f"going on from step {kept.name.rpartition('-')[2]}" in again.stdout
     assert find_adapter(job) is not None
-
-
-def test_two_processes_make_one_adapter(make_job: Callable[..., TrainJob], tmp_path: Path) -> None:
-    """torchrun with gloo, from the recipe's `processes`; half the steps of one process, and the same rows."""
-    job = make_job(epochs=2, processes=2, batch_size=2)
-    process = start(job, tmp_path / "job.json")
-    assert process.wait(150) == 0
-    folder = find_adapter(job)
-    assert folder is not None
-    card = json.loads((folder / "run_card.json").read_text(encoding="utf-8"))
-    assert card["steps"] == card["plan"]["steps"] == 6 and card["plan"]["effective_batch"] == 4
-    assert card["eval_loss_after"] < card["eval_loss_before"]
 
 
 def test_samples_are_taken_and_judged(make_job: Callable[..., TrainJob]) -> None:

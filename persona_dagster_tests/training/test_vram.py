@@ -12,7 +12,14 @@ from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.models.hardware import GIB, Card
 from persona_dagster.training import preflight
 from persona_dagster.training.job_spec import JobError
-from persona_dagster.training.vram import cures, estimate_vram, known_shape, largest_batch, largest_length
+from persona_dagster.training.vram import (
+    cures,
+    estimate_vram,
+    known_shape,
+    largest_batch,
+    largest_length,
+    lora_weights,
+)
 from persona_dagster_tests.training.conftest import with_training
 
 LLAMA = known_shape(Base(model="unsloth/llama-3-8b-Instruct-bnb-4bit"))
@@ -72,6 +79,13 @@ def test_any_config_json_has_a_shape(tmp_path: Path) -> None:
     shape = known_shape(Base(model=str(tmp_path)))
     assert shape is not None and shape.linears["q_proj"] == (64, 128) and shape.linears["k_proj"] == (64, 64)
     assert shape.tied and shape.head_norms and shape.norms == 2
+
+
+def test_ranks_hold_their_gradients_twice() -> None:
+    """What torch says of DDP's `gradient_as_bucket_view`, which Accelerate leaves off."""
+    two = with_training(recipe(), processes=2)
+    more = estimate_vram(two, LLAMA).total - estimate_vram(recipe(), LLAMA).total
+    assert more * GIB == pytest.approx(4 * lora_weights(two, LLAMA))
 
 
 def test_what_fits_is_the_largest_that_does() -> None:
