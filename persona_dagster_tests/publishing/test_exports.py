@@ -78,7 +78,7 @@ def test_a_large_model_is_judged_by_a_sample_of_its_layers(
     adapter = home / "adapters" / "persona_v2" / DIGEST
     merged = merge(adapter, personas, home / "models", tmp_path / DIGEST)
     assert merged.agreements["transformers"].divergence < 1e-6
-    monkeypatch.setattr(merging.Deltas, "apply", lambda self, name, weight: torch.randn_like(weight))
+    monkeypatch.setattr(merging.Deltas, "apply", lambda self, name, rows, start: torch.randn_like(rows))
     with pytest.raises(ExportError, match="does not say what its model says"):
         merge(adapter, personas, home / "models", tmp_path / "other")
 
