@@ -108,7 +108,7 @@ def _day(seconds: int | None) -> str:
 
 
 def look_at_sites(settings: Settings) -> None:
-    """One careful look at each live site, of three requests at most: posts seen, or the refusal and its cure."""
+    """One page of each live site, after its robots.txt: posts seen, or the refusal and its cure."""
     from persona_dagster.crawl.transport import Transport
 
     sources = load_sources(settings.config_dir, "live", settings.accepted_dir)
@@ -158,7 +158,7 @@ def look(source: Source, sources: Sources, transport: object) -> str:
 
     assert isinstance(transport, Transport)
     site = sources.site(source)
-    board, pace = site.boards[0], site.pace.model_copy(update={"max_requests": 3, "max_minutes": 1.0})
+    board, pace = site.boards[0], site.pace.model_copy(update={"max_requests": 2, "max_minutes": 1.0})
     few = sources.model_copy(update={source: site.model_copy(update={"pace": pace})})
     with TemporaryDirectory() as folder:
         archive = Archive(Path(folder))

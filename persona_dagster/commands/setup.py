@@ -18,7 +18,7 @@ app = typer.Typer()
 
 @app.command()
 def doctor(
-    live: Annotated[bool, typer.Option(help="also look at each site, with three requests at most")] = False,
+    live: Annotated[bool, typer.Option(help="also look at each site: robots.txt and one page")] = False,
 ) -> None:
     """Looks at what the graph needs here, and names the cure for what is missing."""
     from persona_dagster.config.loading import ConfigError
@@ -33,11 +33,12 @@ def doctor(
     except ConfigError as error:
         console.print(f"[red]hardware  {error}[/red]")
     try:
-        console.print(f"chromium  {find_chromium(settings.chromium)}")
+        console.print(f"chromium  {find_chromium(settings.chromium, headed=settings.headed)}")
     except BrowserMissing as error:
         console.print(f"[red]chromium  {error}[/red]")
     if settings.headed and not os.environ.get("DISPLAY"):
-        console.print("[red]display   none, and PERSONA_HEADED is set[/red]; run under xvfb-run (apt install xvfb)")
+        cure = "run under xvfb-run" if shutil.which("xvfb-run") else "apt install xvfb xauth, then run under xvfb-run"
+        console.print(f"[red]display   none, and PERSONA_HEADED is set[/red]; {cure}")
     where = settings.home if settings.home.exists() else settings.home.parent
     free = shutil.disk_usage(where).free / 1e9
     colour = "red" if free < 2 else "green"

@@ -1,4 +1,4 @@
-"""Scrapes one board of one site, and says what came of it: the way in for everything outside this room."""
+"""Scrapes one board of one site, and says what came of it: the way in for everything outside this package."""
 
 from __future__ import annotations
 

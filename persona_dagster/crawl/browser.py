@@ -77,9 +77,9 @@ class BrowserMissing(RuntimeError):  # noqa: N818 - says what is the case
     """There is no Chromium to start."""
 
 
-def find_chromium(path: Path | None = None) -> Path:
+def find_chromium(path: Path | None = None, *, headed: bool = False) -> Path:
     """The Chromium that a crawl would start: `path`, else the one found. Raises `BrowserMissing`."""
-    found = Transport(chromium=path).browser_path()
+    found = Transport(chromium=path, headed=headed).browser_path()
     if found is None or not found.is_file():
         wanted = f"{path} is no file" if path else "no Chromium on PATH"
         raise BrowserMissing(f"{wanted}; {INSTALL}")

@@ -146,9 +146,7 @@ class Pass:
         if robots and not self.allowed(url):
             return self._refused(url)
         for attempt in range(1, tries + 1):
-            self._budget()
-            self.pacer.wait()
-            self.lease.next_at = self.pacer.next_at
+            self.turn()
             fetched = (how or self.http.fetch)(url)
             self.count(fetched)
             if fetched.outcome not in spare:
@@ -188,6 +186,21 @@ class Pass:
         self.report.outcomes[fetched.outcome.value] += 1
         self.problem(fetched)
         return fetched
+
+    def turn(self) -> None:
+        """Waits until the host may be asked. Raises when the pass is over."""
+        self._budget()
+        self.pacer.wait()
+        self.lease.next_at = self.pacer.next_at
+
+    def list_takes_half(self) -> bool:
+        """Whether half of the pass is used: a list that must be walked from its top every time leaves the other half to
+        the posts that it names, and ends the pass as not complete."""
+        pace = self.site.pace
+        if 2 * self.report.requests < pace.max_requests and 2 * (self.clock() - self.started) < pace.max_minutes * 60:
+            return False
+        self.report.stopped = "the list took half of the budget; its rest is due"
+        return True
 
     def _budget(self) -> None:
         pace = self.site.pace

@@ -61,7 +61,7 @@ class DcardWalk:
     # Discovery
 
     def open(self, url: str) -> Fetched:
-        """The forum's page, with the ear on its JSON."""
+        """The forum's page; the answers to its own requests are collected."""
         self.work.browser.page.on("response", self.listen)
         return self.work.browser.goto(url)
 
@@ -96,12 +96,14 @@ class DcardWalk:
                 idle = 0
                 rows, last = kind
                 seen |= {row.key for row in rows}
-                if self.descent.take(rows):
-                    return
-                if last:
+                done = self.descent.take(rows)
+                if last and not done:
                     self.descent.end()
+                if done or last:
                     return
-            self.work.pacer.wait()
+            if self.work.list_takes_half():
+                return
+            self.work.turn()
             self.work.browser.scroll()
 
     def went_no_further(self) -> None:

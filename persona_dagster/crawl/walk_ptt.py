@@ -36,6 +36,7 @@ class PttWalk:
         self.last = 0  # number of the newest page
         self.tried: set[int] = set()  # stretches whose next page failed in this pass
         self.placed: set[int] = set()  # stretches whose position was taken in this pass
+        self.at: dict[str, int] = {}  # position of each row that this pass has met
         self.joined: set[int] = set()  # stretches whose top is far above what is listed now
         self.cached = False  # whether the last listing was an earlier pass's
         work.client = self.plainly
@@ -70,27 +71,28 @@ class PttWalk:
         self.set_goal(now)
         known, keys = self.frontier.spans(), [row.key for row in rows]
         self.work.owe(KIND, rows, FRESH)
-        seen = self.frontier.note("head") or {}
+        seen, first = self.frontier.note("newest") or {}, (self.last - 1) * PAGE_ROWS
+        places = self.places(listing, self.last)
+        self.at = {} if self.cached else dict(places)
         with self.frontier.step():
             if known and keys and keys == seen.get("keys"):
                 # As at the last pass: so every row of it was read right, and rows kept their place in it.
-                self.frontier.shift((seen["number"] - self.last) * PAGE_ROWS, known)
-                if seen["number"] == self.last:
+                self.frontier.shift(seen["first"] - first, known)
+                if seen["first"] == first:
                     self.placed |= {span.id for span in known}
                 if self.cached:
                     return True
-                top = {key: at for key, at in self.places(listing, self.last).items() if key not in known[0].top}
+                top = {key: at for key, at in places.items() if key not in known[0].top}
                 known[0].top = anchors({**top, **known[0].top})
                 self.frontier.keep(known[0])
             else:
-                first = (self.last - 1) * PAGE_ROWS
                 span = self.frontier.new_span(now, now, first, first + len(listing.positions))
                 span.bottom = keys
-                span.top = self.places(listing, self.last)
+                span.top = dict(places)
                 self.frontier.keep(span)
                 self.placed.add(span.id)
                 self.settle(span, listing, self.last, rows)
-            self.frontier.set_note("head", {"keys": keys, "number": self.last})
+            self.frontier.set_note("newest", {"keys": keys, "first": first})
         return True
 
     def set_goal(self, now: int) -> None:
@@ -156,6 +158,9 @@ class PttWalk:
         rows = self.rows(listing) if listing else []
         with self.frontier.step():
             self.work.owe(KIND, rows, lane, self.outside(rows, lane))
+            if listing and not why and self.expired(listing, number):
+                spans = {one.id: one for one in self.frontier.spans()}
+                span, lower = spans[span.id], spans[lower.id] if lower else None
             if listing is None or why:
                 self.skip(span, lower, number, why)
                 return
@@ -170,6 +175,22 @@ class PttWalk:
                 span.top = anchors({**span.top, **self.places(listing, number)})
             self.frontier.keep(span)
             self.settle(span, listing, number, rows)
+
+    def expired(self, listing: Listing, number: int) -> bool:
+        """Whether rows expired since this pass met those of the page before: every position is corrected by them, so
+        that none is of another moment than the others."""
+        if self.cached:
+            return False
+        here = self.places(listing, number)
+        moved = Counter(self.at[key] - at for key, at in here.items() if key in self.at)
+        gone = moved.most_common(1)[0][0] if moved else 0
+        if gone > 0:
+            self.frontier.shift(gone, self.frontier.spans())
+            newest = self.frontier.note("newest")
+            self.frontier.set_note("newest", {**newest, "first": newest["first"] - gone})
+            self.at = {key: at - gone for key, at in self.at.items()}
+        self.at |= here
+        return gone > 0
 
     def resume(self, span: Span) -> tuple[int, Listing | None, str]:
         """The page on which a stretch of an earlier pass ends: it shows one of its oldest posts, or lies above them.
@@ -294,7 +315,7 @@ class PttWalk:
         return [Listed(key, at if at <= latest else usual) for key, at in zip(listing.ids, times, strict=True)]
 
     @staticmethod
-    def places(listing: Listing, number: int) -> dict[str, int | None]:
+    def places(listing: Listing, number: int) -> dict[str, int]:
         """Position of each post of a page, newest first."""
         first = (number - 1) * PAGE_ROWS
         return {key: first + at for at, key in reversed(list(enumerate(listing.positions))) if key}

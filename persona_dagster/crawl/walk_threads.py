@@ -58,6 +58,8 @@ class ThreadsWalk:
                     if not self.work.report.stopped:
                         self.descent.end()
                     return
+                if self.work.list_takes_half():
+                    return
                 rows = self.scrolled(number)
                 if not rows:
                     self.work.report.stopped = self.work.report.stopped or "the search went no further"
@@ -72,13 +74,13 @@ class ThreadsWalk:
         return f"{ORIGIN}/search?q={quote(board)}&serp_type={'tags' if board.startswith('#') else 'default'}"
 
     def open(self, url: str) -> Fetched:
-        """The page, with the ear on what its script asks for."""
+        """The page; the answers to what its script asks for are collected."""
         self.work.browser.page.on("response", lambda answer: self.responses.append(answer) if is_more(answer) else None)
         return self.work.browser.goto(url)
 
     def scrolled(self, number: int) -> list[Listed]:
         """What one more scroll brings."""
-        self.work.pacer.wait()
+        self.work.turn()
         self.work.browser.scroll()
         for _ in range(30):
             if self.responses:

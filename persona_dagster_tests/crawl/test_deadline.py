@@ -26,6 +26,7 @@ DRIPS = {
     "body": (HEAD + b"Content-Length: 100000\r\n\r\n", b"x" * 100_000),
     "continue": (b"", b"HTTP/1.1 100 Continue\r\n\r\n" * 10_000),
     "redirect": (b"HTTP/1.1 302 Found\r\n", b"X-Slow: 1\r\n" * 10_000),
+    "redirect's body": (b"HTTP/1.1 302 Found\r\nContent-Length: 100000\r\n\r\n", b"x" * 100_000),
 }
 HOSTILE = [
     "http://[::1/", "http://[::1]/", "//evil.example/", "\\\\evil.example\\x", "http://127.0.0.1:1\\@evil.example/",
@@ -80,13 +81,28 @@ def test_a_drip_ends_at_the_deadline_wherever_it_is(where: str) -> None:
     assert fetched.seconds < 3, "the deadline is 0.6 s; the whole drip takes 20 seconds and more"
 
 
+def test_nobody_waits_for_the_body_of_a_redirect_that_leads_on() -> None:
+    head = b"HTTP/1.1 302 Found\r\nLocation: /bbs/y.html\r\nContent-Length: 100000\r\n\r\n"
+    with server(head, b"x" * 100_000) as (origin, asked):
+        fetched = fetch(origin, total=20)
+    assert (fetched.outcome, len(asked)) == (Outcome.BLOCKED, 5), fetched.why
+
+
 @pytest.mark.parametrize("location", HOSTILE, ids=range(len(HOSTILE)))
-def test_a_hostile_redirect_is_typed_and_leads_nowhere(location: str) -> None:
+def test_a_hostile_redirect_is_typed_and_leads_nowhere(location: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked_up, look_up = set[tuple[object, object]](), socket.getaddrinfo
+
+    def noted(host: str, port: int, *more: int) -> object:
+        looked_up.add((host, port))
+        return look_up(host, port, *more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", noted)
     head = b"HTTP/1.1 302 Found\r\nContent-Length: 0\r\nLocation: " + location.encode("utf-8") + b"\r\n\r\n"
     with server(head, b"") as (origin, asked):
         fetched = fetch(origin, total=3)
     assert not fetched.ok
-    assert len(asked) <= 5, "hops on the allowed host alone"
+    assert 1 <= len(asked) <= 5, "hops on the allowed host alone"
+    assert looked_up == {("127.0.0.1", int(origin.rpartition(":")[2]))}, "nobody else was asked"
 
 
 def test_robots_with_a_mark_or_too_long_is_still_obeyed() -> None:

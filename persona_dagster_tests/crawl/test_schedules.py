@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -104,12 +105,14 @@ class Board:
                 rows = rows[: self.rng.randrange(1, PAGE)]
             body = listing(rows, number).encode()
             ids = {key for key in rows if key}
-            if found[1] and ids and not disproof(parse_listing(body, board="Big"), number, self.now):
+            proved = not found[1] or not disproof(parse_listing(body, board="Big"), number, self.now)
+            if found[1] and ids and proved:
                 page = (self.expired, number, tuple(rows))
                 self.twice += page in self.shown and self.overlaps
                 self.shown.add(page)
-            self.overlaps = len(ids & self.listed) > 1
-            self.listed |= ids
+            # A cut page shows nothing of what lies below it.
+            self.overlaps = proved and len(ids & self.listed) > 1
+            self.listed |= ids if proved else set()
             return Fetched(url, Outcome.OK, 200, {}, body)
         match = ID.search(url)
         assert match
@@ -209,13 +212,19 @@ class Knowing:
         return self.pages + sum(1 for key in self.read if key in there or ("article", key) in seen)
 
 
+@cache
+def old_rows() -> list[str]:
+    """What the board has held for longer than any schedule looks back."""
+    return [f"M.{int(BEGAN + n * SECONDS)}.A.F{n:05X}" for n in range(POSTS)]
+
+
 def schedule(seed: int) -> tuple[Board, Frontier, dict[tuple[str, str], History], int, Knowing]:
     """Nights until the board stands still and is complete; the number of nights, and what they had needed."""
     rng = random.Random(seed)
     board = Board(rng)
     depth = rng.choice(DEPTHS)
     start = POSTS - depth * 2
-    board.rows = [f"M.{int(BEGAN + n * SECONDS)}.A.F{n:05X}" for n in range(start)]
+    board.rows = list(old_rows()[:start])
     for n in range(start, POSTS):
         board.post(BEGAN + n * SECONDS)
     for _ in range(rng.randrange(4)):

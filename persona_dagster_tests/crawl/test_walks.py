@@ -143,6 +143,18 @@ def test_a_search_is_scrolled_to_its_end(crowd: Replica, tiny: Sources, tmp_path
 
 
 @pytest.mark.browser
+def test_a_long_list_leaves_half_of_a_small_budget_to_its_posts(tiny: Sources, tmp_path: Path) -> None:
+    pace = tiny.dcard.pace.model_copy(update={"max_requests": 8})
+    few = tiny.model_copy(update={"dcard": tiny.dcard.model_copy(update={"pace": pace})})
+    content = Content({}, {"mood": [dcard_item(n, day=n // 20) for n in range(150)]}, {})  # ten pages
+    with serve(content) as running:
+        report = crawl_board("dcard", "mood", few, Archive(tmp_path), transport=Transport(running.rewrites), log=quiet)
+    assert report.requests <= 8
+    assert report.new >= 2, report.why
+    assert not report.complete
+
+
+@pytest.mark.browser
 def test_an_account_is_a_board_too(crowd: Replica, tiny: Sources, tmp_path: Path) -> None:
     archive = Archive(tmp_path)
     report = crawl_board("threads", "@user1", tiny, archive, transport=Transport(crowd.rewrites), log=quiet)
