@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import orjson
+import pytest
 
 from persona_dagster.settings import PROJECT_ROOT
 from persona_dagster_tests.config.editing import edit
@@ -34,6 +35,7 @@ def test_dg_checks_and_lists_the_definitions_of_the_checkout(tmp_path: Path) -> 
     assert listed["jobs"] and listed["schedules"] and listed["sensors"]
 
 
+@pytest.mark.soak
 def test_dg_check_names_file_line_and_cure_of_every_bad_file(tmp_path: Path) -> None:
     recipe = edit(tmp_path / "config", "recipes/persona_v2.yaml")
     recipe.write_text(recipe.read_text(encoding="utf-8").replace("epochs:", "epoch:", 1), encoding="utf-8")
