@@ -9,7 +9,7 @@ from importlib import import_module
 import typer
 
 from persona_dagster import commands
-from persona_dagster.commands.console import console, told
+from persona_dagster.commands.console import console, is_ours, told
 from persona_dagster.settings import Settings
 
 app = typer.Typer(no_args_is_help=True, add_completion=False, help="Forum posts in, a persona model out.")
@@ -35,7 +35,9 @@ def main() -> None:
     try:
         _go_on()
         app()
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, RuntimeError, FileNotFoundError) as error:
+        if isinstance(error, RuntimeError) and not is_ours(error):
+            raise
         console.print(told(error), style="red", markup=False)
         raise SystemExit(1) from error
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -87,7 +89,21 @@ def init(folder: Path) -> None:
 
     written = write_project(folder)
     Settings(home=folder.resolve()).prepare_instance()
+    _fetch_chromium()
     console.print(f"{len(written)} files in {folder}. Next: cd {folder} && persona demo")
+
+
+def _fetch_chromium() -> None:
+    """Gets one by Playwright where none is: the sample's sites are read in a browser, and the demo runs offline."""
+    from persona_dagster.crawl.browser import BrowserMissing, find_chromium
+
+    try:
+        find_chromium()
+    except BrowserMissing as missing:
+        console.print("No Chromium is here: Playwright fetches one (about 100 MB)")
+        fetch = [sys.executable, "-m", "playwright", "install", "chromium", "--only-shell"]
+        if subprocess.run(fetch, check=False, stdout=subprocess.DEVNULL).returncode:
+            console.print(f"That failed. Before the demo, do one of these: {missing}", style="red", markup=False)
 
 
 @app.command()

@@ -79,11 +79,18 @@ class BrowserMissing(RuntimeError):  # noqa: N818 - says what is the case
 
 def find_chromium(path: Path | None = None, *, headed: bool = False) -> Path:
     """The Chromium that a crawl would start: `path`, else the one found. Raises `BrowserMissing`."""
-    found = Transport(chromium=path, headed=headed).browser_path()
+    found = Transport(chromium=path, headed=headed).browser_path() or _playwrights_own(headed)
     if found is None or not found.is_file():
         wanted = f"{path} is no file" if path else "no Chromium on PATH"
         raise BrowserMissing(f"{wanted}; {INSTALL}")
     return found
+
+
+def _playwrights_own(headed: bool) -> Path | None:
+    """What `playwright install chromium` left."""
+    folder = Path(os.environ.get("PLAYWRIGHT_BROWSERS_PATH") or Path.home() / ".cache" / "ms-playwright")
+    names = ("chrome",) if headed else ("chrome-headless-shell", "headless_shell", "chrome")
+    return next((path for name in names for path in sorted(folder.glob(f"chromium*/*/{name}"))), None)
 
 
 class BrowserError(RuntimeError):

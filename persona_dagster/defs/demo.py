@@ -10,6 +10,7 @@ from persona_dagster.commands.live import Display, spoken
 from persona_dagster.commands.outcome import tell_outcome
 from persona_dagster.config.recipes import recipe_names
 from persona_dagster.config.sources import IMPORT_BOARD
+from persona_dagster.crawl.browser import find_chromium
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.walk import Walk, open_walk, run_program, terminal
 from persona_dagster.models.hardware import hardware_of
@@ -44,7 +45,9 @@ def run(
 ) -> Walk:
     """Walks the whole flow once, and prints what came out."""
     project = ProjectResource.open(settings)
-    for recipe in recipes:  # before minutes of work, not after
+    if settings.cdp_url is None:
+        find_chromium(settings.chromium, headed=settings.headed)  # before minutes of work, not after
+    for recipe in recipes:
         check_installed(project.resolve(recipe, hardware_of(settings)).recipe.base.entry)
     walk = open_walk(settings, instance, display or terminal(), "demo", again=False)
     started = time.monotonic()

@@ -11,6 +11,8 @@ import orjson
 import pytest
 
 from persona_dagster.commands.run import ui
+from persona_dagster.commands.setup import init
+from persona_dagster.crawl.browser import find_chromium
 from persona_dagster.scaffold.project import ProjectError, write_project
 from persona_dagster.settings import PROJECT_ROOT, Settings, own_project
 
@@ -97,6 +99,24 @@ def test_the_ui_shows_the_project_in_which_one_stands(tmp_path: Path, monkeypatc
         ui()
     assert ["-w" in words for words in started] == [True, False]
     assert Path.cwd() == tmp_path / "bot"  # whose pyproject.toml names the module
+
+
+def test_a_chromium_is_fetched_where_none_is_and_playwright_s_own_is_found(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    asked: list[list[str]] = []
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setenv("PLAYWRIGHT_BROWSERS_PATH", str(tmp_path / "browsers"))
+    monkeypatch.setattr(
+        subprocess, "run", lambda command, **_: asked.append(command) or subprocess.CompletedProcess(command, 1)
+    )
+    init(tmp_path / "first")
+    assert asked[0][1:4] == ["-m", "playwright", "install"] and "set PERSONA_CHROMIUM" in capsys.readouterr().out
+    shell = tmp_path / "browsers" / "chromium_headless_shell-1" / "linux" / "headless_shell"
+    shell.parent.mkdir(parents=True)
+    shell.touch()
+    init(tmp_path / "second")
+    assert len(asked) == 1 and find_chromium() == shell
 
 
 def test_nothing_is_written_over(tmp_path: Path) -> None:
