@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from datetime import UTC
+from itertools import chain
 from typing import Any
 
 import orjson
@@ -19,6 +20,7 @@ from persona_dagster.records import Capture, Outcome, Source
 
 PART_BYTES = 16 << 20  # decoded: what a reader of a whole part must hold
 GROUP_ROWS = 200  # of a row group: what one look-up must decode
+SLICE_ROWS = 5 * GROUP_ROWS  # turned into columns at a time, each step of which is a copy
 # Never stored: what would let somebody act as the operator.
 KEPT_HEADERS = frozenset(["content-type", "date", "last-modified", "etag", "cache-control", "retry-after", "server"])
 SECRETS = re.compile(r"([?&](?:access_token|token|client_secret|key)=)[^&#]*")
@@ -95,10 +97,14 @@ def capture_of(source: Source, board: str, row: Mapping[str, Any], body: bytes) 
 def part_of(rows: list[dict[str, Any]]) -> bytes:
     """A part's bytes."""
     sink = pa.BufferOutputStream()
-    table = pl.DataFrame(rows, COLUMNS).to_arrow()
-    pq.write_table(
-        table, sink, compression="zstd", compression_level=9, write_page_checksum=True, row_group_size=GROUP_ROWS
-    )
+    slices = (rows[start : start + SLICE_ROWS] for start in range(0, len(rows), SLICE_ROWS))
+    tables = (pl.DataFrame(some, COLUMNS).to_arrow() for some in slices)
+    first = next(tables)
+    with pq.ParquetWriter(
+        sink, first.schema, compression="zstd", compression_level=9, write_page_checksum=True
+    ) as writer:
+        for table in chain([first], tables):
+            writer.write_table(table, row_group_size=GROUP_ROWS)
     return sink.getvalue().to_pybytes()
 
 

@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 import polars as pl
 
-from persona_dagster.config.sources import Sources
+from persona_dagster.config.sources import IMPORT_BOARD, Sources
 from persona_dagster.corpus import language, privacy
 from persona_dagster.corpus.canonical_names import standardise_boards, standardise_tags
 from persona_dagster.corpus.engine import apply_rules
@@ -190,6 +190,7 @@ class Cleaning:
         if self.source in FORUM:
             known = self.sources.site(self.source).boards if self.source in FORUMS else ()
             boards, unlisted = standardise_boards(frame["board"], known)
+            del unlisted[IMPORT_BOARD]  # no board, but where rows without one lie
             frame = frame.with_columns(boards)
             funnel.unknown_labels.update(unlisted if known else {})
             frame = repeated(self._rejoined(frame, funnel) if self.source == "ptt" else frame)

@@ -26,6 +26,7 @@ Bars = list[tuple[str, float]]
 # Qwen and Llama 3 spend about 0.8 tokens on a Han character and 1.3 on an English word (4.5 letters).
 TOKENS_PER_HAN, LETTERS_PER_TOKEN = 0.8, 4.0
 MASKED = f"<(?:{'|'.join(KINDS)})>"
+SHOWN = 12  # rows of a table before the rest is folded
 BOARD = ("source", "board", "rows", "usable", "copies", "personal_data", "tokens")
 
 
@@ -116,11 +117,28 @@ def _cell(value: Any) -> str:
 
 
 def _table(header: list[str], rows: list[list[Any]]) -> str:
-    def cells(tag: str, values: list[Any]) -> str:
-        return "".join(f"<{tag}>{html.escape(f'{v:,}' if isinstance(v, int) else str(v))}</{tag}>" for v in values)
+    """A table; what is more than a screen of it is folded."""
 
-    body = "".join(f"<tr>{cells('td', row)}</tr>" for row in rows)
-    return f"<table><tr>{cells('th', header)}</tr>{body}</table>"
+    def cell(tag: str, value: Any) -> str:
+        return (
+            f"<{tag} class=n>{value:,}</{tag}>"
+            if isinstance(value, int)
+            else f"<{tag}>{html.escape(str(value))}</{tag}>"
+        )
+
+    def table(some: list[list[Any]]) -> str:
+        head = "".join(
+            f"<th{'' if isinstance(value, str) else ' class=n'}>{html.escape(name)}</th>"
+            for name, value in zip(header, rows[0], strict=True)
+        )
+        body = "".join(f"<tr>{''.join(cell('td', value) for value in row)}</tr>" for row in some)
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+    if not rows:
+        return "<p>none</p>"
+    more = rows[SHOWN:]
+    folded = f"<details><summary>{len(more)} more</summary>{table(more)}</details>" if more else ""
+    return table(rows[:SHOWN]) + folded
 
 
 def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], title: str) -> str:
@@ -144,11 +162,7 @@ def _html(numbers: dict[str, Any], funnel: Funnel, plots: dict[str, bytes], titl
         )
         if values
     )
-    copies = (
-        _table(["cause", "rows"], [list(row) for row in numbers["duplicates"]])
-        if numbers["duplicates"]
-        else "<p>none</p>"
-    )
+    copies = _table(["cause", "rows"], [list(row) for row in numbers["duplicates"]])
     personal = _table(["kind", "found", "boards"], [list(row) for row in numbers["personal_data"]])
     boards = _table([n.replace("_", " ") for n in BOARD], [[b[n] for n in BOARD] for b in numbers["boards"]])
     size = f"{funnel.rows_in:,} rows in, {numbers['rows']:,} out, {numbers['usable']:,} usable"
@@ -187,10 +201,9 @@ def card_name(source: str, boards: list[str]) -> str:
     return f"{source}-{'-'.join(boards[:1])}"
 
 
-def write_data_card(
-    frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None, folder: Path, title: str = "corpus"
-) -> Path:
-    """`data_card.html`, `.md` and `.json` in `folder`, each put in place whole. Returns the folder."""
+def write_data_card(frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None, folder: Path) -> Path:
+    """`data_card.html`, `.md` and `.json` in `folder`, which names it, each put in place whole. Returns the folder."""
+    title = folder.name
     numbers = _numbers(frame, funnel, matches)
     plots = {
         name: plot(bars, name)

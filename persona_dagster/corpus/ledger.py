@@ -81,16 +81,16 @@ def _stored(stored: pl.DataFrame, outcome: pl.DataFrame | None, settings: Settin
     further = brought.with_columns(
         part=pl.col("part") + pl.col("nth") * 1000
     )  # a record holds fewer comments than that
-    alone = stored.join(made.select("snapshot"), on="snapshot", how="anti").join(
-        _lost(settings), on="snapshot", how="left"
-    )
+    places = stored.select(kept="snapshot", by=pl.format("{}:{}", "file", "row")).unique("kept")
+    lost = _lost(settings).join(places, on="kept", how="left")
+    alone = stored.join(made.select("snapshot"), on="snapshot", how="anti").join(lost, on="snapshot", how="left")
     unparsed = alone.select(
         *place,
         doc_id=pl.lit(None, pl.String),
         stage=pl.lit("parsing"),
         bucket=pl.coalesce("lost", pl.lit("superseded")),
         why=pl.col("lost_why").fill_null(""),
-        of="kept",
+        of="by",
     )
     crawled = made.join(stored.select("snapshot").unique(), on="snapshot", how="anti").select(
         file=pl.format("{}/{}", "source", "board"),

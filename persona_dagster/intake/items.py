@@ -23,3 +23,8 @@ class Item:
     why: str = ""
     cure: str = ""
     raw: Any = None  # the record itself, where it was refused
+
+    @property
+    def size(self) -> int:
+        """About how many bytes it holds."""
+        return sum(2 * len(row.fields["text"]) for row in self.rows) + sum(len(one.body) for one in self.captures)

@@ -36,9 +36,9 @@ from persona_dagster.sites.browsed import OF_THE_FILE
 
 READER_VERSION = "1"  # raised when the same bytes would give other rows: every file is then read again
 ROW = "row"  # kind of an archived row of the import schema
-BATCH = 4096  # items looked up together
+BATCH, BATCH_BYTES = 4096, 4 << 20  # items looked up together
 PART_ROWS = 8192  # rows are small: parts of 200 would be a thousand files a dump
-GROUP = 1 << 14  # rows of the ledger written at once
+GROUP = 1 << 13  # rows of the ledger written at once
 SHOWN = 20  # problems of a file that are kept in its record
 KEPT = 20_000  # refused rows of a file that are laid out for mending
 UNMENDABLE = frozenset(["no_words", "not_a_post"])  # nothing is wrong with them: they hold no post
@@ -218,6 +218,7 @@ class _Pass:
         """The captures of a stream that are new; the fates of all its rows go to `ledger`, in batches."""
         renamed: dict[tuple[str, str, str], str] = {}
         batch: list[Item] = []
+        held = 0
 
         def settle() -> list[Capture]:
             fates, fresh = self._fates(stream.name, batch, unit, renamed)
@@ -240,8 +241,10 @@ class _Pass:
                 if item.code:
                     refused.add(stream.name, item)
                 batch.append(item)
-                if len(batch) >= BATCH:
+                held += item.size
+                if len(batch) >= BATCH or held >= BATCH_BYTES:
                     yield from settle()
+                    held = 0
         except IntakeError as error:
             broken = error  # what came before the break is taken in
         if batch:

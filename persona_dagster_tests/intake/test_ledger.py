@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import json
+import os
 import random
 import zipfile
 from collections import Counter
@@ -196,7 +197,7 @@ RECORDS = st.lists(
 
 # Not shrunk: a second an example makes that minutes.
 @settings(
-    max_examples=4,
+    max_examples=200 if os.environ.get("PERSONA_SOAK") == "1" else 4,
     deadline=None,
     phases=(Phase.explicit, Phase.generate),
     derandomize=True,

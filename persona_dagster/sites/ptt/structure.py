@@ -150,7 +150,7 @@ def _one_line(text: str) -> TakenApart:
         tail and tail[0] == "----" and text[-2:] in ("卦？", "卦?", "嗎？", "嗎?")
     ):  # still the article, its question comes last
         tail = None
-    own = text[: tail.start()] if tail else text
+    own = text[: tail.start()].rstrip(" -—–─━═_") if tail else text  # the app draws a line above its name
     steps = ["flat_tail"] if tail else []
     answers = _answers(text[tail.start() :]) if tail else ""
     mixed = LONE_MARK.search(own) is not None or len(answers) > ANSWERS
