@@ -201,9 +201,10 @@ def card_name(source: str, boards: list[str]) -> str:
     return f"{source}-{'-'.join(boards[:1])}"
 
 
-def write_data_card(frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None, folder: Path) -> Path:
-    """`data_card.html`, `.md` and `.json` in `folder`, which names it, each put in place whole. Returns the folder."""
-    title = folder.name
+def write_data_card(
+    frame: pl.DataFrame, funnel: Funnel, matches: pl.DataFrame | None, folder: Path, title: str = "corpus"
+) -> Path:
+    """`data_card.html`, `.md` and `.json` in `folder`, each put in place whole. Returns the folder."""
     numbers = _numbers(frame, funnel, matches)
     plots = {
         name: plot(bars, name)
