@@ -9,6 +9,7 @@ import json
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -130,8 +131,9 @@ def part(limit: int | None, of: int) -> int | None:
     return None if limit is None else -(-limit // of)
 
 
+@cache
 def load_probes(name: str) -> Any:
-    """probes/<name>.yaml as written."""
+    """probes/<name>.yaml as written; nobody changes it."""
     return yaml.safe_load((PROBES / f"{name}.yaml").read_text(encoding="utf-8"))
 
 

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import polars as pl
 
@@ -86,6 +86,7 @@ class Classifier:
         self._model.fit(self._features.fit_transform(map(_plain, questions)), list(labels))
         self.voices: tuple[str, ...] = tuple(map(str, self._model.classes_))
         self.rows = len(questions)
+        self._known: dict[tuple[str, ...], Any] = {}
 
     def logits(self, text: str) -> dict[str, float]:
         scores = self._model.predict_log_proba(self._features.transform([_plain(text)]))[0]
@@ -93,8 +94,10 @@ class Classifier:
 
     def nearest(self, text: str, questions: Sequence[str], most: int = 2) -> tuple[str, ...]:
         """Those of `questions` that share the most n-grams with `text` (by cosine); none that shares hardly any."""
-        asked, known = (self._features.transform([_plain(one) for one in texts]) for texts in ([text], questions))
-        alike = (known @ asked.T).toarray()[:, 0]
+        key = tuple(questions)
+        if key not in self._known:
+            self._known[key] = self._features.transform(map(_plain, questions))
+        alike = (self._known[key] @ self._features.transform([_plain(text)]).T).toarray()[:, 0]
         return tuple(questions[row] for row in (-alike).argsort()[:most] if alike[row] >= LEAST_ALIKE)
 
 
