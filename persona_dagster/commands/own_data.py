@@ -158,7 +158,8 @@ def _tell(done: Intake, notes: list[Path], settings: Settings) -> None:
         console.print(f"What could not be taken in lies in {settings.quarantine_dir}; mend it there and import again.")
     if notes:
         console.print(f"{len(notes)} note(s) in {settings.notes_dir}")
-    console.print("Next: persona build --until posts, then persona funnel")
+    if done.files or notes:
+        console.print("Next: persona build --until posts, then persona funnel")
 
 
 def _fail(problems: list[str]) -> None:
