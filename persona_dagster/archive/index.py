@@ -16,12 +16,12 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
+from persona_dagster.archive.database import open_database, remove_database
 from persona_dagster.archive.history import GONE_TWICE, History, Sighting
 from persona_dagster.records import Outcome
 
 NAME = ".index.sqlite"
 VERSION = 1  # raised when the tables change: the file is then made again
-BUSY_SECONDS = 60
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 TABLES = """
@@ -52,39 +52,15 @@ class BoardIndex:
     def __init__(self, path: Path | None):
         self.path = path
         try:
-            self._db = self._open()
+            self._db, _ = open_database(path, TABLES, VERSION)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise
             self.path = None  # an archive that may only be read
-            self._db = self._open()
+            self._db, _ = open_database(None, TABLES, VERSION)
         except sqlite3.DatabaseError:
-            self._remove()
-            self._db = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(
-            self.path or ":memory:", timeout=BUSY_SECONDS, isolation_level=None, check_same_thread=False
-        )
-        # What is forgotten must not stay in free pages.
-        db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;")
-        db.execute("BEGIN IMMEDIATE")
-        (version,) = db.execute("PRAGMA user_version").fetchone()
-        if version != VERSION:
-            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                db.execute(f"DROP TABLE {name}")
-            for statement in filter(str.strip, TABLES.split(";")):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {VERSION}")
-        db.execute("COMMIT")
-        return db
-
-    def _remove(self) -> None:
-        if self.path:
-            for suffix in ("", "-wal", "-shm"):
-                self.path.with_name(self.path.name + suffix).unlink(missing_ok=True)
+            remove_database(path)
+            self._db, _ = open_database(path, TABLES, VERSION)
 
     def close(self) -> None:
         self._db.close()
@@ -96,7 +72,7 @@ class BoardIndex:
             raise
         except sqlite3.DatabaseError as error:
             self._db.close()
-            self._remove()
+            remove_database(self.path)
             raise IndexDamagedError(f"{self.path}: {error}; it was removed, run this again") from error
 
     @contextmanager

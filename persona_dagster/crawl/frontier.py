@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 import orjson
 
+from persona_dagster.archive.database import open_database, remove_database
+
 NAME = ".frontier.sqlite"
 VERSION = 1
 ANCHORS = 40  # ids at each end of a span by which it is found again
@@ -110,31 +112,13 @@ class Frontier:
 
     def __init__(self, path: Path | None = None):
         self.path = path
-        self.rebuilt = False  # whether it began empty
         try:
-            self._db = self._open()
+            self._db, self.rebuilt = open_database(path, TABLES, VERSION)  # rebuilt: it began empty
         except sqlite3.DatabaseError:
             if path is None:
                 raise
-            for suffix in ("", "-wal", "-shm"):
-                path.with_name(path.name + suffix).unlink(missing_ok=True)
-            self._db = self._open()
-
-    def _open(self) -> sqlite3.Connection:
-        if self.path:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-        db = sqlite3.connect(self.path or ":memory:", timeout=60, isolation_level=None)
-        db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;")
-        if db.execute("PRAGMA user_version").fetchone()[0] != VERSION:
-            self.rebuilt = True
-            db.execute("BEGIN IMMEDIATE")
-            for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
-                db.execute(f"DROP TABLE {name}")
-            for statement in filter(str.strip, TABLES.split(";")):
-                db.execute(statement)
-            db.execute(f"PRAGMA user_version = {VERSION}")
-            db.execute("COMMIT")
-        return db
+            remove_database(path)
+            self._db, self.rebuilt = open_database(path, TABLES, VERSION)
 
     def close(self) -> None:
         self._db.close()

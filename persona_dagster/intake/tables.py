@@ -9,7 +9,7 @@ from __future__ import annotations
 import csv
 import re
 import sqlite3
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from itertools import islice
@@ -209,15 +209,18 @@ def parquet(unit: Unit) -> Iterator[Record]:
     with plain(unit) as path:
         try:
             file = pq.ParquetFile(path)
-            number = 0
-            for batch in file.iter_batches(BATCH):
-                for record in batch.to_pylist():
-                    number += 1
-                    yield number, {name: value for name, value in record.items() if value is not None}
+            yield from _numbered(file.iter_batches(BATCH))
         except (pa.ArrowException, OSError) as error:
             raise IntakeError(
                 unit.name, f"is no whole Parquet file ({_first(error)})", "Write or fetch it again"
             ) from error
+
+
+def _numbered(batches: Iterable[Any]) -> Iterator[Record]:
+    """The rows of Arrow's batches, without what is null."""
+    rows = (row for batch in batches for row in batch.to_pylist())
+    for number, row in enumerate(rows, start=1):
+        yield number, {name: value for name, value in row.items() if value is not None}
 
 
 def arrow(unit: Unit) -> Iterator[Record]:
@@ -232,11 +235,7 @@ def arrow(unit: Unit) -> Iterator[Record]:
                 except pa.ArrowInvalid:
                     file = pa.ipc.open_file(source)
                     reader = (file.get_batch(n) for n in range(file.num_record_batches))
-                number = 0
-                for batch in reader:
-                    for record in batch.to_pylist():
-                        number += 1
-                        yield number, {name: value for name, value in record.items() if value is not None}
+                yield from _numbered(reader)
         except (pa.ArrowException, OSError) as error:
             raise IntakeError(
                 unit.name, f"is no whole Arrow file ({_first(error)})", "Save the data set again"
