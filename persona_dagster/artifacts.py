@@ -232,6 +232,14 @@ class Record(BaseModel):
                 f"{path}: cannot be read ({_first_line(error)}); materialise its asset again"
             ) from error
 
+    @classmethod
+    def stored(cls, folder: Path) -> Self | None:
+        """The same; None where there is none, or one that another version of the code wrote."""
+        try:
+            return cls.read(folder)
+        except (NotPublishedError, ArtifactError):
+            return None
+
     def write(self, folder: Path) -> Path:
         return write_json(folder / self.FILE, self.model_dump(mode="json"))
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 from persona_dagster.artifacts import RunCard, families
 from persona_dagster.config.bases import base_of_adapter, load_bases
-from persona_dagster.config.recipes import Base, Quantisation, load_recipe
-from persona_dagster.models.hardware import find_hardware, hardware_of
+from persona_dagster.config.recipes import Base, Quantisation
+from persona_dagster.models.hardware import find_hardware, resolved_recipe
 from persona_dagster.models.hub import ADAPTER, HubError, pull
 from persona_dagster.settings import Settings
 
@@ -83,9 +83,7 @@ def _bare_base(found: list[Adapter], settings: Settings) -> Adapter:
     """The base model of the first adapter; with none trained yet, the one that this machine would train."""
     if found:
         return replace(found[0], name="base", title=f"base only: {found[0].base.model}", folder=None)
-    recipe = load_recipe(
-        settings.recipe, settings.config_dir, settings.profile, hardware_of(settings), settings.accepted_dir
-    )
+    recipe = resolved_recipe(settings.recipe, settings)
     return Adapter(
         "base", f"base only: {recipe.base.model}", recipe.base, None, recipe.quantisation if _cuda() else None
     )

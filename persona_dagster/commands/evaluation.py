@@ -13,8 +13,8 @@ import typer
 
 from persona_dagster.artifacts import Metrics, RunCard, Versions, write_json
 from persona_dagster.config.personas import Personas
-from persona_dagster.config.recipes import Recipe
 from persona_dagster.digest import file_digest
+from persona_dagster.models.hardware import resolved_recipe
 from persona_dagster.settings import Settings
 
 app = typer.Typer()
@@ -40,7 +40,7 @@ def evaluate(
         # Figures of a training stand in the report of answers that this training gave, and in no other.
         adapter = None if generations else Versions(settings.adapters_dir / recipe, RunCard.FILE).latest()
         job = EvaluateJob(
-            recipe=_recipe(recipe, settings),
+            recipe=resolved_recipe(recipe, settings),
             personas=_personas(settings),
             mix_dir=Versions(settings.mix_dir / recipe, "manifest.json").newest(),
             models_dir=settings.models_dir,
@@ -74,7 +74,7 @@ def handed_in(recipe: str, file: Path | None, settings: Settings, folder: Path) 
     frame = frame.select(GENERATION_SCHEMA.names()).cast(pl.Schema(GENERATION_SCHEMA))
     if empty := frame.filter(pl.col("answer").is_null() | pl.col("prompt_id").is_null()).height:
         raise typer.BadParameter(f"{file}: {empty} rows without an answer or a prompt_id")
-    settings_file: dict[str, object] = {"base": _recipe(recipe, settings).base.model_dump(), "dtype": "unknown"}
+    settings_file: dict[str, object] = {"base": resolved_recipe(recipe, settings).base.model_dump(), "dtype": "unknown"}
     settings_file |= {"sampling": {}, "seconds": 0.0, "adapter": None, "handed_in": file.name}
     if own is not None:
         stored = pl.read_parquet(own / "generations.parquet")
@@ -126,7 +126,7 @@ def harness(
 
     settings = Settings()
     job = GenerateJob(
-        recipe=_recipe(recipe, settings),
+        recipe=resolved_recipe(recipe, settings),
         personas=_personas(settings),
         mix_dir=settings.mix_dir / recipe,
         models_dir=settings.models_dir,
@@ -147,13 +147,6 @@ def harness(
             shown = ", ".join(f"{metric} {value:.3f}" for metric, value in sorted(numbers.items()))
             typer.echo(f"{name} · {one}: {shown}")
     typer.echo(str(out))
-
-
-def _recipe(name: str, settings: Settings) -> Recipe:
-    from persona_dagster.config.recipes import load_recipe
-    from persona_dagster.models.hardware import find_hardware
-
-    return load_recipe(name, settings.config_dir, settings.profile, settings.hardware or find_hardware())
 
 
 def _personas(settings: Settings) -> Personas:

@@ -57,10 +57,6 @@ class Times:
         except (OSError, ValueError, KeyError, TypeError):  # a cache: one that cannot be read is written anew
             pass
 
-    @property
-    def measured_here(self) -> bool:
-        return bool(self.made)
-
     def expected(self, name: str, *, stands: bool) -> float:
         asset = name.partition(" · ")[0]
         if stands:

@@ -20,16 +20,14 @@ def plan(
     card: Annotated[str, typer.Option(help="plan the time for another card: T4, A100, RTX 4090 …")] = "",
 ) -> None:
     """Steps, tokens, time and memory of a recipe on this machine, before anything is trained."""
-    from persona_dagster.config.recipes import load_recipe
     from persona_dagster.conversation.mix_store import recipe_mixes
-    from persona_dagster.models.hardware import hardware_of
+    from persona_dagster.models.hardware import recipe_here
     from persona_dagster.training.plan import plan_recipe
 
     settings = Settings()
-    loaded = load_recipe(recipe, settings.config_dir, settings.profile, hardware_of(settings), settings.accepted_dir)
     adapters = settings.adapters_dir / recipe
     mixes = recipe_mixes(settings, recipe)
-    console.print(plan_recipe(loaded, mixes, settings.models_dir, adapters, card).markdown())
+    console.print(plan_recipe(recipe_here(recipe, settings), mixes, settings.models_dir, adapters, card).markdown())
 
 
 @app.command()

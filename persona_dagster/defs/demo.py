@@ -13,7 +13,7 @@ from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.browser import find_chromium
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.defs.walk import Walk, open_walk, run_program, terminal
-from persona_dagster.models.hardware import hardware_of
+from persona_dagster.models.hardware import recipe_here
 from persona_dagster.models.packaged import check_installed
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
@@ -48,7 +48,7 @@ def run(
     if settings.cdp_url is None:
         find_chromium(settings.chromium, headed=settings.headed)  # before minutes of work, not after
     for recipe in recipes:
-        check_installed(project.resolve(recipe, hardware_of(settings)).recipe.base.entry)
+        check_installed(recipe_here(recipe, settings).base.entry)
     walk = open_walk(settings, instance, display or terminal(), "demo", again=False)
     started = time.monotonic()
     walk.over([*flow(project, recipes)], ", ".join(recipes))

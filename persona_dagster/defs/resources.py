@@ -9,30 +9,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TypeVar
 from urllib.parse import quote
 
 import dagster as dg
 import polars as pl
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.artifacts import (
-    ArtifactError,
-    Metrics,
-    MixManifest,
-    NotPublishedError,
-    Record,
-    RunCard,
-    Versions,
-)
+from persona_dagster.artifacts import Metrics, MixManifest, RunCard, Versions
 from persona_dagster.config.personas import Personas, load_personas
-from persona_dagster.config.recipes import (
-    Recipe,
-    ResolvedEvaluation,
-    ResolvedRecipe,
-    load_recipe,
-    recipe_names,
-)
+from persona_dagster.config.recipes import Recipe, ResolvedRecipe, load_recipe, recipe_names
 from persona_dagster.config.sources import Sources, load_sources
 from persona_dagster.config.split import SplitSpec, load_split
 from persona_dagster.conversation.graph import GRAPH_SCHEMA
@@ -41,11 +26,9 @@ from persona_dagster.conversation.mix_store import recipe_mixes
 from persona_dagster.corpus.tables import WHOLE, Tables
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.defs.columns import column_lineage, column_schema
-from persona_dagster.models.hardware import hardware_of
+from persona_dagster.models.hardware import resolved_recipe
 from persona_dagster.records import DIALOGUE_SCHEMA, POST_SCHEMA, SPLIT_SCHEMA
 from persona_dagster.settings import Settings
-
-RecordT = TypeVar("RecordT", bound=Record)
 
 SCHEMAS = {
     **dict.fromkeys(("ptt_posts", "dcard_posts", "threads_posts", "chat_posts", "notes", "posts"), POST_SCHEMA),
@@ -83,29 +66,18 @@ class ProjectResource:
         return load_split(self.settings.config_dir, self.settings.accepted_dir)
 
     def recipe(self, name: str) -> Recipe:
-        """The recipe as it was resolved, whatever machine asks; as it would be here where it never was.
-
-        Raises `ConfigError`: the file is bad and was never good, or there is none."""
-        stored = self.resolved(name)
-        recipe = stored.recipe if stored else self.resolve(name, hardware_of(self.settings)).recipe
-        judged = self._stored(ResolvedEvaluation, name)
-        return recipe.model_copy(update={"evaluation": judged.evaluation}) if judged else recipe
+        """See `resolved_recipe`."""
+        return resolved_recipe(name, self.settings)
 
     def resolved(self, name: str) -> ResolvedRecipe | None:
         """What `recipe_config` stored; None before it did, or where another version of the code wrote it."""
-        return self._stored(ResolvedRecipe, name)
+        return ResolvedRecipe.stored(self.settings.resolved_dir / name)
 
     def resolve(self, name: str, hardware: str) -> ResolvedRecipe:
         """The recipe's file, with the overlays of this profile and of `hardware` laid on it."""
         settings = self.settings
         recipe = load_recipe(name, settings.config_dir, settings.profile, hardware, settings.accepted_dir)
         return ResolvedRecipe(profile=settings.profile, hardware=hardware, recipe=recipe)
-
-    def _stored(self, kind: type[RecordT], name: str) -> RecordT | None:
-        try:
-            return kind.read(self.settings.resolved_dir / name)
-        except (NotPublishedError, ArtifactError):
-            return None
 
     def link(self, page: Path) -> dg.UrlMetadataValue:
         """A page under reports/ as a link that a browser opens; by its place there, so that a moved home keeps it."""

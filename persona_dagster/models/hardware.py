@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, get_args
 
 from persona_dagster.config.loading import ConfigError
+from persona_dagster.config.recipes import Recipe, ResolvedEvaluation, ResolvedRecipe, load_recipe
 from persona_dagster.settings import Hardware, Settings
 
 GIB = 2**30
@@ -116,3 +117,18 @@ def hardware_of(settings: Settings) -> Hardware:
             )
         return find_hardware()
     return settings.hardware or "cpu"
+
+
+def resolved_recipe(name: str, settings: Settings) -> Recipe:
+    """The recipe as it was resolved, whatever machine asks; as it would be here where it never was.
+
+    Raises `ConfigError`: the file is bad and was never good, or there is none."""
+    stored = ResolvedRecipe.stored(settings.resolved_dir / name)
+    recipe = stored.recipe if stored else recipe_here(name, settings)
+    judged = ResolvedEvaluation.stored(settings.resolved_dir / name)
+    return recipe.model_copy(update={"evaluation": judged.evaluation}) if judged else recipe
+
+
+def recipe_here(name: str, settings: Settings) -> Recipe:
+    """The recipe's file as it stands, with the overlays of this profile and of this machine's hardware laid on it."""
+    return load_recipe(name, settings.config_dir, settings.profile, hardware_of(settings), settings.accepted_dir)

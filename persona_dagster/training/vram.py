@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from persona_dagster.config.bases import Base, Folder, Hub
+from persona_dagster.config.bases import Base, Folder, Hub, Shape
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.hardware import GIB
 
@@ -30,19 +30,9 @@ _CONTEXT_GIB = {"unsloth": 1.28, "trl": 1.65}
 _GEMMA_NORMS, _NORMS = 4, 2  # of a layer
 
 
-@dataclass(frozen=True, slots=True)
-class ModelShape:
-    """What of a Llama-like model decides its memory."""
+class ModelShape(Shape):
+    """The shape of a Llama-like model, with what its kind adds to it."""
 
-    layers: int
-    hidden: int
-    intermediate: int
-    heads: int
-    kv_heads: int
-    vocabulary: int
-    context: int
-    tied: bool = False
-    head_dim: int | None = None  # hidden / heads
     norms: int = _NORMS  # of a layer
     head_norms: bool = False  # queries and keys are normalised, head by head
 
