@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import polars as pl
 
 from persona_dagster.corpus.array_store import ArrayStore
-from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, normalised, version
+from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, Hashes, Rows, normalised, version
+from persona_dagster.corpus.grams import I64
 from persona_dagster.corpus.quality import blocked
 from persona_dagster.corpus.tables import run_sql
 from persona_dagster.digest import sha256, text_digest
@@ -67,28 +69,48 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
 
     With a folder `index` only texts that were not there the last time are compared; the outcome is the same.
     """
-    texts = frame["text"].fill_null("")
-    store = ArrayStore(index) if index else None
+    dup_of, matches = find_duplicates(frame.lazy(), index)
+    return Deduplicated(frame.with_columns(dup_of), matches)
+
+
+def find_duplicates(corpus: pl.LazyFrame, index: Path | None = None) -> tuple[pl.Series, pl.DataFrame]:
+    """The same of a corpus that need not be in memory (`pl.scan_parquet`): the column `dup_of`, and the matches."""
+    rows, store = Rows(corpus), ArrayStore(index) if index else None
     seen = DedupIndex.load(store) if store else DedupIndex(once=True)
-    hashes, node = seen.take_in(texts)
+    hashes, node = seen.take_in(rows)
     if store:
         seen.save(store)
+    with TemporaryDirectory(prefix="persona-dedup-") as folder:
+        compared, spill = Path(folder) / "compared", Path(folder) / "spill"
+        number = _write_compared(rows, seen, hashes, node, compared)
+        survivors = run_sql("survivors", spill=spill, compared=compared)
+        survivors = survivors.with_columns(one=hashes.one[survivors["row"]], two=hashes.two[survivors["row"]])
+        nearest = _near(survivors, seen.pairs)
+        copies = run_sql("copies", spill=spill, survivors=survivors, stars=nearest, compared=compared)
+        names = pl.read_parquet(compared / "*.parquet", columns=["doc_id"])["doc_id"]
+    kept, removed = (names.gather(np.searchsorted(number, copies[row].to_numpy())) for row in ("kept", "row"))
+    dup_of = pl.Series("dup_of", [None], dtype=pl.String).new_from_index(0, rows.height).scatter(copies["row"], kept)
+    return dup_of, copies.select(kept=kept, removed=removed, jaccard="jaccard", cause="cause")
+
+
+def _write_compared(rows: Rows, seen: DedupIndex, hashes: Hashes, node: I64, folder: Path) -> I64:
+    """Rows whose text stands elsewhere too, or is like another's, as Parquet; returns their numbers, ascending."""
     paired = np.zeros(len(seen.letters), bool)
     paired[seen.pairs["a"].to_numpy()] = paired[seen.pairs["b"].to_numpy()] = True
     shared = paired | (np.bincount(node, minlength=len(seen.letters)) > 1)
-    comment = frame["kind"].is_in(["comment", "reply"]).to_numpy()
-    letters = seen.letters[node]  # short comments are nobody's copy
-    rows = np.flatnonzero(shared[node] & ((letters >= SHORTEST) | ((letters > 0) & ~comment)))
-    compared = frame.select(pl.col("source", "board", "post_id", "created_at", "flags").gather(rows)).select(
-        pl.concat_str("source", "board", "post_id", separator=":").alias("doc_id"),
-        "created_at",
-        blocked().alias("blocked"),
-        row=rows, node=node[rows], paired=paired[node[rows]], one=hashes.one[rows], two=hashes.two[rows],
-    )  # fmt: skip
-    survivors = run_sql("survivors", compared=compared)
-    survivors = survivors.with_columns(one=hashes.one[survivors["row"]], two=hashes.two[survivors["row"]])
-    copies = run_sql("copies", survivors=survivors, stars=_near(survivors, seen.pairs), compared=compared)
-    names = [compared["doc_id"].gather(np.searchsorted(rows, copies[row].to_numpy())) for row in ("kept", "row")]
-    dup_of = pl.Series([None], dtype=pl.String).new_from_index(0, len(frame)).scatter(copies["row"], names[0])
-    matches = copies.select(kept=names[0], removed=names[1], jaccard="jaccard", cause="cause")
-    return Deduplicated(frame.with_columns(dup_of.alias("dup_of")), matches)
+    folder.mkdir()
+    numbers = []
+    for start, part in rows.parts("source", "board", "post_id", "created_at", "flags", "kind"):
+        of = node[start : start + len(part)]
+        comment, letters = part["kind"].is_in(["comment", "reply"]).to_numpy(), seen.letters[of]
+        # Short comments are nobody's copy.
+        here = np.flatnonzero(shared[of] & ((letters >= SHORTEST) | ((letters > 0) & ~comment)))
+        number, of = start + here, of[here]
+        part[here].select(
+            pl.concat_str("source", "board", "post_id", separator=":").alias("doc_id"),
+            "created_at",
+            blocked().alias("blocked"),
+            row=number, node=of, paired=paired[of], one=hashes.one[number], two=hashes.two[number],
+        ).write_parquet(folder / f"{start:012}.parquet", compression="lz4")  # fmt: skip
+        numbers.append(number)
+    return np.concatenate(numbers)

@@ -6,7 +6,9 @@ be found, the pairs found. A cache: where it is absent, torn or of another versi
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +41,34 @@ def normalised(column: pl.Expr) -> pl.Expr:
     )
 
 
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a corpus, which may lie in Parquet: so many in memory at a time as one step needs."""
+
+    frame: pl.LazyFrame
+
+    @cached_property
+    def height(self) -> int:
+        return int(self.frame.select(pl.len()).collect().item())
+
+    def parts(self, *columns: str) -> Iterator[tuple[int, pl.DataFrame]]:
+        """Of all rows, in their order; each part with the number of its first row. There is one at least."""
+        for start in range(0, max(self.height, 1), ROWS_AT_ONCE):
+            yield start, self._part(start, columns)
+
+    def texts(self, rows: I64) -> pl.Series:
+        """The texts of these rows."""
+        order = np.argsort(rows, kind="stable")
+        found, wanted = [pl.Series("text", dtype=pl.String)], rows[order]
+        for start in np.unique(wanted // ROWS_AT_ONCE) * ROWS_AT_ONCE:
+            here = wanted[np.searchsorted(wanted, start) : np.searchsorted(wanted, start + ROWS_AT_ONCE)]
+            found.append(self._part(int(start), ("text",))["text"].gather(here - start))
+        return pl.concat(found).fill_null("").gather(np.argsort(order, kind="stable"))
+
+    def _part(self, start: int, columns: tuple[str, ...]) -> pl.DataFrame:
+        return self.frame.select(columns).slice(start, ROWS_AT_ONCE).collect()
+
+
 def _normalised(texts: pl.Series) -> pl.Series:
     """The same of a column, a part at a time: each step of it is a copy."""
     parts = (texts[start : start + ROWS_AT_ONCE] for start in range(0, max(len(texts), 1), ROWS_AT_ONCE))
@@ -53,12 +83,12 @@ class Hashes:
     two: U64
 
     @classmethod
-    def of_texts(cls, texts: pl.Series) -> Hashes:
+    def of_texts(cls, rows: Rows) -> Hashes:
         """By Polars, from two seeds: they tell texts apart within one of its versions, 18 times faster than xxh3."""
-        found = cls(np.empty(len(texts), np.uint64), np.empty(len(texts), np.uint64))
-        for start in range(0, len(texts), ROWS_AT_ONCE):
-            some = slice(start, start + ROWS_AT_ONCE)
-            text = texts[some].to_frame("text")
+        found = cls(np.empty(rows.height, np.uint64), np.empty(rows.height, np.uint64))
+        for start, part in rows.parts("text"):
+            some = slice(start, start + len(part))
+            text = part.select(pl.col("text").fill_null(""))
             found.one[some] = text.select(pl.col("text").hash(1))["text"].to_numpy()
             found.two[some] = text.select(pl.col("text").hash(2) ^ pl.col("text").str.len_bytes())["text"].to_numpy()
         return found
@@ -179,12 +209,12 @@ class DedupIndex:
             parts |= {f"{n}.bitmaps.{level}": bitmaps for level, bitmaps in enumerate(part.bitmaps)}
         store.save(parts, version())
 
-    def take_in(self, texts: pl.Series) -> tuple[Hashes, I64]:
+    def take_in(self, rows: Rows) -> tuple[Hashes, I64]:
         """The texts of a corpus: what tells them apart, and the node of each; all pairs of nodes are compared.
 
         Nodes that no row has any more are forgotten.
         """
-        hashes = Hashes.of_texts(texts)
+        hashes = Hashes.of_texts(rows)
         node = self.texts.find(hashes)
         alive = np.bincount(node[node >= 0], minlength=len(self.letters)) > 0
         if (node < 0).sum() > ANEW * len(node) or alive.sum() < (1 - ANEW) * len(alive):
@@ -197,13 +227,13 @@ class DedupIndex:
         new = np.flatnonzero(node < 0)
         if len(new):
             first = new[hashes[new].firsts()]
-            self._compare(first, hashes[first], node, texts)
+            self._compare(first, hashes[first], node, rows)
             node[new] = self.texts.find(hashes[new])
         return hashes, node
 
-    def _compare(self, rows: I64, hashes: Hashes, node: I64, texts: pl.Series) -> None:
+    def _compare(self, new: I64, hashes: Hashes, node: I64, rows: Rows) -> None:
         """Texts never seen become known; who among them is alike, or like a known one, becomes a pair."""
-        norms = _normalised(texts.gather(rows))
+        norms = _normalised(rows.texts(new))
         keys = Hashes.of_norms(norms)
         fresh = np.flatnonzero(self.norms.find(keys) < 0)
         fresh = fresh[keys[fresh].firsts()]
@@ -221,18 +251,18 @@ class DedupIndex:
             self.ranks = bucket_ranks(compared)
         added = Prefixes.of(compared, numbers[joined].astype(np.uint32), self.ranks, THRESHOLD)
         row_of = np.full(first + len(fresh), -1, np.int64)
-        row_of[numbers] = rows[fresh]
+        row_of[numbers] = new[fresh]
         seen = np.flatnonzero(node >= 0)[::-1]
         row_of[node[seen]] = seen
         found = [added.within(), *(segment.across(added) for segment in self.segments)]
         left, right = (np.concatenate(side) for side in zip(*found, strict=True))
-        self._confirm(left, right, norms, row_of, texts)
+        self._confirm(left, right, norms, row_of, rows)
         if not self.once and len(added.rows):
             self.segments.append(added)
             if len(self.segments) > SEGMENTS:
                 self.segments = [Prefixes.merged(self.segments, row_of >= 0)]
 
-    def _confirm(self, left: I64, right: I64, newest: pl.Series, row_of: I64, texts: pl.Series) -> None:
+    def _confirm(self, left: I64, right: I64, newest: pl.Series, row_of: I64, rows: Rows) -> None:
         """Candidates that are alike become pairs. A node without a row is dead: nobody's copy.
 
         `newest` are the normalised texts of the last nodes; those of the others are made again.
@@ -242,7 +272,7 @@ class DedupIndex:
         nodes, place = np.unique(np.concatenate((left, right)), return_inverse=True)
         first = len(row_of) - len(newest)
         known = nodes[nodes < first]
-        norms = _normalised(texts.gather(row_of[known])).append(newest.gather(nodes[len(known) :] - first))
+        norms = _normalised(rows.texts(row_of[known])).append(newest.gather(nodes[len(known) :] - first))
         x, y, jaccard = setjoin.confirmed(norms, place[: len(left)], place[len(left) :], THRESHOLD)
         pairs = pl.DataFrame({"a": nodes[x], "b": nodes[y], "jaccard": jaccard}).cast(PAIRS)
         pairs = pairs.filter(differ_beyond_digits(norms.gather(x), norms.gather(y)))

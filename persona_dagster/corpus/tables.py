@@ -18,6 +18,7 @@ from persona_dagster import artifacts
 
 SQL = Path(__file__).parent / "sql"
 WHOLE = "all"  # the partition of a table without partitions
+MEMORY = "1GB"  # of a query that may spill
 
 
 class SchemaMismatchError(ValueError):
@@ -39,12 +40,19 @@ def _memory() -> duckdb.DuckDBPyConnection:
     return duckdb.connect()
 
 
-def run_sql(name: str, parameters: dict[str, Any] | None = None, **frames: pl.DataFrame) -> pl.DataFrame:
-    """`sql/<name>.sql` over frames, in memory: Arrow in, Arrow out, no file."""
-    with _memory().cursor() as connection:
+def run_sql(
+    name: str, parameters: dict[str, Any] | None = None, *, spill: Path | None = None, **tables: pl.DataFrame | Path
+) -> pl.DataFrame:
+    """`sql/<name>.sql` over frames and folders of Parquet: Arrow in, Arrow out. `spill`: a folder for what is over
+    `MEMORY`; without, everything is in memory."""
+    limits = {"memory_limit": MEMORY, "temp_directory": str(spill)}
+    with duckdb.connect(config=limits) if spill else _memory().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
-        for table, frame in frames.items():
-            connection.register(table, frame.to_arrow())
+        for table, rows in tables.items():
+            if isinstance(rows, Path):
+                connection.read_parquet(f"{rows}/*.parquet").create_view(table)
+            else:
+                connection.register(table, rows.to_arrow())
         return _frame(connection.sql(sql(name), params=parameters or {}))
 
 

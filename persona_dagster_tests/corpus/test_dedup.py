@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.corpus import dedup_index, setjoin
-from persona_dagster.corpus.dedup import mark_duplicates, normalised, stars
+from persona_dagster.corpus.dedup import find_duplicates, mark_duplicates, normalised, stars
 
 
 def brute_force(texts: list[str], threshold: float = 0.7) -> dict[tuple[int, int], float]:
@@ -85,7 +85,7 @@ def test_stars_make_no_chains():
 
 
 def posts(frame_of, texts: list[str], **columns) -> pl.DataFrame:
-    return frame_of(texts, **columns).with_columns(pl.col("text_raw").alias("text"))
+    return frame_of(texts, **columns).with_columns(pl.Series("text", texts, dtype=pl.String))
 
 
 def test_copies_point_to_the_kept_row(frame_of):
@@ -156,6 +156,16 @@ def test_an_index_gives_what_a_full_run_gives_however_the_corpus_changes(
             [frame.with_columns(text=pl.Series(text)).sample(fraction=0.98, seed=step, shuffle=True), few]
         )
     assert len(frame) > known
+
+
+def test_a_corpus_in_parquet_gives_what_one_in_memory_gives(frame_of, tmp_path, monkeypatch):
+    frame = corpus(frame_of, random.Random(2), 300)
+    wanted = mark_duplicates(frame)
+    for number, part in enumerate(frame.iter_slices(90)):
+        part.write_parquet(tmp_path / f"{number}.parquet")
+    monkeypatch.setattr(dedup_index, "ROWS_AT_ONCE", 64)
+    dup_of, matches = find_duplicates(pl.scan_parquet(tmp_path / "*.parquet"), tmp_path / "index")
+    assert dup_of.equals(wanted.frame["dup_of"], null_equal=True) and matches.equals(wanted.matches)
 
 
 def test_texts_that_share_half_their_hash_keep_their_nodes():
