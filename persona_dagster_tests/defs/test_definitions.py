@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from contextlib import ExitStack
 from itertools import pairwise
 from pathlib import Path
 
@@ -17,10 +18,16 @@ from dagster._core.scheduler.instigation import InstigatorState, InstigatorStatu
 from dagster._core.types.loadable_target_origin import LoadableTargetOrigin
 from dagster._utils.error import SerializableErrorInfo
 
+from persona_dagster.config.sources import load_sources
+from persona_dagster.crawl.lease import HostBusyError, lease
+from persona_dagster.crawl.transport import Transport
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.automation import DAGSTERS_OWN
 from persona_dagster.defs.jobs import job_of
 from persona_dagster.defs.walk import STAGE_OF
+from persona_dagster.records import FORUMS
+from persona_dagster.sample.content import Content
+from persona_dagster.sample.replica import serve
 from persona_dagster.settings import Settings
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -64,6 +71,21 @@ def test_sites_are_not_asked_in_the_same_quarter_of_an_hour(defs: dg.Definitions
     minutes = sorted(int(line[0]) + 60 * int(line[1]) for name, line in lines.items() if name.startswith("nightly"))
     assert len(minutes) == 3
     assert all(later - sooner >= 15 for sooner, later in pairwise(minutes))
+
+
+def test_crawls_wait_within_a_site_and_for_no_other(defs: dg.Definitions, tmp_path: Path) -> None:
+    """Dagster's pools by site, and the lease that a crawl holds; cleaning waits for nobody."""
+    graph = defs.resolve_asset_graph()
+    pools = {source: graph.get(dg.AssetKey(f"{source}_raw")).pools for source in FORUMS}
+    assert len(set.union(*pools.values())) == len(FORUMS) and all(len(of) == 1 for of in pools.values())
+    assert not any(graph.get(dg.AssetKey(f"{source}_posts")).pools for source in FORUMS)
+    sources = load_sources(tmp_path, "tiny")
+    with serve(Content(ptt={}, dcard={}, threads={})) as replica, ExitStack() as held:
+        actual = Transport(replica.rewrites).actual
+        for source in FORUMS:
+            held.enter_context(lease(actual(sources.site(source).origin), tmp_path / "leases", wait=0))
+        with pytest.raises(HostBusyError), lease(actual(sources.site("ptt").origin), tmp_path / "leases", wait=0):
+            pass
 
 
 def test_a_code_server_would_take_them(defs: dg.Definitions) -> None:
