@@ -71,8 +71,8 @@ class Capture:
 class Post:
     """One post, comment or reply, as parsed. Comments are rows too, never nested.
 
-    `text_raw` holds what a reader of the page sees, forum residue included (Version 1.0's diet); `text` is
-    empty until the corpus cleans it (Version 2.0's). `author_key` is a keyed hash, made while parsing.
+    `text_raw` holds what a reader of the page sees, forum residue included (Version 1.0's diet); `text` what of it is
+    the author's own, which the corpus cleans (Version 2.0's). `author_key` is a keyed hash, made while parsing.
     """
 
     source: Source
@@ -81,12 +81,12 @@ class Post:
     post_id: str
     url: str
     text_raw: str
+    text: str | None = None  # None: all of it is the author's own
     parent_id: str | None = None  # the post_id that this row answers
     thread_id: str | None = None  # the post_id that opened the thread; a root's own id
     author_key: str | None = None
     created_at: datetime | None = None  # UTC
     title: str | None = None  # of a note: its heading, behind those that it stands under
-    text: str = ""
     quoted: str | None = None  # what the author quotes of others, kept apart from their own words
     score: int | None = None
     tag: str | None = None  # 推 | 噓 | →

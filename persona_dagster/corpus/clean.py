@@ -1,7 +1,7 @@
 """Parsed posts in, posts that an expert would train on out: the order of the steps.
 
-mask `text_raw` -> take PTT articles apart -> rules until nothing moves -> join cut pushes -> Simplified to Taiwanese ->
-mask what came to light -> flags. Rows are flagged, never dropped; only denied boards leave, and are counted.
+mask `text_raw` and the own words that the parser gave -> rules until nothing moves -> join cut pushes -> Simplified
+to Taiwanese -> mask what came to light -> flags. Rows are flagged, never dropped; only denied boards leave, counted.
 """
 
 from __future__ import annotations
@@ -46,12 +46,25 @@ class Cleaned:
     funnel: Funnel
 
 
+def _spelt(texts: pl.Series) -> pl.Series:
+    """The parsers already put <user> (<nick>) and <ip> where the site itself prints them."""
+    return texts.str.replace_all(r"@?<user>(?: ?\(<nick>\))?|<nick>", "<USER>").str.replace_all("<ip>", "<IP>")
+
+
 def _mask(frame: pl.DataFrame, column: str, counts: Counter[str]) -> pl.DataFrame:
-    # The parsers already put <user> (<nick>) and <ip> where the site itself prints them.
-    spelt = frame[column].str.replace_all(r"@?<user>(?: ?\(<nick>\))?|<nick>", "<USER>").str.replace_all("<ip>", "<IP>")
-    masked, found = privacy.mask_series(spelt)
+    masked, found = privacy.mask_series(_spelt(frame[column]))
     counts.update(found)
     return frame.with_columns(masked.alias(column))
+
+
+def _mask_forum(frame: pl.DataFrame, counts: Counter[str]) -> pl.DataFrame:
+    """Titles, quotes and both levels. Where the raw one shows nobody, the other, which is of it, does not either."""
+    plain = _spelt(frame["text_raw"])
+    for column in ("text_raw", "title", "quoted"):
+        frame = _mask(frame, column, counts)
+    found = (frame["text_raw"] != plain).arg_true()
+    texts = _spelt(frame["text"])
+    return frame.with_columns(texts.scatter(found, privacy.mask_series(texts.gather(found))[0]).alias("text"))
 
 
 def _deny(frame: pl.DataFrame, sources: Sources, funnel: Funnel) -> pl.DataFrame:
@@ -60,31 +73,6 @@ def _deny(frame: pl.DataFrame, sources: Sources, funnel: Funnel) -> pl.DataFrame
     if len(kept) < len(frame):
         funnel.removed["denied_board"] += len(frame) - len(kept)
     return kept
-
-
-def _take_apart(frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
-    """PTT articles: `text` gets the author's own words, `quoted` the others'."""
-    candidates = (
-        pl.col("kind").replace_strict(KINDS, default="post").eq("post")
-        & pl.col("text").str.contains(structure.GATE)
-    )  # fmt: skip
-    rows = frame.select(candidates.arg_true()).to_series()
-    if not len(rows):
-        return frame
-    own, quoted, flattened = [], [], []
-    for row, text, known in zip(rows, frame["text"].gather(rows), frame["quoted"].gather(rows), strict=True):
-        article = structure.take_apart(text)
-        for step in article.steps:
-            funnel.trace.note_row(f"structure.{step}", text, article.own)
-        own.append(article.own)
-        quoted.append(known or article.quoted)
-        if article.flattened:
-            flattened.append(row)
-    frame = frame.with_columns(
-        frame["text"].clone().scatter(rows, pl.Series(own, dtype=pl.String)),
-        frame["quoted"].clone().scatter(rows, pl.Series(quoted, dtype=pl.String)),
-    )
-    return _flag(frame, pl.Series(flattened, dtype=pl.UInt32), "flattened")
 
 
 def _flag(frame: pl.DataFrame, rows: pl.Series, flag: str) -> pl.DataFrame:
@@ -113,22 +101,23 @@ def _run_rules(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame
 
 
 def _own_words(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:
-    """Structure and rules. What rules take off a PTT line can make it a wrapped one: once more, until settled."""
-    if source != "ptt":
-        return _run_rules(frame, source, funnel)
-    frame = _run_rules(_take_apart(frame, funnel), source, funnel)
+    """`text` by the rules. What they take off a PTT line can make it a wrapped one, or a quote: until that settles."""
+    frame = _run_rules(frame, source, funnel)
     post = pl.col("kind").replace_strict(KINDS, default="post").eq("post")
+    marked = post & pl.col("text").str.contains(structure.GATE)
+    rows = frame.select(marked.arg_true()).to_series() if source == "ptt" else pl.Series(dtype=pl.UInt32)
     for _ in range(MAX_PASSES):
-        rows = frame.select((post & pl.col("text").str.contains(structure.GATE)).arg_true()).to_series()
+        before = frame["text"].gather(rows)
+        parted = [structure.take_apart(text) for text in before]
+        own = pl.Series([words.own for words in parted], dtype=pl.String)
+        moved = (own != before).arg_true()
+        rows = rows.gather(moved)
         if not len(rows):
             break
-        before = frame[rows]
-        after = _run_rules(_take_apart(before, Funnel()), source, Funnel())
-        if before["text"].equals(after["text"]):
-            break
-        frame = frame.with_columns(
-            frame[name].clone().scatter(rows, after[name]) for name in ("text", "quoted")
-        )  # fmt: skip
+        quoted = pl.Series([parted[place].quoted for place in moved], dtype=pl.String)
+        again = frame[rows].with_columns(own.gather(moved).alias("text"), pl.coalesce("quoted", quoted))
+        again = _run_rules(again, source, Funnel())
+        frame = frame.with_columns(frame[name].clone().scatter(rows, again[name]) for name in ("text", "quoted"))
     return frame
 
 
@@ -151,7 +140,7 @@ def clean_posts(
     personas: Mapping[str, Any] | None = None,
     simplified: Simplified = "convert",
 ) -> Cleaned:
-    """Posts of one source as parsed (`records.POST_SCHEMA`) with `text` at the clean level.
+    """Posts of one source as parsed (`records.POST_SCHEMA`), with `text` at the clean level.
 
     `text_raw`, `text`, `title` and `quoted` come out with personal data masked; `lang` and `flags` are set;
     `dup_of` is left to `mark_duplicates`. With `personas` (config.personas) a label that a text begins with becomes
@@ -178,6 +167,7 @@ class Cleaning:
         frame = frame.with_columns(pl.col(name).cast(kind) for name, kind in POST_SCHEMA.items())
         frame = _deny(frame, self.sources, funnel)
         frame = frame.with_columns(pl.col("flags").fill_null([]), pl.col("text_raw").fill_null(""))
+        frame = frame.with_columns(pl.coalesce("text", "text_raw").alias("text"))
         frame = _in_slices(frame, f"{source}: rows by the rules", lambda rows: _stripped(rows, source, funnel))
         frame = _joined(frame) if source == "ptt" else frame.with_columns(_nothing("own", "before", "head", "tail"))
         frame = _in_slices(frame, f"{source}: languages, personal data", lambda rows: self._finished(rows, funnel))
@@ -254,8 +244,10 @@ def _in_slices(frame: pl.DataFrame, what: str, step: Callable[[pl.DataFrame], pl
 
 
 def _stripped(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:
-    """Personal data masked, and `text` without what is not the author's own."""
+    """Personal data masked, and `text` by the rules."""
     if source in FORUM:
-        for column in ("text_raw", "title", "quoted"):
-            frame = _mask(frame, column, funnel.personal_data)
-    return _own_words(frame.with_columns(pl.col("text_raw").alias("text")), source, funnel)
+        frame = _mask_forum(frame, funnel.personal_data)
+    less = (frame["text"] != frame["text_raw"]).arg_true()
+    if len(less):
+        funnel.trace.note("not_the_authors_own", frame["text_raw"].gather(less), frame["text"].gather(less))
+    return _own_words(frame, source, funnel)

@@ -33,8 +33,7 @@ def one_pass(texts: pl.Series, rules: Sequence[CleaningRule], trace: RuleTrace) 
 
 def apply_rules(texts: pl.Series, rules: Sequence[CleaningRule], trace: RuleTrace) -> tuple[pl.Series, pl.Series]:
     """The column cleaned, and a mask of the rows that never settled (emptied; see `rules.MAX_PASSES`)."""
-    texts = one_pass(texts.fill_null(""), [rule for rule in rules if rule.once], trace)
-    rules = [rule for rule in rules if not rule.once]
+    texts = texts.fill_null("")
     unsettled = pl.Series([False], dtype=pl.Boolean).new_from_index(0, len(texts))
     cleaned = one_pass(texts, rules, trace)
     moving = (texts != cleaned).arg_true()

@@ -48,14 +48,6 @@ class RuleTrace:
         if wanted > 0:
             count.examples += [excerpt(b, a) for b, a in zip(before[:wanted], after[:wanted], strict=True)]
 
-    def note_row(self, name: str, before: str, after: str) -> None:
-        """The same for one row that plain Python changed."""
-        count = self.rules.setdefault(name, RuleCount())
-        count.rows += 1
-        count.bytes_removed += len(before.encode()) - len(after.encode())
-        if len(count.examples) < EXAMPLES:
-            count.examples.append(excerpt(before, after))
-
 
 @dataclass
 class Funnel:

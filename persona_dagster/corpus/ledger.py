@@ -17,6 +17,7 @@ from persona_dagster.corpus.rules import rules_for
 from persona_dagster.intake.take_in import LOST, STORED, read_ledger
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
+from persona_dagster.sites.ptt.structure import push_words
 
 # In the order in which a row passes them.
 STAGES = ("intake", "parsing", "cleaning", "conversation", "mix")
@@ -150,6 +151,8 @@ def _emptied_by(frame: pl.DataFrame) -> pl.Series:
 
 
 def _rule_of(source: str, kind: str, text: str) -> str:
+    if source == "ptt" and kind == "comment":
+        text = push_words(text)
     for rule in rules_for(source, kind):
         text = rule.apply(text)
         if not text.strip():

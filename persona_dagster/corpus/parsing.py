@@ -21,7 +21,7 @@ from persona_dagster.sites.ptt import article as ptt
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster.sites.threads import payloads as threads
 
-PARSER_VERSION = "6"  # raised when the same bytes would give other posts: everything is then parsed again
+PARSER_VERSION = "7"  # raised when the same bytes would give other posts: everything is then parsed again
 NOT_PARSED, REPLACED = "not_parsed", "replaced"
 TOLD = 1000  # captures between two words of progress
 THREAD_DAYS = 180  # a title comes back for another thread after that

@@ -80,7 +80,6 @@ class CleaningRule:
     pattern: str = ""
     replace: str = ""
     fold: str | None = None
-    once: bool = False  # takes off what a page puts around a text: what shows below it is the author's own
 
     @property
     def rust(self) -> str:
@@ -135,7 +134,6 @@ def _rule(entry: dict) -> CleaningRule:
         pattern=pattern,
         replace=entry.get("replace", ""),
         fold=entry.get("fold"),
-        once=entry.get("once", False),
     )
 
 
@@ -163,12 +161,10 @@ def rules_version() -> str:
 def clean_text(text: str, source: str = "ptt", kind: str = "post") -> str:
     """One text through the rules with Python's `re`, until nothing changes: the reference for the engine."""
     rules = rules_for(source, kind)
-    for rule in rules:
-        text = rule.apply(text) if rule.once else text
     for _ in range(MAX_PASSES):
         before = text
         for rule in rules:
-            text = text if rule.once else rule.apply(text)
+            text = rule.apply(text)
         if text == before:
             return text
     return ""

@@ -40,8 +40,8 @@ SITES: tuple[tuple[str, Source], ...] = (
 )
 POST_CODE = re.compile(r'<link rel="canonical" href="https://www\.threads\.(?:com|net)/@[^/"]+/post/([A-Za-z0-9_-]+)')
 SHOWN = (
-    *("kind", "post_id", "parent_id", "thread_id", "author_key", "created_at", "title", "text_raw", "quoted"),
-    *("score", "tag", "floor", "flags"),
+    *("kind", "post_id", "parent_id", "thread_id", "author_key", "created_at", "title", "text_raw", "text"),
+    *("quoted", "score", "tag", "floor", "flags"),
 )
 
 

@@ -20,7 +20,8 @@ from persona_dagster.intake.times import TAIPEI, moment
 from persona_dagster.records import Capture, Kind, Outcome, Post, Source
 from persona_dagster.sites.dcard.payloads import shown
 from persona_dagster.sites.parsed import ADDRESS, USER, AuthorKey, Parsed, incomplete
-from persona_dagster.sites.ptt.article import ADDRESSES, ARTICLE_ID, BELOW, NAMED, QUOTE, thread_of
+from persona_dagster.sites.ptt.article import ADDRESSES, ARTICLE_ID, BELOW, NAMED, thread_of
+from persona_dagster.sites.ptt.structure import push_words, take_apart
 from persona_dagster.sites.threads.payloads import MENTION, code_of
 
 FLAT_PUSH = re.compile(
@@ -83,10 +84,12 @@ def mask_ptt(text: str) -> str:
     return ADDRESSES.sub(ADDRESS, text) if "." in text else text
 
 
-def quoted_lines(text: str) -> str | None:
-    if "\n:" not in text and "\n>" not in text and not text.startswith((":", ">")):
-        return None
-    return "\n".join(QUOTE.sub("", line) for line in text.split("\n") if QUOTE.match(line)).strip() or None
+def part(post: Post, text: str) -> None:
+    """`text` and `quoted` of a PTT article that came as a page's text."""
+    words = take_apart(text)
+    post.text, post.quoted = words.own, words.quoted
+    if words.flattened:
+        post.flags.append("flattened")
 
 
 def ptt_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[Post]:
@@ -103,10 +106,12 @@ def ptt_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[Pos
         if post.tag is None and (line := PUSH_LINE.match(content)):
             post.tag, content = line["tag"], line["text"]
         post.text_raw = mask_ptt(f"{post.tag or '→'} {USER}: {content}{when}")
+        post.text = mask_ptt(push_words(content))
         post.score = {"推": 1, "噓": -1}.get(post.tag or "", 0)
     else:
         post.text_raw = mask_ptt(post.text_raw)
-        post.quoted = quoted_lines(post.text_raw)
+        if post.kind != "title":
+            part(post, post.text_raw)
         post.thread_id = thread_of(post.post_id, post.title)
     if post.kind == "post_clean":
         post.flags.append("punctuation_lost")
@@ -124,7 +129,7 @@ def flat_posts(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[
     post.flags.append("flat")
     if not head:
         post.text_raw = mask_ptt(text)
-        post.quoted = quoted_lines(post.text_raw)
+        part(post, post.text_raw)
         return [post]
     author = head["author"].split("(", 1)[0].strip()
     post.board = row.get("board") or head["board"]
@@ -135,7 +140,7 @@ def flat_posts(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[
     body, pushes = split_pushes(text[head.end() :].strip("\n").split("\n"))
     header = f"作者 {USER}\n看板 {post.board}\n標題 {head['title'].strip()}\n時間 {head['time']}"
     post.text_raw = mask_ptt("\n".join((header, *body)).strip())
-    post.quoted = quoted_lines(post.text_raw)
+    part(post, mask_ptt("\n".join(body)))
     if pushes:
         post.score = sum({"推": 1, "噓": -1}.get(push["tag"], 0) for push in pushes)
     return [post, *(_flat_push(post, push, index, author_key) for index, push in enumerate(pushes))]
@@ -161,6 +166,7 @@ def _flat_push(post: Post, push: re.Match[str], index: int, author_key: AuthorKe
         post_id=f"{post.post_id}#{text_digest(push.group())[:12]}.{index}",
         url=post.url,
         text_raw=mask_ptt(f"{push['tag']} {USER}: {push['text'].strip()} {when}"),
+        text=mask_ptt(push["text"].strip()),
         parent_id=post.post_id,
         thread_id=post.thread_id,
         author_key=author_key(push["user"]),
@@ -180,7 +186,7 @@ def dcard_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list[P
         floor = f"B{post.floor} " if post.floor is not None else ""
         when = f" {shown(post.created_at)}" if post.created_at else ""
         post.url += f"#comment-{post.post_id}"
-        post.text_raw = f"{floor}{post.text_raw}{when}"
+        post.text, post.text_raw = post.text_raw, f"{floor}{post.text_raw}{when}"
     return [post]
 
 
@@ -194,7 +200,8 @@ def threads_row(row: dict[str, Any], row_id: str, author_key: AuthorKey) -> list
         post.parent_id = code_of(post.parent_id)
     post.thread_id = post.parent_id or post.post_id
     when = f"\n{shown(post.created_at)}" if post.created_at else ""
-    post.text_raw = MENTION.sub(f"@{USER}", post.text_raw) + when if post.text_raw else ""
+    post.text = MENTION.sub(f"@{USER}", post.text_raw)
+    post.text_raw = post.text + when if post.text else ""
     return [post]
 
 

@@ -11,7 +11,9 @@ import polars as pl
 import pytest
 
 from persona_dagster.config.sources import Sources, load_sources
-from persona_dagster.records import Post, posts_frame
+from persona_dagster.intake.rows import row_posts
+from persona_dagster.intake.schema import Row
+from persona_dagster.records import posts_frame
 
 MakeFrame = Callable[..., pl.DataFrame]
 
@@ -23,13 +25,11 @@ def sources(tmp_path_factory: pytest.TempPathFactory) -> Sources:
 
 @pytest.fixture(scope="session")
 def frame_of() -> MakeFrame:
-    """Rows of one source and kind from texts."""
+    """Rows of one source and kind from texts, as they are read when somebody brings them."""
 
     def make(texts: list[str], source: str = "ptt", kind: str = "post", **columns: object) -> pl.DataFrame:
-        posts = [
-            Post(source=source, board="Boy-Girl", kind=kind, post_id=f"p{number}", url="", text_raw=text)  # type: ignore[arg-type]
-            for number, text in enumerate(texts)
-        ]
+        row = {"source": source, "kind": kind, "board": "Boy-Girl"}
+        posts = [row_posts(Row({**row, "id": f"p{number}", "text": text}), str)[0] for number, text in enumerate(texts)]
         return posts_frame(posts).with_columns(pl.lit(value).alias(name) for name, value in columns.items())
 
     return make

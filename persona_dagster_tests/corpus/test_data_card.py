@@ -28,7 +28,7 @@ def test_the_card_counts_rows_by_board_length_and_year(frame_of, tmp_path):
 
 def test_examples_are_escaped_and_unlisted_boards_stand_on_it(frame_of, tmp_path):
     funnel = Funnel(rows_in=1, rows_out=1)
-    funnel.trace.note_row("links", "<script>alert(1)</script>`|", "`")
+    funnel.trace.note("links", pl.Series(["<script>alert(1)</script>`|"]), pl.Series(["`"]))
     funnel.unknown_labels["<b>C_Chat</b>"] += 1
     write_data_card(frame_of(["好"]), funnel, None, tmp_path)
     page = (tmp_path / "data_card.html").read_text("utf-8")

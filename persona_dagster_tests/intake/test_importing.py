@@ -169,7 +169,8 @@ def test_a_ptt_post(home: Home) -> None:
     text = "※ 引述《someone (暱稱)》之銘言：\n: 原本的話\n我的話 203.0.113.9"
     post = one(home, text=text, title="Re: [抱怨] 主管", author="u_1", created_at="2020-09-13 20:26:40", score="12")
     assert post.text_raw == "※ 引述《<user> (<nick>)》之銘言：\n: 原本的話\n我的話 <ip>"
-    assert post.quoted == "原本的話" and post.score == 12 and post.author_key == KEY("u_1")
+    assert (post.text, post.quoted) == ("我的話 <ip>", "原本的話")
+    assert post.score == 12 and post.author_key == KEY("u_1")
     assert post.created_at == datetime(2020, 9, 13, 12, 26, 40, tzinfo=UTC), "a time without a zone is Taipei's"
     assert post.url == "https://www.ptt.cc/bbs/Hate/M.1600000000.A.ABC.html"
     assert post.thread_id and post.thread_id.startswith("re:"), "found by title, as for scraped replies"
@@ -212,6 +213,7 @@ def test_times_in_every_spelling_met(text: str, expected: str | None) -> None:
 def test_dcard_rows(home: Home) -> None:
     values = {"id": "uuid-1", "parent_id": "234", "floor": "3", "score": "12", "created_at": "2020-12-14T08:40:03.025Z"}
     comment = one(home, "dcard", kind="comment", text="抱抱", board=None, **values)
+    assert comment.text == "抱抱"
     assert comment.text_raw == "B3 抱抱 12月14日 16:40" and comment.score == 12 and comment.thread_id == "234"
     assert comment.url == "https://www.dcard.tw/f/all/p/234#comment-uuid-1" and comment.board == "import"
     values["id"] = "uuid-2"
@@ -224,7 +226,7 @@ def test_threads_rows_get_the_code_that_pages_use(home: Home) -> None:
         home, "threads", id="3877274894497645456", text="找 @some.body 嘴", created_at="2026-01-01 08:00:00+08:00"
     )
     assert post.post_id == "DXO2PlPEoOQ" and post.url == "https://www.threads.com/t/DXO2PlPEoOQ"
-    assert post.text_raw == "找 @<user> 嘴\n1月1日 08:00"
+    assert post.text == "找 @<user> 嘴" and post.text_raw == "找 @<user> 嘴\n1月1日 08:00"
 
 
 FLAT = """作者somebody (暱稱)看板Hate標題[抱怨] 電梯時間Fri Jun 20 03:26:07 2025
@@ -249,7 +251,8 @@ def test_flat_text_is_taken_to_pieces_as_far_as_certain(home: Home) -> None:
     assert root.created_at == datetime(2025, 6, 19, 19, 26, 7, tzinfo=UTC) and root.author_key == KEY("somebody")
     assert [push.tag for push in pushes] == ["推", "→", "噓"] and root.score == 0
     assert "推 fake" in root.text_raw and "reader1" not in root.text_raw and "somebody" not in root.text_raw
-    assert root.quoted == "→ other: 這行是引文，不是推文 06/20 03:30"
+    assert root.quoted == "→ other: 這行是引文，不是推文 06/20 03:30\n推 fake: 這行在內文裡，後面還有字 06/20 03:31"
+    assert root.text and root.text.strip() == "每天都有人按關門" and pushes[1].text == "真的"
     assert "203.0.113" not in "".join(post.text_raw for post in posts)
     assert pushes[0].author_key == pushes[2].author_key != pushes[1].author_key
     assert pushes[2].created_at == datetime(2025, 6, 20, 16, 0, tzinfo=UTC)

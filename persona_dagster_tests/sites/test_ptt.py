@@ -65,7 +65,7 @@ def test_the_plain_case() -> None:
         ("噓", -1, 2, ID),
         ("→", 0, 3, ID),
     ]
-    assert pushes[0].text_raw == "推 <user>: 好 03/07 16:00"
+    assert (pushes[0].text, pushes[0].text_raw) == ("好", "推 <user>: 好 03/07 16:00")
     assert pushes[0].created_at == datetime(2020, 3, 7, 8, 0, tzinfo=UTC)
     assert {p.thread_id for p in parsed.posts} == {ID}
 
@@ -76,7 +76,7 @@ def test_nobody_is_named() -> None:
     parsed = parse(
         f"\n{quoted}{STATION}{edited}{push(': 樓上writer01說得對 10.0.0.1')}{push(': 沒錯', user='other333')}"
     )
-    text = "\n".join(post.text_raw + (post.quoted or "") for post in parsed.posts)
+    text = "\n".join(post.text_raw + (post.text or "") + (post.quoted or "") for post in parsed.posts)
     for name in ("writer01", "reader22", "other333", "小寫", "別人", "10.1.2.3", "10.9.8.7", "10.0.0.1"):
         assert name not in text, name
     assert "※ 引述《<user> (<nick>)》之銘言：" in text

@@ -275,6 +275,7 @@ def _comment(row: CommentRow, board: str, author_key: AuthorKey) -> Post:
         post_id=row.id,
         url=f"{ORIGIN}/f/{board}/p/{row.post_id}#comment-{row.id}",
         text_raw=f"B{row.floor} {content.strip()} {shown(row.created_at)}" if content else "",
+        text=content.strip(),
         parent_id=parent,
         thread_id=row.post_id,
         author_key=author_key(row.author) if row.author else None,

@@ -28,6 +28,7 @@ from persona_dagster.sites.parsed import (
 )
 from persona_dagster.sites.ptt import size as ptt_size
 from persona_dagster.sites.ptt.markup import Article, Cut, PushLine, TextRun, scan_article
+from persona_dagster.sites.ptt.structure import take_apart
 
 Mask = Callable[[str], str]
 
@@ -52,7 +53,6 @@ STATION = re.compile(r"^※ (?:發信站|Origin): ")
 OWN_URL = re.compile(r"^※ 文章網址: https?://\S*/([MG]\.\d+\.A(?:\.[0-9A-F]+)?)\.html")
 BELOW = re.compile(r"^※ (?:發信站|文章網址|編輯)|^◆ From:|^\s*$")  # between an article and its pushes, in bare text
 TRAILER = re.compile(r"^(?:※ (?:發信站|Origin|文章網址|編輯|轉錄者)|◆ (?:From|Modify)|※ 本文|\(\w+ 刪除 \w+ 的推文)")
-QUOTE = re.compile(r"^[:>] ?")
 FORWARDED = re.compile(r"^※ \[本文轉錄自")
 ADDRESSES = re.compile(r"(?<![\d.])(?:\d{1,3}\.){3}(?:\d{1,3}|\*)(?![\d.])")
 NAMED = (  # places where the site writes somebody's id and nickname
@@ -202,6 +202,10 @@ def _posts(
         flags.append("edited")
     if any(FORWARDED.match(line.text) for line in lines[:end]):
         flags.append("forwarded")
+    body = [(_push_text(line.push) if line.push else line.text).rstrip() for line in lines[:end]]
+    words = take_apart("\n".join(body))
+    if words.flattened:
+        flags.append("flattened")
     after = lines[end:]
     score = sum({"推": 1, "噓": -1}.get(line.push.tag, 0) for line in after if line.push)
     root = Post(
@@ -210,12 +214,13 @@ def _posts(
         kind="post",
         post_id=article_id,
         url=f"{ORIGIN}/bbs/{board}/{article_id}.html",
-        text_raw=mask(_article_text(article, lines[:end])),
+        text_raw=mask("\n".join((*(f"{tag} {value}".rstrip() for tag, value in article.metas), *body)).strip("\n")),
+        text=mask(words.own),
         thread_id=thread_of(article_id, head.title),
         author_key=author_key(head.author) if head.author else None,
         created_at=head.written,
         title=head.title,
-        quoted=_quoted(lines[:end], mask),
+        quoted=mask(words.quoted) if words.quoted else None,
         score=score,
         flags=flags,
     )
@@ -294,22 +299,13 @@ def _masker(users: set[str]) -> Mask:
     return mask
 
 
-def _article_text(article: Article, lines: list[Line]) -> str:
-    """What a reader of the page sees, header first."""
-    head = [f"{tag} {value}" for tag, value in article.metas]
-    body = [_push_text(line.push) if line.push else line.text for line in lines]
-    return "\n".join(part.rstrip() for part in (*head, *body)).strip("\n")
+def _words(push: PushLine) -> str:
+    return push.content.strip().removeprefix(":").strip()
 
 
 def _push_text(push: PushLine) -> str:
-    content = push.content.strip().removeprefix(":").strip()
     when = " ".join([part for part in push.when.split() if "." not in part])  # without the address
-    return f"{push.tag} {USER}: {content} {when}".strip()
-
-
-def _quoted(lines: list[Line], mask: Mask) -> str | None:
-    quoted = [QUOTE.sub("", line.text) for line in lines if line.push is None and QUOTE.match(line.text)]
-    return mask("\n".join(quoted)).strip() or None
+    return f"{push.tag} {USER}: {_words(push)} {when}".strip()
 
 
 def _answers(
@@ -350,6 +346,7 @@ def _answers(
         seen[name] = seen.get(name, 0) + 1
         named = f"{root.post_id}#{name}" + (f".{seen[name]}" if seen[name] > 1 else "")
         post = _answer(root, "comment", post_id=named, parent=root.post_id, text=mask(said), author=author)
+        post.text = mask(_words(push))
         post.created_at, odd = clock.read(push.when)
         post.tag, post.floor = push.tag or None, floor
         post.score = {"推": 1, "噓": -1}.get(push.tag, 0)

@@ -1,19 +1,30 @@
 """What no regular expression can do to a PTT article: find where it ends, part quotes from the author's own
 words, and join what the 80-column editor wrapped. Plain Python, on rows that show a mark of it.
+
+For the parser of pages, and for rows of others, which bring a page's text and no page.
 """
 
 from __future__ import annotations
 
 import codecs
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 # A row without any of these is prose already. Hard wraps show as a line break after 30 characters or more.
 GATE = r"^\"?作者|※|---split---|(?m:^: ?)|(?m:^-- ?$)|引述|(?m:^[推噓→] ?[A-Za-z<])|[^\n]{30}\n[^\n]|--"
+MARKED = re.compile(GATE)
 
 FOOTER = re.compile(r"^[ *]*[※◆] ?(?:發信站|From)[:：]")
 ATTRIBUTION = re.compile(r"^[ :>]*※? ?引述 ?《")
-PUSH = re.compile(r"^ ?[推噓→] ?(?:<USER>|[A-Za-z][A-Za-z0-9]{1,11}) *[:：]")
+# A person: as the parsers name one, as the detectors of personal data do, or an id that nothing has masked yet.
+PERSON = r"(?:<(?:USER|user)>|[A-Za-z][A-Za-z0-9]{1,11})"
+PUSH = re.compile(rf"^ ?[推噓→] ?{PERSON} *[:：]")
+PUSH_HEAD = re.compile(
+    rf"\A(?: ?[推噓→] ?(?:<[A-Za-z]{{4,6}}>|{PERSON}) *[:：] ?| ?<[A-Za-z]{{4,6}}> *[:：] ?| ?[推噓→] ?[:：] ?)+"
+)
+PUSH_TIME = re.compile(
+    r" ?(?:<IP>|<ip>|(?:[0-9]{1,3}\.){3}[0-9]{1,3})? ?(?:[0-9]{4}/)?[0-9]{2}/[0-9]{2} [0-9]{2}:[0-9]{2}[ \n]*\Z"
+)
 QUOTE = re.compile(r"^(?:[:：](?: |$)|: ?:|:(?=[^\s:：]{2}))")
 ANGLE_QUOTE = re.compile(r"^>(?: |$|>)")
 # Lines that begin something of their own are never the rest of the line above.
@@ -37,7 +48,8 @@ OVERFLOW = 8  # columns of a quoted line that its mark pushed over the edge, and
 FLATTENED = re.compile(r"^[ ※]*引述 ?《|^ ?[:：][^\n]{40}|(?: : [^\n]{1,200}?){3}")
 # What ends such a line: the app's signature, the next article, the signature after a lone mark.
 FLAT_TAIL = re.compile(
-    r"[-—]{0,6} ?[Ss]ent ?[Ff]rom|[ ─]作者:? ?<USER> ?(?:看板|站內)|※ ?發信站|[.。]?引述 ?《[^》\n]{1,60}》之銘言"
+    rf"[-—]{{0,6}} ?[Ss]ent ?[Ff]rom|[ ─]作者:? ?{PERSON}(?: ?\([^)\n]{{0,40}}\))? ?(?:看板|站內)"
+    r"|※ ?發信站|[.。]?引述 ?《[^》\n]{1,60}》之銘言"
     r"|(?<!-)--(?!-)(?=[^\n]{0,160}\Z)|(?<=[？?！!。卦])(?:--|----)(?![->])"
     r"|(?<=[^ -~])----(?=[^ -~])(?!補充|更新|編輯|以下)"
 )
@@ -55,7 +67,6 @@ class TakenApart:
 
     own: str
     quoted: str | None = None
-    steps: list[str] = field(default_factory=list)  # names of what was found, for the trace
     flattened: bool = False
 
 
@@ -72,25 +83,21 @@ def columns(line: str) -> int:
     return len(line) if line.isascii() else len(line.encode("cp950", "two_columns"))
 
 
-def _end_of_body(lines: list[str]) -> tuple[int, str | None]:
-    """How many lines belong to the post, and what ended it: footer, closing mark and signature."""
-    end, closed = len(lines), None
-    for number, line in enumerate(lines):
-        if FOOTER.match(line):
-            end, closed = number, "footer"
-            break
+def _end_of_body(lines: list[str]) -> int:
+    """How many lines belong to the post: footer, closing mark and signature end it."""
+    footer = next((number for number, line in enumerate(lines) if FOOTER.match(line)), None)
+    end = len(lines) if footer is None else footer
     while end and not lines[end - 1].strip():
         end -= 1
     if end and lines[end - 1].strip() in ("--", '--"'):
-        closed = "closing_mark"
         end -= 1
-    elif closed is None:
-        return len(lines), None
+    elif footer is None:
+        return len(lines)
     # What the last mark closes may be a signature that another mark opens.
     for number in range(end - 1, max(end - 2 - SIGNATURE_LINES, -1), -1):
         if lines[number].strip() == "--":
-            return number, "signature"
-    return end, closed
+            return number
+    return end
 
 
 def _wrapped(before: str, width: int, tight: str) -> bool:
@@ -144,19 +151,21 @@ def _overflow(lines: list[str], number: int) -> bool:
 def _one_line(text: str) -> TakenApart:
     """An article whose line ends a crawl lost."""
     if FLATTENED.search(text):
-        return TakenApart(own=text, steps=["flattened"], flattened=True)
+        return TakenApart(own=text, flattened=True)
     tail = FLAT_TAIL.search(text)
     if (
         tail and tail[0] == "----" and text[-2:] in ("卦？", "卦?", "嗎？", "嗎?")
     ):  # still the article, its question comes last
         tail = None
     own = text[: tail.start()].rstrip(" -—–─━═_") if tail else text  # the app draws a line above its name
-    steps = ["flat_tail"] if tail else []
     answers = _answers(text[tail.start() :]) if tail else ""
     mixed = LONE_MARK.search(own) is not None or len(answers) > ANSWERS
-    if answers and not mixed:
-        own = f"{own}\n{answers}"
-    return TakenApart(own=own, steps=[*steps, "flattened"] if mixed else steps, flattened=mixed)
+    return TakenApart(own=f"{own}\n{answers}" if answers and not mixed else own, flattened=mixed)
+
+
+def push_words(text: str) -> str:
+    """A push as the page shows it without tag, author, address and time."""
+    return PUSH_TIME.sub("", PUSH_HEAD.sub("", text))
 
 
 def _answers(tail: str) -> str:
@@ -170,37 +179,28 @@ def _answers(tail: str) -> str:
 
 def take_apart(text: str) -> TakenApart:
     """A PTT article, possibly with header, footer and pushes, as the author's own words and what they quote."""
-    steps: list[str] = []
+    if not MARKED.search(text):
+        return TakenApart(own=text)
     text = text.replace("\r\n", "\n").replace("\r", "\n")
     if text.startswith('"作者'):  # a cell of a CSV file
         text = text.strip('"\n')
-    head, split, _ = text.partition("\n---split---")
-    if split:
-        steps.append("crawl_tail")
+    head = text.partition("\n---split---")[0]
     if "\n" not in head.strip():
         return _one_line(head)
     lines = head.split("\n")
-    end, closed = _end_of_body(lines)
-    if closed:
-        steps.append(closed)
-    body = lines[:end]
+    body = lines[: _end_of_body(lines)]
     answers = any(ATTRIBUTION.match(line) for line in body)
     own: list[str] = []
     quoted: list[str] = []
     for number, line in enumerate(body):
         if ATTRIBUTION.match(line):
-            steps.append("attribution")
-        elif PUSH.match(line):
+            continue
+        if PUSH.match(line):
             quoted.append(line)
-            steps.append("pasted_pushes")
         elif QUOTE.match(line) or (answers and ANGLE_QUOTE.match(line)):
             quoted.append(re.sub(r"^(?:[:>：] ?)+", "", line))
-            steps.append("quotes")
         elif _overflow(body, number):
             quoted[-1] += line
         else:
             own.append(line)
-    joined = rejoin(own)
-    if joined.count("\n") < len(own) - 1:
-        steps.append("wraps")
-    return TakenApart(own=joined, quoted=rejoin(quoted).strip() or None, steps=list(dict.fromkeys(steps)))
+    return TakenApart(own=rejoin(own), quoted=rejoin(quoted).strip() or None)
