@@ -32,8 +32,8 @@ from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus import setjoin
 from persona_dagster.corpus.clean_file import clean_file
 from persona_dagster.corpus.dedup import normalised
-from persona_dagster.corpus.engine import one_pass
 from persona_dagster.corpus.funnel import RuleTrace
+from persona_dagster.corpus.rule_engine import one_pass
 from persona_dagster.corpus.rules import rules_for
 
 HERE = Path(__file__).parent

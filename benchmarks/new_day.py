@@ -25,7 +25,7 @@ from real_data import real_data
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.sources import load_sources
-from persona_dagster.corpus.boards import BoardCleaner
+from persona_dagster.corpus.board_cleaner import BoardCleaner
 from persona_dagster.corpus.data_card import write_data_card
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, sha256

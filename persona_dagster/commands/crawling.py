@@ -153,7 +153,7 @@ def accounts(settings: Settings) -> list[str]:
 def look(source: Source, sources: Sources, transport: object) -> str:
     """What a site shows of its first board, in a line."""
     from persona_dagster.archive.archive import Archive
-    from persona_dagster.crawl.boards import crawl_board
+    from persona_dagster.crawl.crawl_board import crawl_board
     from persona_dagster.crawl.transport import Transport
 
     assert isinstance(transport, Transport)

@@ -13,8 +13,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from persona_dagster.intake.bring import HUB_ID, Consents, Look, from_hub, look_at
 from persona_dagster.intake.files import IntakeError
+from persona_dagster.intake.import_paths import HUB_ID, Consents, Look, from_hub, look_at
 from persona_dagster.intake.mapping import Mappings, read_mapping
 from persona_dagster.intake.reading import Options
 from persona_dagster.intake.take_in import Intake
@@ -137,7 +137,7 @@ def _ask_consent(looks: list[Look], settings: Settings, given: bool) -> None:
 def _bring(looks: list[Look], settings: Settings, options: Options) -> tuple[Intake, list[Path]]:
     from persona_dagster.archive.archive import Archive
     from persona_dagster.config.sources import load_sources
-    from persona_dagster.intake.bring import bring as lay_out_and_take_in
+    from persona_dagster.intake.import_paths import bring as lay_out_and_take_in
 
     denied = load_sources(settings.config_dir, settings.profile).denied_boards
     with progress_bars(console):
@@ -184,7 +184,7 @@ def build(
     settings = Settings()
     if with_notes_primer:
         shutil.copytree(PACKAGED / "notes", settings.notes_dir / "primer", dirs_exist_ok=True)
-    raise typer.Exit(subprocess.call([sys.executable, "-m", "persona_dagster.defs.build", recipe, until]))
+    raise typer.Exit(subprocess.call([sys.executable, "-m", "persona_dagster.defs.build_own_data", recipe, until]))
 
 
 @app.command()

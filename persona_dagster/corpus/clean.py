@@ -16,9 +16,9 @@ import polars as pl
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
 from persona_dagster.corpus import language, privacy
 from persona_dagster.corpus.canonical_names import standardise_boards, standardise_tags
-from persona_dagster.corpus.engine import apply_rules
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.quality import repeated, row_flags, usable, with_values
+from persona_dagster.corpus.rule_engine import apply_rules
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
 from persona_dagster.records import FORUMS, POST_SCHEMA, Columns
 from persona_dagster.reporting import progress

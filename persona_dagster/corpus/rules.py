@@ -1,6 +1,6 @@
 """The cleaning rules as data, and the reference engine that runs them with Python's `re`.
 
-`engine.py` runs the same list with Polars over columns; a test holds both to byte-identical output.
+`rule_engine.py` runs the same list with Polars over columns; a test holds both to byte-identical output.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ MAX_PASSES = 8
 # What decides the outcome of cleaning, besides the rule list.
 CODE = (
     "rules.py",
-    "engine.py",
+    "rule_engine.py",
     "../sites/ptt/structure.py",
     "../sites/ptt/pushes.py",
     "privacy.py",

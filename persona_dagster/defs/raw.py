@@ -9,7 +9,7 @@ from pydantic import Field
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.crawl.boards import crawl_board, summary
+from persona_dagster.crawl.crawl_board import crawl_board, summary
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.frontier import goal_reached
 from persona_dagster.crawl.nights import shared
@@ -147,7 +147,7 @@ def _imported_files(project: ProjectResource) -> dg.AssetsDefinition:
         owners=["team:data"],
     )
     def imported_files(context: dg.AssetExecutionContext, config: ImportConfig) -> dg.MaterializeResult:
-        from persona_dagster.intake.bring import Consents, bring, look_at
+        from persona_dagster.intake.import_paths import Consents, bring, look_at
         from persona_dagster.intake.mapping import Mappings
         from persona_dagster.intake.reading import Options
 

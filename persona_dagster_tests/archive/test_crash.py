@@ -13,7 +13,7 @@ import pytest
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import load_sources
-from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Capture, Source
 from persona_dagster.sample.replica import Replica, serve

@@ -11,8 +11,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from persona_dagster.corpus import privacy, rules
-from persona_dagster.corpus.engine import apply_rule, apply_rules
 from persona_dagster.corpus.funnel import RuleTrace
+from persona_dagster.corpus.rule_engine import apply_rule, apply_rules
 from persona_dagster.corpus.rules import RuleError, clean_text, load_rules, rules_for, rules_version
 from persona_dagster.sites.ptt import structure
 

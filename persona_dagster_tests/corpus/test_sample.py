@@ -9,7 +9,7 @@ from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.quality import usable
-from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import posts_frame
 from persona_dagster.sample.content import load

@@ -14,8 +14,8 @@ from typer.testing import CliRunner
 from persona_dagster.archive.archive import Archive
 from persona_dagster.commands.crawling import accounts, app, look
 from persona_dagster.config.sources import Sources
-from persona_dagster.crawl.boards import crawl_board
 from persona_dagster.crawl.browser import Browser
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.http import HttpFetcher
 from persona_dagster.crawl.policy import UrlPolicy
 from persona_dagster.crawl.transport import Transport

@@ -15,7 +15,7 @@ import psutil
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import Sources
-from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.sample.ptt_pages import article_page
 

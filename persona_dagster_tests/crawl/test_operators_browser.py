@@ -20,9 +20,9 @@ import pytest
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
 from persona_dagster.corpus.parsing import parse_board
-from persona_dagster.crawl.boards import crawl_board
 from persona_dagster.crawl.bridge import Bridge, BridgeReport
 from persona_dagster.crawl.browser import BrowserError
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import FORUMS, Source

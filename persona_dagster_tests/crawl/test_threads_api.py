@@ -11,7 +11,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import Sources
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.crawl import threads_account, threads_api
-from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.threads_account import Account

@@ -14,7 +14,7 @@ import pytest
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import Sources
 from persona_dagster.corpus.parsing import parse_board
-from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.frontier import NAME as FRONTIER
 from persona_dagster.crawl.frontier import Frontier
 from persona_dagster.crawl.transport import Transport

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import load_sources
-from persona_dagster.crawl.boards import crawl_board
+from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.lease import lease_folder
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.settings import Settings

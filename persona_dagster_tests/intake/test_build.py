@@ -19,7 +19,7 @@ from persona_dagster.config.personas import load_personas
 from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus.clean_file import clean_file
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.defs.build import NothingImportedError, run
+from persona_dagster.defs.build_own_data import NothingImportedError, run
 from persona_dagster.digest import author_key
 from persona_dagster.intake.capybara import PACKAGED, read_dialogues
 from persona_dagster.intake.take_in import take_in

@@ -14,7 +14,7 @@ from persona_dagster.commands.live import Display
 from persona_dagster.commands.outcome import tell_outcome
 from persona_dagster.config.recipes import find_recipes
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.defs.walk import Walk, open_walk, run_program
+from persona_dagster.defs.graph_walk import Walk, open_walk, run_program
 from persona_dagster.intake.take_in import STORED, read_ledger
 from persona_dagster.models.hardware import hardware_of
 from persona_dagster.records import FORUMS
@@ -90,7 +90,7 @@ def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInsta
 
 
 def main() -> None:
-    """`python -m persona_dagster.defs.build RECIPE UNTIL`: what `persona build` starts."""
+    """`python -m persona_dagster.defs.build_own_data RECIPE UNTIL`: what `persona build` starts."""
     recipe, until = sys.argv[1:3]
     settings = Settings()
     run_program(

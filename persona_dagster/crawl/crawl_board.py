@@ -1,4 +1,4 @@
-"""Scrapes one board of one site, and says what came of it: the way in for everything outside this package."""
+"""Scrapes one board of one site, and says what came of it: the way in for everything outside this folder."""
 
 from __future__ import annotations
 
