@@ -15,7 +15,8 @@ import yaml
 from rich.console import Console
 
 from persona_dagster.artifacts import MixManifest, RunCard, Versions
-from persona_dagster.chat.adapters import find_adapters
+from persona_dagster.chat.engine import Ask, Sampling
+from persona_dagster.chat.service import Chat
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import Walk, flow
 from persona_dagster.defs.resources import ProjectResource
@@ -185,4 +186,18 @@ def test_a_users_recipe_persona_board_and_base_go_the_whole_way(project: OneRepl
 
     merged = exports.merge(card.folder, project.personas(), settings.models_dir, tmp_path / "weights")
     assert (merged.folder / "model.safetensors").is_file()
-    assert [adapter.name for adapter in find_adapters(settings)] == [RECIPE.replace("_", "-"), "base"]
+
+    chat = Chat.open(settings)
+    assert chat.first.name == RECIPE.replace("_", "-") and PERSONA in chat.personas.personas
+    try:
+        asked = Ask(
+            [{"role": "user", "content": "白飯怎麼煮"}],
+            chat.first,
+            chat.personas.personas[PERSONA],
+            Sampling(max_new_tokens=8),
+        )
+        answer = chat.engine.answer(asked)
+        "".join(answer)
+        assert answer.tokens > 0
+    finally:
+        chat.engine.close()
