@@ -127,13 +127,13 @@ class Tables:
         views = self._views()
         if _stored_views(self.catalogue_path) != views:
             with artifacts.writing(self.catalogue_path) as fresh, duckdb.connect(str(fresh)) as connection:
-                for table, (pattern, columns) in views.items():
-                    connection.execute(
-                        f"CREATE VIEW {_quoted(table)} AS "
-                        f"SELECT * FROM read_parquet({_literal(pattern)}, union_by_name = true)"
-                    )
-                    connection.execute(f"COMMENT ON VIEW {_quoted(table)} IS {_literal(f'{pattern} {columns}')}")
+                _create(views, connection)
         return self.catalogue_path
+
+    def show(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:
+        """The same views in a database of the caller's own, which nobody else can hold."""
+        _create(self._views(), connection)
+        return connection
 
     def _views(self) -> dict[str, tuple[str, str]]:
         """By table the files of its view and its columns; a new partition of a table is in its view at once."""
@@ -153,6 +153,14 @@ class Tables:
             except duckdb.Error as error:
                 known = ", ".join(self._views()) or "none yet: materialise `posts` first"
                 raise QueryError(f"{error} (tables: {known})") from error
+
+
+def _create(views: dict[str, tuple[str, str]], connection: duckdb.DuckDBPyConnection) -> None:
+    for table, (pattern, columns) in views.items():
+        connection.execute(
+            f"CREATE VIEW {_quoted(table)} AS SELECT * FROM read_parquet({_literal(pattern)}, union_by_name = true)"
+        )
+        connection.execute(f"COMMENT ON VIEW {_quoted(table)} IS {_literal(f'{pattern} {columns}')}")
 
 
 def _stored_views(path: Path) -> dict[str, tuple[str, str]] | None:

@@ -10,7 +10,7 @@ import warnings
 import dagster as dg
 from dagster_duckdb import DuckDBResource
 
-from persona_dagster.corpus.tables import Tables
+from persona_dagster.corpus.tables import MEMORY
 from persona_dagster.defs.automation import automation_sensor
 from persona_dagster.defs.checks import build_checks
 from persona_dagster.defs.configuration import build_config_assets
@@ -39,7 +39,6 @@ def build_defs(
     patched."""
     settings = project.settings if project else settings or Settings()
     project = project or ProjectResource.open(settings)
-    tables = Tables(settings.tables_dir)
     jobs = build_jobs()
     return dg.Definitions(
         assets=[
@@ -56,8 +55,8 @@ def build_defs(
         sensors=[automation_sensor(project, jobs), *build_sensors(project, jobs)],
         resources={
             "project": project,
-            "tables": TableIOManager(tables),
-            "duckdb": DuckDBResource(database=str(tables.catalogue_path)),
+            "tables": TableIOManager(project.tables()),
+            "duckdb": DuckDBResource(database=":memory:", connection_config={"memory_limit": MEMORY}),
         },
         executor=build_executor(settings),
     )

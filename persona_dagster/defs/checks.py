@@ -5,10 +5,12 @@ from collections.abc import Iterator
 
 import dagster as dg
 import polars as pl
+from dagster_duckdb import DuckDBResource
 
 from persona_dagster.artifacts import Metrics, MixManifest, RunCard
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.corpus.personal_data.second_look import identifiers
+from persona_dagster.corpus.tables import sql
 from persona_dagster.defs.configuration import build_config_checks
 from persona_dagster.defs.freshness import build_freshness_checks
 from persona_dagster.defs.partitions import board_partitions, recipe_partitions
@@ -26,8 +28,8 @@ def build_checks(project: ProjectResource) -> list[dg.AssetChecksDefinition]:
         *build_config_checks(project),
         *build_freshness_checks(project),
         *(_archive_intact(project, source) for source in FORUMS),
-        _keys_unique(),
-        _no_personal_data(),
+        _keys_unique(project),
+        _no_personal_data(project),
         _personas_fed(project),
         _nothing_leaks(),
         _mix_is_whole(project),
@@ -53,30 +55,28 @@ def _archive_intact(project: ProjectResource, source: Source) -> dg.AssetChecksD
     return archive_intact
 
 
-def _keys_unique() -> dg.AssetChecksDefinition:
+def _keys_unique(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset="posts", blocking=True, description="No two rows of the corpus carry the same doc_id.")
-    def keys_unique(posts: pl.DataFrame) -> dg.AssetCheckResult:
-        doubled = posts.group_by("source", "board", "post_id").len().filter(pl.col("len") > 1)
-        return dg.AssetCheckResult(passed=doubled.is_empty(), metadata={"doubled": doubled.height})
+    def keys_unique(duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        with duckdb.get_connection() as connection:
+            (doubled,) = project.tables().show(connection).sql(sql("doubled")).fetchone()
+        return dg.AssetCheckResult(passed=doubled == 0, metadata={"doubled": doubled})
 
     return keys_unique
 
 
-def _no_personal_data() -> dg.AssetChecksDefinition:
+def _no_personal_data(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(
         asset="posts",
         blocking=True,
         description="A second, different detector finds next to no identifier in 2,000 rows, raw level included.",
     )
-    def no_personal_data(posts: pl.DataFrame) -> dg.AssetCheckResult:
-        sample = posts.sample(min(2000, posts.height), seed=0) if posts.height else posts
-        found = [
-            row["post_id"]
-            for row in sample.select("post_id", "text", "text_raw").iter_rows(named=True)
-            if any(next(identifiers(row[level] or ""), None) for level in ("text", "text_raw"))
-        ]
-        passed = len(found) <= MOST_LEFT * max(1, sample.height)
-        return dg.AssetCheckResult(passed=passed, metadata={"rows": sample.height, "post_ids": found[:20]})
+    def no_personal_data(duckdb: DuckDBResource) -> dg.AssetCheckResult:
+        with duckdb.get_connection() as connection:
+            sample = project.tables().show(connection).sql(sql("looked_at"), params={"rows": 2000}).fetchall()
+        found = [post_id for post_id, *levels in sample if any(next(identifiers(text), None) for text in levels)]
+        passed = len(found) <= MOST_LEFT * max(1, len(sample))
+        return dg.AssetCheckResult(passed=passed, metadata={"rows": len(sample), "post_ids": found[:20]})
 
     return no_personal_data
 

@@ -65,6 +65,9 @@ class ProjectResource:
     def split(self) -> SplitSpec:
         return load_split(self.settings.config_dir, self.settings.accepted_dir)
 
+    def tables(self) -> Tables:
+        return Tables(self.settings.tables_dir)
+
     def recipe(self, name: str) -> Recipe:
         """See `resolved_recipe`."""
         return resolved_recipe(name, self.settings)

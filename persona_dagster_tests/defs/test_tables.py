@@ -8,12 +8,17 @@ from pathlib import Path
 import dagster as dg
 import duckdb
 import polars as pl
+import pytest
+from dagster_duckdb import DuckDBResource
 
 from persona_dagster.corpus.tables import Tables
+from persona_dagster.defs.checks import build_checks
 from persona_dagster.defs.columns import COMES_FROM, column_lineage
-from persona_dagster.defs.resources import SCHEMAS, UPSTREAM, TableIOManager
-from persona_dagster.records import POST_SCHEMA, SPLIT_SCHEMA
+from persona_dagster.defs.resources import SCHEMAS, UPSTREAM, ProjectResource, TableIOManager
+from persona_dagster.records import POST_SCHEMA, SPLIT_SCHEMA, Post, posts_frame
+from persona_dagster.settings import Settings
 
+CHECKS = ("keys_unique", "no_personal_data")
 ROWS = pl.DataFrame({"pair_id": ["a"], "component": ["a"], "split": ["train"]}, schema=SPLIT_SCHEMA)
 
 
@@ -81,6 +86,29 @@ def test_another_process_that_holds_the_catalogue_fails_nothing(tmp_path: Path) 
     finally:
         done.set()
         other.join(60)
+
+
+@pytest.mark.parametrize(("ids", "said", "red"), [
+    ("abc", "平凡的一句話", set()),
+    ("aab", "平凡的一句話", {"keys_unique"}),
+    ("abc", "電話 0912-345-678", {"no_personal_data"}),
+])  # fmt: skip
+def test_checks_of_posts_read_the_parquet_by_duckdb(tmp_path: Path, ids: str, said: str, red: set[str]) -> None:
+    project = ProjectResource.open(Settings(home=tmp_path, profile="tiny"))
+    frame = posts_frame([Post("ptt", "Hate", "post", name, "", said) for name in ids])
+
+    @dg.asset(io_manager_key="tables")
+    def posts() -> pl.DataFrame:
+        return frame
+
+    checks = [one for one in build_checks(project) if {key.name for key in one.check_keys} & {*CHECKS}]
+    result = dg.materialize(
+        [posts, *checks],
+        resources={"tables": TableIOManager(project.tables()), "duckdb": DuckDBResource(database=":memory:")},
+        raise_on_error=False,
+    )
+    told = {one.check_name: one.passed for one in result.get_asset_check_evaluations()}
+    assert told == {name: name not in red for name in CHECKS}
 
 
 def test_columns_carry_their_types_and_what_they_come_from(tmp_path: Path) -> None:
