@@ -1,6 +1,6 @@
-"""The cleaning rules as data, and the reference engine that runs them with Python's `re`.
+"""The cleaning rules as data.
 
-`rule_engine.py` runs the same list with Polars over columns; a test holds both to byte-identical output.
+`rule_engine.py` runs them with Polars over columns; a test holds that to what Python's `re` gives, byte for byte.
 """
 
 from __future__ import annotations
@@ -156,15 +156,3 @@ def rules_for(source: str, kind: str) -> tuple[CleaningRule, ...]:
 def rules_version() -> str:
     """Hash of everything that decides what cleaning yields: the `code_version` of the corpus assets."""
     return text_digest(*(sha256((HERE / name).read_bytes()) for name in ("rules.yaml", *CODE)))[:16]
-
-
-def clean_text(text: str, source: str = "ptt", kind: str = "post") -> str:
-    """One text through the rules with Python's `re`, until nothing changes: the reference for the engine."""
-    rules = rules_for(source, kind)
-    for _ in range(MAX_PASSES):
-        before = text
-        for rule in rules:
-            text = rule.apply(text)
-        if text == before:
-            return text
-    return ""
