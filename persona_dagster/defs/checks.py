@@ -59,7 +59,7 @@ def _keys_unique(project: ProjectResource) -> dg.AssetChecksDefinition:
     @dg.asset_check(asset="posts", blocking=True, description="No two rows of the corpus carry the same doc_id.")
     def keys_unique(duckdb: DuckDBResource) -> dg.AssetCheckResult:
         with duckdb.get_connection() as connection:
-            (doubled,) = project.tables().show(connection).sql(sql("doubled")).fetchone()
+            ((doubled,),) = project.tables().show(connection).execute(sql("doubled")).fetchall()
         return dg.AssetCheckResult(passed=doubled == 0, metadata={"doubled": doubled})
 
     return keys_unique
@@ -73,7 +73,7 @@ def _no_personal_data(project: ProjectResource) -> dg.AssetChecksDefinition:
     )
     def no_personal_data(duckdb: DuckDBResource) -> dg.AssetCheckResult:
         with duckdb.get_connection() as connection:
-            sample = project.tables().show(connection).sql(sql("looked_at"), params={"rows": 2000}).fetchall()
+            sample = project.tables().show(connection).execute(sql("looked_at"), {"rows": 2000}).fetchall()
         found = [post_id for post_id, *levels in sample if any(next(identifiers(text), None) for text in levels)]
         passed = len(found) <= MOST_LEFT * max(1, len(sample))
         return dg.AssetCheckResult(passed=passed, metadata={"rows": len(sample), "post_ids": found[:20]})
