@@ -19,7 +19,7 @@ import zstandard
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import writing
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
-from persona_dagster.corpus.boards import BoardCleaner
+from persona_dagster.corpus.board_cleaner import BoardCleaner
 from persona_dagster.corpus.clean import Simplified
 from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.quality import usable
