@@ -21,7 +21,7 @@ import dagster as dg
 from rich.console import Console
 
 from persona_dagster.commands.live import Display
-from persona_dagster.defs import demo
+from persona_dagster.defs import build_own_data, demo
 from persona_dagster.settings import Settings
 
 FIRST_S, EVERY_S, LAST_S = 60, 10, 30  # sampled from, every, and no more in the last seconds
