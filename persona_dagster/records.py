@@ -81,12 +81,12 @@ class Post:
     post_id: str
     url: str
     text_raw: str
-    text: str | None = None  # None: all of it is the author's own
     parent_id: str | None = None  # the post_id that this row answers
     thread_id: str | None = None  # the post_id that opened the thread; a root's own id
     author_key: str | None = None
     created_at: datetime | None = None  # UTC
     title: str | None = None  # of a note: its heading, behind those that it stands under
+    text: str | None = None  # None: all of `text_raw` is the author's own
     quoted: str | None = None  # what the author quotes of others, kept apart from their own words
     score: int | None = None
     tag: str | None = None  # 推 | 噓 | →
