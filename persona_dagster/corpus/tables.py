@@ -45,7 +45,7 @@ def run_sql(
 ) -> pl.DataFrame:
     """`sql/<name>.sql` over frames and folders of Parquet: Arrow in, Arrow out. `spill`: a folder for what is over
     `MEMORY`; without, everything is in memory."""
-    limits = {"memory_limit": MEMORY, "temp_directory": str(spill)}
+    limits: dict[str, Any] = {"memory_limit": MEMORY, "temp_directory": str(spill)}
     with duckdb.connect(config=limits) if spill else _memory().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for table, rows in tables.items():
