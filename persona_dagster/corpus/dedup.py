@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from persona_dagster.corpus.array_store import ArrayStore
-from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, Hashes, Rows, normalised, version
+from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, Hashes, CorpusRows, normalised, version
 from persona_dagster.corpus.grams import I64
 from persona_dagster.corpus.quality import blocked
 from persona_dagster.corpus.tables import run_sql
@@ -75,7 +75,7 @@ def mark_duplicates(frame: pl.DataFrame, index: Path | None = None) -> Deduplica
 
 def find_duplicates(corpus: pl.LazyFrame, index: Path | None = None) -> tuple[pl.Series, pl.DataFrame]:
     """The same of a corpus that need not be in memory (`pl.scan_parquet`): the column `dup_of`, and the matches."""
-    rows, store = Rows(corpus), ArrayStore(index) if index else None
+    rows, store = CorpusRows(corpus), ArrayStore(index) if index else None
     seen = DedupIndex.load(store) if store else DedupIndex(once=True)
     hashes, node = seen.take_in(rows)
     if store:
@@ -93,8 +93,8 @@ def find_duplicates(corpus: pl.LazyFrame, index: Path | None = None) -> tuple[pl
     return dup_of, copies.select(kept=kept, removed=removed, jaccard="jaccard", cause="cause")
 
 
-def _write_compared(rows: Rows, seen: DedupIndex, hashes: Hashes, node: I64, folder: Path) -> I64:
-    """Rows whose text stands elsewhere too, or is like another's, as Parquet; returns their numbers, ascending."""
+def _write_compared(rows: CorpusRows, seen: DedupIndex, hashes: Hashes, node: I64, folder: Path) -> I64:
+    """CorpusRows whose text stands elsewhere too, or is like another's, as Parquet; returns their numbers, ascending."""
     paired = np.zeros(len(seen.letters), bool)
     paired[seen.pairs["a"].to_numpy()] = paired[seen.pairs["b"].to_numpy()] = True
     shared = paired | (np.bincount(node, minlength=len(seen.letters)) > 1)

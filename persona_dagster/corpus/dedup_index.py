@@ -42,7 +42,7 @@ def normalised(column: pl.Expr) -> pl.Expr:
 
 
 @dataclass(frozen=True)
-class Rows:
+class CorpusRows:
     """The rows of a corpus, which may lie in Parquet: so many in memory at a time as one step needs."""
 
     frame: pl.LazyFrame
@@ -83,7 +83,7 @@ class Hashes:
     two: U64
 
     @classmethod
-    def of_texts(cls, rows: Rows) -> Hashes:
+    def of_texts(cls, rows: CorpusRows) -> Hashes:
         """By Polars, from two seeds: they tell texts apart within one of its versions, 18 times faster than xxh3."""
         found = cls(np.empty(rows.height, np.uint64), np.empty(rows.height, np.uint64))
         for start, part in rows.parts("text"):
@@ -209,7 +209,7 @@ class DedupIndex:
             parts |= {f"{n}.bitmaps.{level}": bitmaps for level, bitmaps in enumerate(part.bitmaps)}
         store.save(parts, version())
 
-    def take_in(self, rows: Rows) -> tuple[Hashes, I64]:
+    def take_in(self, rows: CorpusRows) -> tuple[Hashes, I64]:
         """The texts of a corpus: what tells them apart, and the node of each; all pairs of nodes are compared.
 
         Nodes that no row has any more are forgotten.
@@ -231,7 +231,7 @@ class DedupIndex:
             node[new] = self.texts.find(hashes[new])
         return hashes, node
 
-    def _compare(self, new: I64, hashes: Hashes, node: I64, rows: Rows) -> None:
+    def _compare(self, new: I64, hashes: Hashes, node: I64, rows: CorpusRows) -> None:
         """Texts never seen become known; who among them is alike, or like a known one, becomes a pair."""
         norms = _normalised(rows.texts(new))
         keys = Hashes.of_norms(norms)
@@ -262,7 +262,7 @@ class DedupIndex:
             if len(self.segments) > SEGMENTS:
                 self.segments = [Prefixes.merged(self.segments, row_of >= 0)]
 
-    def _confirm(self, left: I64, right: I64, newest: pl.Series, row_of: I64, rows: Rows) -> None:
+    def _confirm(self, left: I64, right: I64, newest: pl.Series, row_of: I64, rows: CorpusRows) -> None:
         """Candidates that are alike become pairs. A node without a row is dead: nobody's copy.
 
         `newest` are the normalised texts of the last nodes; those of the others are made again.
