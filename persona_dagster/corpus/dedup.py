@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from persona_dagster.corpus.array_store import ArrayStore
-from persona_dagster.corpus.dedup_index import SHORTEST, DedupIndex, Hashes, CorpusRows, normalised, version
+from persona_dagster.corpus.dedup_index import SHORTEST, CorpusRows, DedupIndex, Hashes, normalised, version
 from persona_dagster.corpus.grams import I64
 from persona_dagster.corpus.quality import blocked
 from persona_dagster.corpus.tables import run_sql
@@ -94,7 +94,7 @@ def find_duplicates(corpus: pl.LazyFrame, index: Path | None = None) -> tuple[pl
 
 
 def _write_compared(rows: CorpusRows, seen: DedupIndex, hashes: Hashes, node: I64, folder: Path) -> I64:
-    """CorpusRows whose text stands elsewhere too, or is like another's, as Parquet; returns their numbers, ascending."""
+    """Rows whose text stands elsewhere too, or is like another's, as Parquet; returns their numbers, ascending."""
     paired = np.zeros(len(seen.letters), bool)
     paired[seen.pairs["a"].to_numpy()] = paired[seen.pairs["b"].to_numpy()] = True
     shared = paired | (np.bincount(node, minlength=len(seen.letters)) > 1)
