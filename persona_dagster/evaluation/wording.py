@@ -66,7 +66,7 @@ WHY = {
 GATES = {
     "min_coherent": Words("回答是通順的中文", "Its answers are language"),
     "min_relevance": Words("回答有對到問題（真人為 1）", "Its answers are about their questions (people: 1)"),
-    "min_preference": Words("比附範例的原模型更受青睞", "Its answers are preferred to its base's with examples"),
+    "min_preference": Words("勝過附少量範例的原模型", "Its answers are preferred to its base's with examples"),
     "min_judge_accuracy": Words("語氣裁判可信", "The judge of voices can be believed"),
     "min_fidelity_gain": Words("比原模型更有指定的語氣", "Carries the asked voice more clearly than its base"),
     "min_voice_over_chance": Words("語氣跟著指定走，不是碰巧", "Its voice follows what is asked, beyond chance"),
@@ -167,12 +167,16 @@ def reason(metrics: Mapping[str, Any]) -> Words:
         flaw = FLAWS.get((metrics["detail"].get("coherence") or {}).get("commonest") or "")
         more = flaw if first["name"] == "min_coherent" and flaw else None
         value = "–" if first["value"] is None else f"{first['value']:.2f}"
+        low, high = first.get("low"), first.get("high")
+        span = None if low is None or high is None else (f"{low:.2f}", f"{high:.2f}")
         wanted = f"{first['threshold']:.2f}"
         bound = {"at least": ("至少", "at least"), "at most": ("至多", "at most"), "above": ("高於", "above")}[
             first["bound"]
         ]
-        chinese = f"「{title.zh}」{zh}：量到 {value}，需要{bound[0]} {wanted}"
-        english = f"“{title.en}” {'fails' if colour == 'red' else 'is unsure'}: {value}, wanted {bound[1]} {wanted}"
+        said = "fails" if colour == "red" else "is unsure"
+        inside = Words(f"（{' 至 '.join(span)}）", f" ({' to '.join(span)})") if span else Words("", "")
+        chinese = f"「{title.zh}」{zh}：量到 {value}{inside.zh}，需要{bound[0]} {wanted}"
+        english = f"“{title.en}” {said}: {value}{inside.en}, wanted {bound[1]} {wanted}"
         if more:
             chinese, english = f"{chinese}（最常見：{more.zh}）", f"{english} (mostly {more.en})"
         if others := len(found) - 1:
