@@ -145,7 +145,7 @@ def test_relevance_stands_between_chance_and_people() -> None:
 
 
 def test_the_reason_is_the_first_failed_gate() -> None:
-    gate = {"value": 0.1, "threshold": 0.6, "bound": "at least"}
+    gate = {"value": 0.1, "low": 0.05, "high": 0.2, "threshold": 0.6, "bound": "at least"}
     metrics = {
         "gates": [
             {"name": "max_broken", "verdict": "red", **gate},
@@ -155,7 +155,7 @@ def test_the_reason_is_the_first_failed_gate() -> None:
         "detail": {"coherence": {"commonest": "salad"}},
     }
     said = reason(metrics)
-    assert said.en.startswith("“Its answers are language” fails: 0.10, wanted at least 0.60 (mostly word salad)")
+    assert said.en.startswith("“Its answers are language” fails: 0.10 (0.05 to 0.20), wanted at least 0.60 (")
     assert said.zh.startswith("「回答是通順的中文」未過") and "另有 1 項" in said.zh
     assert reason({"gates": [metrics["gates"][2]], "detail": {}}).en.startswith("“Its answers are about")
     assert reason({"gates": [], "detail": {}}).en == "All 0 gates hold."
