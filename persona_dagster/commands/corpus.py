@@ -40,7 +40,11 @@ def clean(source: Path, target: Path) -> None:
         load_personas(settings.config_dir, settings.accepted_dir).personas,
     )
     pseudonym = partial(author_key, settings.author_secret)
-    console.print(clean_file(source, target, sources, personas=personas, author_key=pseudonym).markdown())
+    console.print(
+        clean_file(
+            source, target, sources, personas=personas, author_key=pseudonym, name_model=settings.name_model
+        ).markdown()
+    )
 
 
 @app.command()

@@ -46,9 +46,10 @@ from persona_dagster.sites.parsed import AuthorKey
 PAGES, ROWS = 64, 4096
 
 
-def cleaning_version(personas: Mapping[str, Any]) -> str:
-    """Code, rules, and the spellings of personas' labels: what a row of a board comes out by."""
-    return text_digest(rules_version(), PARSER_VERSION, labels_version(personas))
+def cleaning_version(personas: Mapping[str, Any], name_model: str | None = None) -> str:
+    """Code, rules, the spellings of personas' labels, what finds names: what a row of a board comes out by."""
+    found_by = [name_model] if name_model else []
+    return text_digest(rules_version(), PARSER_VERSION, labels_version(personas), *found_by)
 
 
 @dataclass
@@ -80,6 +81,7 @@ class BoardCleaner:
     author_key: AuthorKey
     folder: Path
     simplified: Simplified = "convert"
+    name_model: str | None = None
 
     def clean(
         self,
@@ -108,7 +110,7 @@ class BoardCleaner:
 
     @property
     def _cleaning(self) -> Cleaning:
-        return Cleaning(self.source, self.sources, self.personas, self.simplified)
+        return Cleaning(self.source, self.sources, self.personas, self.simplified, self.name_model)
 
     def _stretches(self, board: str, tally: Tally) -> Iterator[pl.DataFrame]:
         """The rows of each stretch of a board's captures. Files of stretches that are no more are deleted."""
@@ -141,8 +143,8 @@ class BoardCleaner:
 
     def _version(self, board: str) -> str:
         """Of all that decides what a stretch becomes, besides its captures. A pseudonym stands for the secret."""
-        given = (self.simplified, *sorted(self.sources.denied_boards))
-        return text_digest(cleaning_version(self.personas), _parsers(), self.author_key(board), *given, pl.__version__)
+        given = (self.simplified, *sorted(self.sources.denied_boards), pl.__version__)
+        return text_digest(cleaning_version(self.personas, self.name_model), _parsers(), self.author_key(board), *given)
 
 
 @cache

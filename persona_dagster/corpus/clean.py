@@ -17,6 +17,7 @@ from persona_dagster.config.sources import IMPORT_BOARD, Sources
 from persona_dagster.corpus import language, privacy
 from persona_dagster.corpus.canonical_names import standardise_boards, standardise_tags
 from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.personal_data.name_model import mask_names
 from persona_dagster.corpus.quality import repeated, row_flags, usable, with_values
 from persona_dagster.corpus.rule_engine import apply_rules
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
@@ -51,17 +52,20 @@ def _spelt(texts: pl.Series) -> pl.Series:
     return texts.str.replace_all(r"@?<user>(?: ?\(<nick>\))?|<nick>", "<USER>").str.replace_all("<ip>", "<IP>")
 
 
-def _mask(frame: pl.DataFrame, column: str, counts: Counter[str]) -> pl.DataFrame:
+def _mask(frame: pl.DataFrame, column: str, counts: Counter[str], name_model: str | None) -> pl.DataFrame:
     masked, found = privacy.mask_series(_spelt(frame[column]))
     counts.update(found)
+    if name_model:
+        masked, names = mask_names(masked, name_model)
+        counts["NAME"] += names
     return frame.with_columns(masked.alias(column))
 
 
-def _mask_forum(frame: pl.DataFrame, counts: Counter[str]) -> pl.DataFrame:
+def _mask_forum(frame: pl.DataFrame, counts: Counter[str], name_model: str | None) -> pl.DataFrame:
     """Titles, quotes and both levels. Where the raw one shows nobody, the other, which is of it, does not either."""
     plain = _spelt(frame["text_raw"])
     for column in ("text_raw", "title", "quoted"):
-        frame = _mask(frame, column, counts)
+        frame = _mask(frame, column, counts, name_model)
     found = (frame["text_raw"] != plain).arg_true()
     texts = _spelt(frame["text"])
     return frame.with_columns(texts.scatter(found, privacy.mask_series(texts.gather(found))[0]).alias("text"))
@@ -139,14 +143,15 @@ def clean_posts(
     *,
     personas: Mapping[str, Any] | None = None,
     simplified: Simplified = "convert",
+    name_model: str | None = None,
 ) -> Cleaned:
     """Posts of one source as parsed (`records.POST_SCHEMA`), with `text` at the clean level.
 
     `text_raw`, `text`, `title` and `quoted` come out with personal data masked; `lang` and `flags` are set;
     `dup_of` is left to `mark_duplicates`. With `personas` (config.personas) a label that a text begins with becomes
-    the persona's tag. Rows keep their order.
+    the persona's tag. `name_model`: what finds names beside the rules (Settings). Rows keep their order.
     """
-    cleaning = Cleaning(source, sources, personas, simplified)
+    cleaning = Cleaning(source, sources, personas, simplified, name_model)
     rows = cleaning.rows(frame.select(list(POST_SCHEMA)))
     return cleaning.board(rows.frame, rows.funnel)
 
@@ -160,6 +165,7 @@ class Cleaning:
     sources: Sources
     personas: Mapping[str, Any] | None = None
     simplified: Simplified = "convert"
+    name_model: str | None = None
 
     def rows(self, frame: pl.DataFrame) -> Cleaned:
         """Some of a board's rows, in their order. The frame has the columns of `WORKING` besides, for `board`."""
@@ -168,7 +174,7 @@ class Cleaning:
         frame = _deny(frame, self.sources, funnel)
         frame = frame.with_columns(pl.col("flags").fill_null([]), pl.col("text_raw").fill_null(""))
         frame = frame.with_columns(pl.coalesce("text", "text_raw").alias("text"))
-        frame = _in_slices(frame, f"{source}: rows by the rules", lambda rows: _stripped(rows, source, funnel))
+        frame = _in_slices(frame, f"{source}: rows by the rules", lambda rows: self._stripped(rows, funnel))
         frame = _joined(frame) if source == "ptt" else frame.with_columns(_nothing("own", "before", "head", "tail"))
         frame = _in_slices(frame, f"{source}: languages, personal data", lambda rows: self._finished(rows, funnel))
         own = pl.when((pl.col("own") != pl.col("text")) & (pl.col("kind") == "comment")).then("own")
@@ -202,10 +208,19 @@ class Cleaning:
         again = self._finished(joined[rows], funnel)
         return with_values(frame, again.select("text", "lang", "flags", "words", "squeezed", row=rows))
 
+    def _stripped(self, frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
+        """Personal data masked, and `text` by the rules."""
+        if self.source in FORUM:
+            frame = _mask_forum(frame, funnel.personal_data, self.name_model)
+        less = (frame["text"] != frame["text_raw"]).arg_true()
+        if len(less):
+            funnel.trace.note("not_the_authors_own", frame["text_raw"].gather(less), frame["text"].gather(less))
+        return _own_words(frame, self.source, funnel)
+
     def _finished(self, frame: pl.DataFrame, funnel: Funnel) -> pl.DataFrame:
         """`lang` set, Simplified text converted, what came to light masked; flags of each row by itself."""
         if self.source in FORUM:
-            masked = _mask(_languages(frame, self.simplified), "text", funnel.personal_data)
+            masked = _mask(_languages(frame, self.simplified), "text", funnel.personal_data, self.name_model)
             frame = row_flags(masked)
         else:
             lang = language.language(pl.col("text"))
@@ -241,13 +256,3 @@ def _in_slices(frame: pl.DataFrame, what: str, step: Callable[[pl.DataFrame], pl
         done.append(step(rows))
     progress(what, len(frame), len(frame))
     return pl.concat(done)
-
-
-def _stripped(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame:
-    """Personal data masked, and `text` by the rules."""
-    if source in FORUM:
-        frame = _mask_forum(frame, funnel.personal_data)
-    less = (frame["text"] != frame["text_raw"]).arg_true()
-    if len(less):
-        funnel.trace.note("not_the_authors_own", frame["text_raw"].gather(less), frame["text"].gather(less))
-    return _own_words(frame, source, funnel)

@@ -57,6 +57,7 @@ def clean_file(
     personas: Mapping[str, Any] | None = None,
     author_key: AuthorKey | None = None,
     options: Options | None = None,
+    name_model: str | None = None,
 ) -> Funnel:
     """`src` cleaned into `dst` (JSON lines, put in place whole); returns what was read and what the rules did.
 
@@ -83,7 +84,7 @@ def clean_file(
                 continue
             key = partial(author_key, source) if author_key else str  # nobody is named below without one
             cleaner = BoardCleaner(
-                source, archive, sources, personas or {}, key, settings.cleaned_dir, simplified=simplified
+                source, archive, sources, personas or {}, key, settings.cleaned_dir, simplified, name_model
             )
             result, _ = cleaner.clean([IMPORT_BOARD], places)
             funnel.add(result.funnel)

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
-from persona_dagster.corpus.personal_data import accounts, names, numbers, places
+from persona_dagster.corpus.personal_data import accounts, documents, names, numbers, places
 from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, normalise
 
 Found = tuple[int, int, str]  # start, end, kind
@@ -30,24 +30,37 @@ DETECTORS = (
         places.emails,
         re.compile(r"@|(?<![a-z])at(?![a-z])|老鼠|protected|mail|yahoo|outlook|icloud|信箱|艾特|dot", re.I),
     ),
-    (None, accounts.linked, re.compile(r"\.[A-Za-z]{2,3}/")),
-    (None, accounts.named, re.compile(r"[A-Za-z0-9_.] ?[A-Za-z0-9_.]|臉書|微博")),
-    ("ID", numbers.national_ids, re.compile(rf"[A-Za-z][ \-._]?[0-9A-Da-d{HAN_NUMERALS}][ \-._]?[0-9{HAN_NUMERALS}]")),
-    ("PASSPORT", numbers.passports, re.compile(r"護 ?照|港護|passport|胞證|通行證|證件|document", re.I)),
-    ("STUDENT_ID", numbers.student_ids, re.compile(rf"(?:[0-9{HAN_NUMERALS}][ \-]?){{4}}")),
+    (None, accounts.linked, re.compile(r"\.[A-Za-z]{2,3}/|line:", re.I)),
+    (None, accounts.named, re.compile(r"[A-Za-z0-9_.][ \-]?[A-Za-z0-9_.]|臉書|微博")),
+    (
+        "ID",
+        documents.national_ids,
+        re.compile(rf"[A-Za-z][ \-._]?[0-9A-Da-d{HAN_NUMERALS}][ \-._]?[0-9{HAN_NUMERALS}]|[九9][碼位]"),
+    ),
+    (
+        "PASSPORT",
+        documents.passports,
+        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{documents.GAP}){{2}}|<<"),
+    ),
+    ("STUDENT_ID", documents.student_ids, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{documents.GAP}){{3}}")),
     ("IP", places.addresses_of_machines, re.compile(r"[0-9][\])]?\.|[0-9A-Fa-f:]:[0-9A-Fa-f]{0,4}:|[0-9][\[(]\.")),
-    ("ADDRESS", places.addresses, re.compile(r"[號号]|No\.? ?[0-9]")),
-    ("PHONE", numbers.phones, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{numbers.GAP}){{7}}")),
-    ("PLATE", numbers.plates, re.compile(rf"[0-9{HAN_NUMERALS}] ?[0-9{HAN_NUMERALS}] ?[0-9{HAN_NUMERALS}]")),
+    (
+        "ADDRESS",
+        places.addresses,
+        re.compile(r"[號号樓ㄏ]|[0-9] ?[Ff]|[Nn]o\.? ?[0-9]|Rd|Road|St|Ave|B[lo]"),
+    ),
+    ("PHONE", numbers.phones, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}")),
+    ("PLATE", documents.plates, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{documents.GAP}){{3}}")),
     (
         "BANK",
         numbers.bank_accounts,
-        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|(?:[0-9{HAN_NUMERALS}]{numbers.GAP}){{14}}"),
+        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|(?:[0-9{HAN_NUMERALS}]{numbers.GAP}){{10}}|局號"),
     ),
     ("NAME", names.names, re.compile(r"叫|名|人|fb|facebook|臉書", re.I)),
     ("USER", accounts.users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓:→]|\n[0-9]{4}-")),
 )
 URL = re.compile(r"(?:https?://|www\.)[!-;=?-~]+")
+REPEATED = 6  # letters that an identifier has to have to be looked for in the rest of its text
 INSIDE_URLS = {"EMAIL", "LINE_ID", "IG_ID", "FB_ID", "CHAT_ID", "SITE_ID", "IP"}  # other digits of a link are its own
 
 # What no identifier can lack: three letters or digits of any spelling with little between them, or one of these signs.
@@ -71,6 +84,10 @@ def find(text: str) -> list[Found]:
         in_link = kind not in INSIDE_URLS and _overlaps(links, start, end)
         if not in_link and not _overlaps(taken, start, end):
             insort(taken, (start, end, kind))
+    for start, end, kind in [*taken]:  # said again later
+        for again in re.finditer(rf"(?<![0-9A-Za-z]){re.escape(read.text[start:end])}(?![0-9A-Za-z])", read.text):
+            if len(again.group()) >= REPEATED and not _overlaps(taken, *again.span()):
+                insort(taken, (*again.span(), kind))
     return [(*read.span(start, end), kind) for start, end, kind in taken]
 
 

@@ -45,7 +45,7 @@ def _forum_posts(project: ProjectResource, source: Source) -> dg.AssetsDefinitio
         deps=[f"{source}_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        code_version=cleaning_version(project.personas().personas),
+        code_version=cleaning_version(project.personas().personas, project.settings.name_model),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -62,7 +62,7 @@ def _chat_posts(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["chat_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        code_version=cleaning_version(project.personas().personas),
+        code_version=cleaning_version(project.personas().personas, project.settings.name_model),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -79,7 +79,7 @@ def _notes(project: ProjectResource) -> dg.AssetsDefinition:
         deps=["notes_raw"],
         kinds={"duckdb", "polars"},
         owners=["team:data"],
-        code_version=cleaning_version(project.personas().personas),
+        code_version=cleaning_version(project.personas().personas, project.settings.name_model),
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
@@ -99,6 +99,7 @@ def _cleaned(project: ProjectResource, source: Source, boards: list[str], contex
         project.personas().personas,
         partial(author_key, settings.author_secret, source),
         settings.cleaned_dir,
+        name_model=settings.name_model,
     )
     places = places_of(settings.intake_dir) if boards == [IMPORT_BOARD] else None
 

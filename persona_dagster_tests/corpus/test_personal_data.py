@@ -25,11 +25,12 @@ PLACEHOLDER = re.compile(f"<(?:{'|'.join(privacy.KINDS)})>")
 
 def hostile() -> Iterator[tuple[str, bool, str]]:
     """Kind, whether it holds an identifier, and the line as written. $PERSONA_HOSTILE_SET names a set of somebody else,
-    instead of ours: JSON lines of `text`, `kind` and `span`, which is null or one or more of a string or [start, end].
+    instead of ours: JSON lines of `text`, `kind` and `span` (or `spans`): null, a string or [start, end], or several.
     """
     if other := os.environ.get("PERSONA_HOSTILE_SET"):
         for row in map(orjson.loads, Path(other).read_bytes().splitlines()):
-            yield row["kind"], bool(row["span"]), marked(row["text"], row["span"])
+            span = row["spans"] if "spans" in row else row["span"]
+            yield row["kind"], bool(span), marked(row["text"], span)
         return
     kind = ""
     for path in sorted(Path(__file__).parent.glob("hostile_personal_data*.txt")):
@@ -83,8 +84,9 @@ def test_recall_and_precision_through_persona_clean(cleaned: list[str], kind: st
             missed.append(f"{line!r} -> {text!r}")
         else:
             found += 1
-    recall = found / (found + len(missed)) if found or missed else 1.0  # a kind of look-alikes alone
-    precision = found / (found + len(wrong)) if found or wrong else 1.0
+    alone = not found and not missed  # look-alikes of every kind
+    recall = 1.0 if alone else found / (found + len(missed))
+    precision = 1 - len(wrong) / sum(of == kind for of, _, _ in LINES) if alone else found / (found + len(wrong) or 1)
     print(f"{kind}: recall {recall:.3f} of {found + len(missed)}, precision {precision:.3f}")
     told = "\n".join(["missed:", *missed, "masked but harmless:", *wrong])
     assert recall >= 0.9 and precision >= 0.95, f"{kind}: recall {recall:.3f}, precision {precision:.3f}\n{told}"

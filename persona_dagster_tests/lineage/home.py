@@ -93,19 +93,23 @@ def make_home(home: Path) -> tuple[Settings, MixManifest]:
     settings = Settings(home=home, archive_url=None)
     captures, posts = pages(settings.author_secret)
     Archive(settings.raw_dir).append(captures)
-    frame = posts_frame(posts)
+    return settings, furnish(settings, posts_frame(posts))
+
+
+def furnish(settings: Settings, frame: pl.DataFrame) -> MixManifest:
+    """What the graph makes of posts, and what surrounds it."""
     built = build_dialogues(frame, personas(), Words(mentor="抱抱")).frame
     split = split_dialogues(built, None, SplitSpec())
-    tables = {"posts": frame, "dcard_posts": frame, "dialogues": built, "split": split.frame}
+    tables = {"posts": frame, "dcard_posts": frame.filter(source="dcard"), "dialogues": built, "split": split.frame}
     for table, rows in tables.items():
         Tables(settings.tables_dir).write(table, "all", rows)
     write_ledger(split.ledger, settings.tables_dir / "split_ledger.parquet")
     config = settings.config_dir / "personas" / "mentor.yaml"
-    config.parent.mkdir(parents=True)
+    config.parent.mkdir(parents=True, exist_ok=True)
     config.write_bytes(orjson.dumps(personas().personas["mentor"].model_dump(mode="json")))  # JSON is YAML
     mix = write_mix(built, split.frame, recipe(), personas(), settings.mix_dir / "persona_v2")
     surround(settings, mix)
-    return settings, mix
+    return mix
 
 
 def exported(kind: str, adapter: str) -> str:

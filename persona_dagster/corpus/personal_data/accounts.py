@@ -15,23 +15,36 @@ from persona_dagster.corpus.common_words import NOT_A_NAME
 
 Span = tuple[int, int]
 
-HANDLE = r"(?P<handle>@?[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}(?:#[0-9]{4})?)"
+SIGN = r" ?[(\[]?(?:下?底線|小?點|[橫減]?槓|減號)[)\]]? ?(?=[A-Za-z0-9])"  # of an account, by its name
+LETTER = rf"(?:[A-Za-z0-9._\-]|{SIGN})"
+HANDLE = rf"(?P<handle>@?[A-Za-z0-9_]{LETTER}{{2,31}}(?:#[0-9]{{4}})?)"
 SUFFIX = r"(?:的|官方帳號|官方|私訊|聊|嗎|喔|🆔|[\u2600-\u27bf\U0001f300-\U0001faff])?"
 # "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
 NAMED = (
-    r"(?:[ ]?(?:id|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?)?[ ]{0,2}"
-    r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?=@))"
+    r"(?:[ ]?(?:i ?d|[ㄧㄞ]ㄉㄧ?|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?)?[ ]{0,2}"
+    r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?:小老鼠|(?=@)))"
 )
 # After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
-LOOSE = r"(?:[ 的是為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一樣聊談詳喔唷囉]|id){0,8}"
+LOOSE = r"(?:[ 的是就為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一樣聊談詳喔唷囉]|id){0,8}"
 LOOKS = (
-    r"(?P<other>@?(?=[A-Za-z0-9.\-]{0,29}[0-9._])(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}"
+    rf"(?P<other>@?(?=[A-Za-z0-9\-]{{0,29}}(?:[0-9._]|{SIGN}))(?=[0-9._\-]{{0,29}}[A-Za-z])[A-Za-z0-9_]{LETTER}{{2,31}}"
     r"(?:#[0-9]{4})?)"
 )
-SPACED = r"[ :=是\"]{0,3}(?P<spaced>(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
+SPACED = r"[ :=是\"]{0,3}(?P<spaced>(?:@ )?(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
+# Without a sign or a looser word, what can hardly be anything else.
+STRONG = (
+    r"(?P<strong>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})(?=[0-9._\-]{0,9}[A-Za-z]{2})"
+    r"[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
+)
 # Whatever stands between, where a word or a sign of it offers an account: 有line嗎 我的是x.y, LINE🔎x_y.
 OFFERED = (
     r"(?=[^A-Za-z0-9\n<]{0,11}?(?:[加私搜追我你妳嗎聊敲]|[^\w\s,.;!?，。、；！？()「」~…%$/<>\-]))[^A-Za-z0-9\n<]{1,12}"
+)
+# Farther off in the sentence, what can hardly be anything else.
+IN_SENTENCE = (
+    r"(?=(?:[^A-Za-z0-9\n<]|id){0,21}?[加搜找追敲聊我用是在給換改叫這吧下樣])(?:[^A-Za-z0-9\n<]|id){1,22}"
+    r"(?P<far>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{2,20}\.[A-Za-z0-9]|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})"
+    r"(?=[0-9._\-]{0,9}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
 )
 FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
 
@@ -52,8 +65,12 @@ class Service:
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
-        name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9])|{self.han})"
-        loose = "" if self.mode == SIGNED else rf"|(?:{LOOSE}|{OFFERED}){LOOKS}"
+        name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9_]|_ )|{self.han})[)\]\"]?"
+        loose = (
+            rf"|[ 帳號id是好友搜加找]{{0,5}}{STRONG}"
+            if self.mode == SIGNED
+            else rf"|(?:{LOOSE}|{OFFERED}){LOOKS}|{IN_SENTENCE}"
+        )
         return re.compile(rf"{name}[ ]?{SUFFIX}[ ]?(?:{SPACED}|{NAMED}{HANDLE}{loose})", re.IGNORECASE)
 
     def in_(self, small: str) -> bool:
@@ -64,27 +81,34 @@ LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
 SITES = (
     Service(
         LINE,
-        r"l[ .]?[i!1|][ .]?n[ .]?e",
-        r"賴{1,2}|ㄌㄞˋ?|拉印|加萊|綠色軟體|綠色通訊(?:軟體)?|(?<![大變])小綠(?!人|燈|豆|葉)",
+        r"[l1|][ .]?[i!1l|][ .]?n[ .]?e|[來賴]ine",
+        r"賴{1,2}|[癩籟](?![^\s]?[皮蛤])|ㄌㄞˋ?|ㄌ[ㄧ|]?ㄋㄜ?ˋ?|拉印|加萊|[萊賴]ㄣ|綠色(?:軟體|通訊軟體|通訊|程式|app|那個)|綠綠(?!的)"
+        r"|(?<![大變])小綠(?!人|燈|豆|葉)",
         numeric=True,
-        keys=("line", "l.i.n.e", "l!ne", "l1ne", "l|ne", "賴", "ㄌㄞ", "拉印", "加萊", "綠"),
+        keys=("ine", "l.i.n.e", "!ne", "1ne", "|ne", "lne", "賴", "癩", "籟", "ㄌ", "拉印", "加萊", "綠"),
     ),
-    Service(LINE, r"\+ ?l|加 ?l", "萊恩?|加 ?來|來(?= ?id)", SIGNED, keys=("+l", "加l", "萊", "加來", "來id")),
+    Service(
+        LINE,
+        r"\+ ?l|加 ?l|l(?= ?[號号])",
+        "萊恩?|加 ?來|來(?= ?id)",
+        SIGNED,
+        keys=("+l", "加l", "l號", "萊", "加來", "來id"),
+    ),
     Service(LINE, han="萊恩"),
     Service(
         "IG_ID",
-        "ig|i g(?= ?:)|instagram|insta|ins(?= ?:)",
-        "[哀愛艾挨](?:居|寄|吉(?!他))",
-        keys=("ig", "ins", "居", "寄", "吉"),
+        r"ig|i g(?= ?:)|i ?[._*\-] ?g|instagram|insta|ins(?= ?[:@]| [a-z]{2,}_)",
+        "[哀愛艾挨](?:居|寄|吉(?!他)|雞|g(?![a-z]))|ㄞ ?ㄐㄩ?|小盒子",
+        keys=("ig", "i.g", "i_g", "i-g", "i*g", "ins", "居", "寄", "吉", "雞", "哀g", "愛g", "ㄐ", "小盒子"),
     ),
-    Service("FB_ID", "fb|facebook", "臉書|非死不可"),
+    Service("FB_ID", "fb|facebook", "臉書|臉臉|非死不可"),
     Service(
         CHAT,
         r"we ?chat|weixin|vx|wx|v信",
-        r"[微薇葳威] ?信|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
+        r"綠泡泡|[微薇葳威] ?信|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
         r"|(?<![A-Za-z])v信|(?<![\u4e00-\u9fff])[薇葳](?=[^\w\s]? ?[:A-Za-z])",
         numeric=True,
-        keys=("wechat", "weixin", "vx", "wx", "信", "+v", "加v", "+微", "加微", "+薇", "加薇", "薇", "葳"),
+        keys=("wechat", "weixin", "vx", "wx", "信", "+v", "加v", "+微", "加微", "+薇", "加薇", "薇", "葳", "泡"),
     ),
     Service(CHAT, "telegram|tg|tele", "電報|紙飛機|小飛機"),
     Service(CHAT, han="飛機", mode=SIGNED),
@@ -100,7 +124,7 @@ SITES = (
     Service(
         SITE,
         "steam|github|youtube|yt|xhs|switch|psn|xbox|ptt|dcard",
-        "脆|小紅書|小红书|蝦皮|露天|卡稱|旋轉|頻道|巴哈姆特|巴哈|b站",
+        "脆|批踢踢|小紅書|小红书|蝦皮|露天|卡稱|旋轉|頻道|巴哈姆特|巴哈|b站",
         SIGNED,
         numeric=True,
     ),
@@ -112,13 +136,20 @@ PLAYER = re.compile(  # of a game or a shop: a number after its own name
     r"(?:好友(?:代碼|碼|編號)|(?<![A-Za-z])uid)[ :=是]{0,3}(?P<handle>[0-9]{7,12})(?![0-9])", re.IGNORECASE
 )
 SKYPE = re.compile(r"(?<![A-Za-z0-9])(?P<handle>live:[A-Za-z0-9._\-]{3,32})", re.IGNORECASE)
+HAN_TAG = re.compile(
+    r"(?:discord|dc)[^A-Za-z0-9\n]{0,3}?(?:名稱|名字|帳號|暱稱|[:是叫 ])[:是叫 ]{0,2}"
+    r"(?P<handle>[\u4e00-\u9fffA-Za-z0-9_.]{2,20}#[0-9]{4})"
+    r"(?![0-9])",
+    re.IGNORECASE,
+)
 TAGGED = re.compile(  # Discord's old names
     r"(?<![A-Za-z0-9#])(?P<handle>(?=[0-9_.]{0,31}[A-Za-z])[A-Za-z0-9_.]{3,32}#[0-9]{4})(?![0-9A-Za-z])"
 )
 GLUED = re.compile(  # 加linemei88
     r"(?:(?:加|\+|私|我的?) ?(?P<name>line|ig|fb|vx|wx|tg|dc)(?:id)?(?=[A-Za-z._]{0,31}[0-9])"
     # of the sign alone only in capitals, before small letters with an underscore: IGa_b, 加La_b
-    r"|(?-i:(?:(?<![A-Za-z0-9])(?P<sign>LINE|IG|FB)|(?<=[加+])L)(?=[a-z][a-z0-9.]{1,20}_[a-z0-9])))"
+    r"|(?-i:(?:(?<![A-Za-z0-9])(?P<sign>LINE|IG|FB)|(?<=[加+])L)(?=[a-z][a-z0-9.]{1,20}[_.]"
+    r"(?!(?:com|tw|net|me|io|js|py)(?![a-z]))[a-z0-9])))"
     r"(?P<handle>[A-Za-z][A-Za-z0-9._\-]{3,31})",
     re.IGNORECASE,
 )
@@ -129,11 +160,14 @@ HAN_AT = re.compile(
 
 # A name holds no word of a sentence: 臉書名字她看得到是Lo and 臉書搜尋或LINE掃描 name nobody.
 FB_NAME = re.compile(
-    r"(?<![A-Za-z<])(?:fb|facebook|臉書)(?:(?:搜尋|搜(?!尋))[: ]?(?!功能|結果|不到|紀錄|引擎|欄)"
+    r"(?<![A-Za-z<])(?:fb|facebook|臉書) ?(?:(?:搜尋|搜(?!尋))[: ]?(?!功能|結果|不到|紀錄|引擎|欄)"
     r"|(?:名字|名稱|暱稱)(?:(?:是|叫做?|為|[: ]){1,2}|(?=[A-Za-z])))"
     r"(?P<handle>(?:(?![她我他你妳您它們看是有得到或及和與請可會了沒嗎吧]|的粉)[\u4e00-\u9fffA-Za-z]){2,16}?"
     r"(?: [A-Z][a-z]{1,12})?)(?=就|[，,。！!？?、\s)]|$)",
     re.IGNORECASE,
+)
+FB_QUOTED = re.compile(
+    r"(?:(?<![A-Za-z<])(?:fb|facebook)|臉書) ?[搜找]尋?\"(?P<handle>[^\"\n<]{2,20})\"", re.IGNORECASE
 )
 FB_PERSON = re.compile(
     r"(?:(?<![A-Za-z<])(?i:fb|facebook)|臉書) ?: ?(?P<handle>[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15}){1,2})(?![A-Za-z])"
@@ -143,21 +177,41 @@ ID_FIRST = re.compile(  # ID: x, and then which site it is for
     rf"(?:(?<![A-Za-z])id|帳號?) ?[:=是] ?{LOOKS}(?=[^A-Za-z0-9\n]{{0,8}}(?:line|賴|ig|tg|dc|wechat|微信))",
     re.IGNORECASE,
 )
-SITE_BEHIND = re.compile(rf"(?<![A-Za-z0-9._/@]){LOOKS} ?\((?:line|賴|ig|脆|threads|tg|dc)\)", re.IGNORECASE)
+SITES_BEHIND = (
+    r" ?(?:\((?=[^\n()]{1,9}\))|[這就]?是我的?|[這那]個(?=[a-z賴脆]{1,7} ?(?:帳|id)))"
+    r"(?:line|賴|ig|脆|threads|tg|dc)(?![a-z]| [0-9])"
+)
+BEHIND = re.compile(SITES_BEHIND, re.IGNORECASE)
+SITE_BEHIND = re.compile(rf"(?<![A-Za-z0-9._/@]){LOOKS}{SITES_BEHIND}", re.IGNORECASE)
+CONTACT = re.compile(  # whichever site it is on
+    r"(?:[加找搜敲密追私]我|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|[主小大本分]帳"
+    r"|(?<![A-Za-z])id ?[:是](?= ?[a-z._]{0,30}[0-9]))"
+    rf" ?{STRONG}(?![A-Za-z0-9@/])",
+    re.IGNORECASE,
+)
+SPELT_LINK = re.compile(  # f b . c o m / x, fb點com/x
+    r"(?<![A-Za-z])(?=[a-z]{1,9} ?(?: |點|\())(?:f ?b|f ?a ?c ?e ?b ?o ?o ?k|i ?n ?s ?t ?a ?g ?r ?a ?m|l ?i ?n ?e|t)"
+    r" ?(?:\.|點|\(點\)|\(?dot\)?) ?(?:c ?o ?m|m ?e|e ?e|n ?e ?t) ?/ ?(?P<handle>[~@%+A-Za-z0-9_.\-/]{3,60})",
+    re.IGNORECASE,
+)
 OTHERS = (
     (CHAT, NUMERIC_QQ, "handle"),
     (CHAT, SKYPE, "handle"),
     (SITE, PLAYER, "handle"),
+    (CHAT, HAN_TAG, "handle"),
     (CHAT, TAGGED, "handle"),
     (SITE, HAN_AT, "handle"),
     ("FB_ID", FB_PERSON, "handle"),
+    ("FB_ID", FB_QUOTED, "handle"),
     (CHAT, ID_FIRST, "other"),
     (CHAT, SITE_BEHIND, "other"),
+    (SITE, CONTACT, "strong"),
+    (SITE, SPELT_LINK, "handle"),
 )
 
 LINKS = (
-    (LINE, r"line\.me/(?:r/)?ti/[pg]2?/|page\.line\.me/|lin\.ee/"),
-    ("IG_ID", r"instagram\.com/(?:stories/)?|instagr\.am/"),
+    (LINE, r"line(?:\.me/|://)(?:r/)?ti/[pg]2?/|page\.line\.me/|lin\.ee/"),
+    ("IG_ID", r"instagram\.com/(?:stories/)?|instagr\.am/|ig\.me/(?:m/)?"),
     (
         "FB_ID",
         r"(?:facebook|fb)\.(?:com|me)/(?:profile\.php\?id=|people/[^/\s]{1,60}/|[^\s]{0,80}?[?&](?:story_)?(?:fb)?id=)?"
@@ -165,7 +219,7 @@ LINKS = (
     ),
     (
         CHAT,
-        r"(?:t|telegram)\.me/|wa\.me/|api\.whatsapp\.com/send\?phone=|discord\.gg/"
+        r"(?:t|telegram)\.me/(?:joinchat/)?|(?:wa\.me|chat\.whatsapp\.com)/|api\.whatsapp\.com/send\?phone=|discord\.gg/"
         r"|discord(?:app)?\.com/(?:users|invite)/",
     ),
     (
@@ -181,9 +235,9 @@ LINKS = (
     (SITE, r"github\.com/(?=[^/\s]{1,40}(?:[^/A-Za-z0-9\-]|$))"),
 )
 LINK_KEYS = (
-    "line.me", "lin.ee", "instagr", "facebook", "fb.", "m.me", "t.me", "wa.me", "whatsapp", "telegram", "discord",
-    "threads.", "tiktok", "dcard.tw", "medium.com", "youtube.com", "twitter", "x.com", "plurk", "twitch.tv",
-    "steamcommunity", "linkedin", "weibo", "shopee", "github",
+    "line.me", "line://", "lin.ee", "instagr", "ig.me", "facebook", "fb.", "m.me", "t.me", "wa.me", "whatsapp",
+    "telegram", "discord", "threads.", "tiktok", "dcard.tw", "medium.com", "youtube.com", "twitter", "x.com", "plurk",
+    "twitch.tv", "steamcommunity", "linkedin", "weibo", "shopee", "github",
 )  # fmt: skip
 LINK = re.compile(
     r"(?<![A-Za-z0-9\-.])(?:(?:www|m|mobile|zh-tw|business|web|l)\.)?(?:"
@@ -210,7 +264,8 @@ NOT_A_PROFILE = frozenset(
 )  # fmt: skip
 VERSION = re.compile(r"v?[0-9]+(?:[.\-][0-9]+)*[a-z]?", re.IGNORECASE)
 NOT_A_HANDLE = re.compile(
-    r"^(?:(?:points?|pay)[0-9]+$|b[0-9]{1,4}$|v[0-9]{1,3}$|ver[0-9.]|(?:iphone|ios|android|ipad|covid-?|ps|win|mate|note|s|b|m|f)[0-9]{1,4}[a-z]{0,3}$|"
+    r"^(?:(?:points?|pay)[0-9]+$|b[0-9]{1,4}$|v[0-9]{1,3}$|ver[0-9.]|"
+    r"(?:iphone|ios|android|ipad|covid-?|ps|win|mate|note|s|b|m|f)[ _]?[0-9]{1,4}[a-z]{0,3}$|"
     r"[0-9.]+(?:[km]|gb?|mb?|mah|hz|fps|v|w|a|p|s|ms|px|mm|cm|kg|am|pm)$|"
     r"pay|points?|today|shopping|music|tv|webtoon|bank|travel|taxi|game|games|id|ig|fb|line|http|https|www|com|and|the|"
     r"call|app|bot|store|gift|up|out|in|on|of|for|is|are|or|not|with|from|live|official|messenger|beta|group)\b",
@@ -237,8 +292,11 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
     for found in GLUED.finditer(text):
         yield *found.span("handle"), GLUED_KINDS.get((found["name"] or found["sign"] or "line").lower(), CHAT)
     for kind, pattern, group in OTHERS:
+        if pattern is SITE_BEHIND and not BEHIND.search(text):
+            continue
         for found in pattern.finditer(text):
-            yield *found.span(group), kind
+            if pattern is not CONTACT or not NOT_A_HANDLE.match(found[group]):
+                yield *found.span(group), kind
     small = text.lower().replace(" ", "")
     for site in SITES:
         if not site.in_(small):
@@ -251,7 +309,9 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
 
 
 def _handle(site: Service, found: re.Match[str], text: str) -> Span | None:
-    group = next(name for name in ("spaced", "handle", "other") if found.groupdict().get(name) is not None)
+    group = next(
+        name for name in ("spaced", "handle", "other", "strong", "far") if found.groupdict().get(name) is not None
+    )
     handle = found.group(group).rstrip(".-")
     bare = handle.replace(" ", "").lstrip("@")
     if group == "handle" and text[found.start(group) - 1] == "/" and bare.isalpha():  # 看YT/PTT: a list of two
@@ -262,7 +322,7 @@ def _handle(site: Service, found: re.Match[str], text: str) -> Span | None:
         return None
     if "@" not in handle and (bare.lower() in NOT_A_NAME or HOST_AFTER.match(text[found.start(group) + len(handle) :])):
         return None
-    if group == "other" and VERSION.fullmatch(bare):
+    if group in ("other", "strong", "far") and VERSION.fullmatch(bare):
         return None
     return found.start(group), found.start(group) + len(handle)
 

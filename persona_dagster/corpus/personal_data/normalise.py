@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import unicodedata
 from dataclasses import dataclass
+from functools import lru_cache
 
 
 def _ascii_twins() -> dict[int, str]:
@@ -29,7 +30,7 @@ def _of_category(*categories: str) -> list[int]:
 
 FOLD = (
     _ascii_twins()
-    | dict.fromkeys((*_of_category("Pd"), 0x2212, 0x30FC, 0x4E36), "-")
+    | dict.fromkeys((*_of_category("Pd"), 0x2212, 0x2796, 0x30FC, 0x4E36), "-")
     | dict.fromkeys((*_of_category("Zs"), 0x09), " ")
     | dict.fromkeys((0xB7, 0x2022, 0x2027, 0x2219, 0x22C5, 0x25CF, 0x30FB, 0x2E31), ".")
     | {
@@ -41,6 +42,7 @@ FOLD = (
         0x3015: "]",
         **dict.fromkeys((0x2192, 0x21D2, 0x261E, 0x27A1, 0x1F449, 0x1F447), ":"),  # arrows that point at a name
         0x301C: "~",
+        0x4E28: "|",
         0x2116: "#",
     }
 )
@@ -83,6 +85,7 @@ def normalise(text: str) -> Normalised:
     return Normalised("".join(text[place] for place in places).translate(FOLD), places, len(text))
 
 
+@lru_cache(maxsize=4)  # one text passes all detectors before the next
 def digits_of(text: str) -> str:
     """`text`, as long as it was, with Han digits read as digits."""
     return text.translate(HAN_DIGITS)

@@ -14,8 +14,8 @@ from collections.abc import Iterator
 from phonenumbers import Leniency, PhoneNumberMatcher, PhoneNumberType, number_type
 from stdnum import iban, luhn
 
+from persona_dagster.corpus.personal_data.documents import valid_national_id
 from persona_dagster.corpus.personal_data.normalise import HAN_DIGITS
-from persona_dagster.corpus.personal_data.numbers import valid_national_id
 
 FREE = {PhoneNumberType.TOLL_FREE, PhoneNumberType.SHARED_COST, PhoneNumberType.PREMIUM_RATE, PhoneNumberType.UAN}
 MOBILE = re.compile(r"(?<![0-9])(?:886)?0?9[0-9]{8}(?![0-9])")
