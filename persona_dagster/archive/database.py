@@ -8,8 +8,8 @@ from pathlib import Path
 BUSY_SECONDS = 60
 
 
-def open_database(path: Path | None, tables: str, version: int) -> tuple[sqlite3.Connection, bool]:
-    """The database at `path` (None: in memory), and whether its `tables` were made just now.
+def open_database(path: Path | None, tables: str, version: int) -> sqlite3.Connection:
+    """The database at `path` (None: in memory) with its `tables`, made where they are missing or of another version.
 
     Raises `sqlite3.DatabaseError` for a file that is no sound database, `sqlite3.OperationalError` where it is locked.
     """
@@ -19,17 +19,16 @@ def open_database(path: Path | None, tables: str, version: int) -> tuple[sqlite3
     # What is forgotten must not stay in free pages.
     db.executescript("PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL; PRAGMA secure_delete=ON;")
     if _version(db) == version:
-        return db, False
+        return db
     db.execute("BEGIN IMMEDIATE")
-    fresh = _version(db) != version  # else another process was faster
-    if fresh:
+    if _version(db) != version:  # else another process was faster
         for (name,) in db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall():
             db.execute(f"DROP TABLE {name}")
         for statement in filter(str.strip, tables.split(";")):
             db.execute(statement)
         db.execute(f"PRAGMA user_version = {version}")
     db.execute("COMMIT")
-    return db, fresh
+    return db
 
 
 def _version(db: sqlite3.Connection) -> int:

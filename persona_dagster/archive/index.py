@@ -52,15 +52,15 @@ class BoardIndex:
     def __init__(self, path: Path | None):
         self.path = path
         try:
-            self._db, _ = open_database(path, TABLES, VERSION)
+            self._db = open_database(path, TABLES, VERSION)
         except sqlite3.OperationalError as error:
             if "locked" in str(error):
                 raise
             self.path = None  # an archive that may only be read
-            self._db, _ = open_database(None, TABLES, VERSION)
+            self._db = open_database(None, TABLES, VERSION)
         except sqlite3.DatabaseError:
             remove_database(path)
-            self._db, _ = open_database(path, TABLES, VERSION)
+            self._db = open_database(path, TABLES, VERSION)
 
     def close(self) -> None:
         self._db.close()

@@ -428,7 +428,7 @@ class Pass:
 def open_frontier(archive: Archive, source: Source, board: str) -> Frontier:
     """The board's frontier; one that was lost is made again from what the archive holds."""
     frontier = Frontier(archive.place(source, board, FRONTIER))
-    if not frontier.rebuilt:
+    if not frontier.unbuilt:
         return frontier
     record = archive.newest(source, board, WALK, WALK)
     summary = orjson.loads(record.body) if record else {}
@@ -447,6 +447,7 @@ def open_frontier(archive: Archive, source: Source, board: str) -> Frontier:
         frontier.listed(kind, [Listed(name, _created(kind, name)) for name in named], FRESH)
         for key in summary.get("missed", []):  # as 0.1 wrote it
             frontier.listed("post" if source == "dcard" else "page", [Listed(key, 0)], FRESH)
+        frontier.built()
     return frontier
 
 

@@ -27,6 +27,7 @@ VERSION = 1
 ANCHORS = 40  # ids at each end of a span by which it is found again
 TRIES = 3  # failures after which a page is put into quarantine
 WEEK = 7 * 96  # cache times of a quarter of an hour: how often what is in quarantine is tried again
+UNBUILT = "unbuilt"  # a note that stands from the first until the state was made from the archive
 FRESH, BACK = 0, 1  # lanes: what is new, what lies behind
 State = Literal["todo", "stored", "gone", "unread", "failing", "quarantined", "outside"]
 TABLES = """
@@ -37,6 +38,7 @@ CREATE TABLE item (
 CREATE INDEX item_due ON item (state, due);
 CREATE TABLE span (id INTEGER PRIMARY KEY, body TEXT NOT NULL);
 CREATE TABLE note (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+INSERT INTO note VALUES ('unbuilt', 'true');
 """
 
 
@@ -113,15 +115,25 @@ class Frontier:
     def __init__(self, path: Path | None = None):
         self.path = path
         try:
-            self._db, self.rebuilt = open_database(path, TABLES, VERSION)  # rebuilt: it began empty
+            self._db = open_database(path, TABLES, VERSION)
+        except sqlite3.OperationalError:  # locked, or not to be written: not damaged
+            raise
         except sqlite3.DatabaseError:
             if path is None:
                 raise
             remove_database(path)
-            self._db, self.rebuilt = open_database(path, TABLES, VERSION)
+            self._db = open_database(path, TABLES, VERSION)
 
     def close(self) -> None:
         self._db.close()
+
+    @property
+    def unbuilt(self) -> bool:
+        """Whether it began empty, and was not yet made again from the archive."""
+        return self.note(UNBUILT) is not None
+
+    def built(self) -> None:
+        self._db.execute("DELETE FROM note WHERE name = ?", (UNBUILT,))
 
     @contextmanager
     def step(self) -> Iterator[None]:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import random
+from pathlib import Path
 
 import pytest
 
-from persona_dagster.crawl.frontier import Frontier, Listed
+from persona_dagster.archive.archive import Archive
+from persona_dagster.crawl.fetcher import open_frontier
+from persona_dagster.crawl.frontier import NAME, Frontier, Listed
 from persona_dagster.sites.boundary import load_json
 from persona_dagster.sites.parsed import MalformedError
 from persona_dagster.sites.ptt.listing import PAGE_ROWS, disproof, parse_listing
+from persona_dagster_tests.archive.test_archive import capture
 from persona_dagster_tests.crawl.mutations import MUTATIONS
 from persona_dagster_tests.crawl.test_schedules import listing
 
@@ -56,6 +60,16 @@ def test_json_that_no_table_can_hold_is_typed(text: str) -> None:
     with pytest.raises(MalformedError):
         load_json(text)
     assert load_json(r'{"title": "\ud83d\ude00"}') == {"title": "😀"}
+
+
+def test_a_state_whose_making_was_cut_off_is_made_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    archive = Archive(tmp_path)
+    archive.append([capture("M.1700000000.A.001", "text")])
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Frontier, "listed", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        open_frontier(archive, "ptt", "Hate")
+    Frontier(archive.place("ptt", "Hate", NAME)).close()  # as `persona frontier` looks at it
+    assert open_frontier(archive, "ptt", "Hate").count("stored") == 1
 
 
 def test_a_page_that_fails_is_given_up_for_a_week_with_its_reason() -> None:
