@@ -101,6 +101,8 @@ function exchange() {
     for (const name of ["title", "aria-label"]) {
       const all = WORDS.get(node.getAttribute(name));
       if (all && node.getAttribute(name) !== all[zh ? 0 : 1]) node.setAttribute(name, all[zh ? 0 : 1]);
+      const slider = /^(?:number input|range slider) for (.+)$/.exec(node.getAttribute(name));
+      if (slider && zh) node.setAttribute(name, slider[1]);  // Gradio sets it anew with another label
     }
   for (const node of document.querySelectorAll(".toast-title")) {
     const all = WORDS.get(node.firstChild.data.trim());

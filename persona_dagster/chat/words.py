@@ -86,6 +86,7 @@ WORDS: dict[str, tuple[str, str]] = {
 # What Gradio itself says, in the browser's language or in English alone, as the script of the page exchanges it.
 GRADIO: tuple[tuple[str, ...], ...] = (
     # Chinese, English, further spellings
+    ("對話", "chatbot conversation"),
     ("複製對話", "Copy conversation"),
     ("已複製對話", "Copied conversation"),
     ("複製訊息", "Copy message", "chatbot.copy_message"),
