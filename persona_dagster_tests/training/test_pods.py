@@ -196,12 +196,13 @@ def test_a_training_is_a_pod_with_the_cards_of_its_recipe(api: Api, tmp_path: Pa
     assert "the disk is full" in str(failure.event_specific_data) and list(api.pods) == ["the-run"]
 
 
-def test_a_cancelled_run_deletes_its_pod(api: Api, tmp_path: Path) -> None:
+def test_a_cancelled_run_deletes_its_pod(api: Api, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     job = job_file(tmp_path, seconds=600)
     body = "import sys; from pathlib import Path; from persona_dagster_tests.training.test_pods import materialize\n"
     body += "materialize(Path(sys.argv[1]), Path(sys.argv[2]))"
     step = subprocess.Popen([sys.executable, "-c", body, str(job), str(tmp_path)], cwd=PROJECT_ROOT)
-    wait_until(job.with_suffix(".began").exists, 120)
+    request.addfinalizer(step.kill)
+    wait_until(job.with_suffix(".began").exists, 400)
     step.send_signal(signal.SIGINT)
     step.wait(120)
     wait_until(job.with_suffix(".saved").exists, 20)

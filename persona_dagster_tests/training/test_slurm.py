@@ -103,14 +103,15 @@ def test_a_program_reports_from_its_job(node: Path, tmp_path: Path) -> None:
     assert "status 1" in str(failure.event_specific_data) and "the disk is full" in str(failure.event_specific_data)
 
 
-def test_a_cancelled_run_leaves_no_job(node: Path, tmp_path: Path) -> None:
+def test_a_cancelled_run_leaves_no_job(node: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     job = job_file(tmp_path, seconds=600)
     body = "import sys; from pathlib import Path; from persona_dagster.config.cluster import SlurmSpec\n"
     body += "from persona_dagster_tests.training.test_slurm import materialize\n"
     body += "materialize(Path(sys.argv[1]), Path(sys.argv[2]), SlurmSpec(cpus=1))"
     command = [sys.executable, "-c", body, str(job), str(tmp_path)]
     step = subprocess.Popen(command, cwd=PROJECT_ROOT, stderr=subprocess.PIPE, text=True)
-    wait_until(job.with_suffix(".began").exists, 120)
+    request.addfinalizer(step.kill)
+    wait_until(job.with_suffix(".began").exists, 400)
     step.send_signal(signal.SIGINT)
     _, said = step.communicate(timeout=120)
     assert CANCELLED in said and "Traceback" not in said
@@ -164,7 +165,7 @@ def test_slurmctld_dies_and_comes_back(node: Path, make_job: Callable[..., Train
     job.save(tmp_path / "job.json")
     argv = ["-m", "persona_dagster.training.train", str(tmp_path / "job.json")]
     submitted = slurm.submit(SlurmSpec(cpus=1), argv, tmp_path, name="train", gpus=0)
-    wait_until(lambda: logged_steps(job) > 5, 120)
+    wait_until(lambda: logged_steps(job) > 5, 600)
     os.kill(int((node / "slurmctld.pid").read_text(encoding="utf-8")), signal.SIGKILL)
     time.sleep(3)
     assert slurm._state(submitted.number) is None, "nobody answers"
