@@ -78,7 +78,7 @@ def _stored(stored: pl.DataFrame, outcome: pl.DataFrame | None, settings: Settin
     made = outcome.sort("snapshot", "own", "doc_id", descending=[False, True, False])
     made = made.with_columns(nth=pl.int_range(pl.len(), dtype=pl.Int32).over("snapshot"))
     stored = stored.select(*place, "snapshot")
-    brought = stored.join(made.drop("source", "board", "own"), on="snapshot", how="inner")
+    brought = stored.drop("source", "board").join(made.drop("own"), on="snapshot", how="inner")
     further = brought.with_columns(
         part=pl.col("part") + pl.col("nth") * 1000
     )  # a record holds fewer comments than that
