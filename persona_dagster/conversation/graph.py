@@ -80,6 +80,7 @@ def reply_graph(posts: pl.DataFrame, origins: pl.DataFrame | None = None) -> pl.
         "snapshot", pl.col("quoted").str.head(1), pl.when(names_floors).then("text_raw").alias("text_raw"),
     )  # fmt: skip
     rows = named_rows(slim).unique("doc_id", keep="first", maintain_order=True)
+    del slim
     known = origins if origins is not None else pl.DataFrame(schema={"snapshot": pl.String, "origin": pl.String})
     rows = rows.join(known.unique("snapshot"), on="snapshot", how="left", maintain_order="left")
     rows = rows.drop("post_id", "parent_id", "thread_id", "title", "snapshot")

@@ -19,6 +19,7 @@ from persona_dagster import artifacts
 SQL = Path(__file__).parent / "sql"
 WHOLE = "all"  # the partition of a table without partitions
 MEMORY = "1GB"  # of a query that may spill
+LARGE = 50_000  # rows: DuckDB keeps what a query took until its database is closed, here some 300 MB
 
 
 class SchemaMismatchError(ValueError):
@@ -45,8 +46,9 @@ def run_sql(
 ) -> pl.DataFrame:
     """`sql/<name>.sql` over frames and folders of Parquet: Arrow in, Arrow out. `spill`: a folder for what is over
     `MEMORY`; without, everything is in memory."""
-    limits: dict[str, Any] = {"memory_limit": MEMORY, "temp_directory": str(spill)}
-    with duckdb.connect(config=limits) if spill else _memory().cursor() as connection:
+    limits: dict[str, Any] = {"memory_limit": MEMORY, "temp_directory": str(spill)} if spill else {}
+    alone = spill or sum(len(rows) for rows in tables.values() if isinstance(rows, pl.DataFrame)) > LARGE
+    with duckdb.connect(config=limits) if alone else _memory().cursor() as connection:
         connection.execute("SET TimeZone = 'UTC'")
         for table, rows in tables.items():
             if isinstance(rows, Path):
