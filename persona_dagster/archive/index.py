@@ -21,7 +21,7 @@ from persona_dagster.archive.history import GONE_TWICE, History, Sighting
 from persona_dagster.records import Outcome
 
 NAME = ".index.sqlite"
-VERSION = 1  # raised when the tables change: the file is then made again
+VERSION = 2  # raised when the tables change: the file is then made again
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 MICROSECOND = timedelta(microseconds=1)
 TABLES = """
@@ -36,7 +36,7 @@ CREATE INDEX seen_key ON seen (key);
 CREATE INDEX seen_body ON seen (sha256, stored);
 CREATE TABLE named (name TEXT NOT NULL, part INTEGER NOT NULL, row INTEGER NOT NULL);
 CREATE INDEX named_name ON named (name);
-CREATE INDEX named_part ON named (part);
+CREATE INDEX named_part ON named (part, row);
 """
 SIGHTING = "kind, key, url, at, status, outcome, sha256, stored, part.name, row"
 Row = tuple[Any, ...]
