@@ -144,3 +144,9 @@ def test_what_is_masked_stays_as_it_is() -> None:
 def test_a_line_that_ends_in_digits_takes_no_number_of_the_next_with_it() -> None:
     masked, _ = privacy.mask_series(pl.Series(["營業 5pm~11pm\n0937547275\n路過", "編號 a11pm0937547275"]))
     assert masked.to_list() == ["營業 5pm~11pm\n<PHONE>\n路過", "編號 a11pm0937547275"]
+
+
+def test_the_hour_of_an_edit_in_september_is_no_telephone() -> None:
+    line = "※ 編輯: abc (1.160.0.1 臺灣), 09/08/2026 17:20:49"
+    assert "<PHONE>" not in privacy.mask(line)[0]
+    assert privacy.mask("09/08/2026 打 0937547275")[0].endswith("<PHONE>")

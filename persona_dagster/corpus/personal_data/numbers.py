@@ -28,6 +28,7 @@ NO_ZERO = re.compile(rf"(?<![0-9])9[0-9]{{2}}{GAP}[0-9]{{3}}{GAP}[0-9]{{3}}(?![0
 REST = re.compile(
     rf"(?<![0-9])09[, 。]{{0,2}}(?:然後|再|接|後面|加)[^0-9\n]{{0,4}}(?P<rest>[0-9](?:{GAP}[0-9]){{7}})(?![0-9])"
 )
+SEPTEMBER = re.compile(r"09[\-./][0-9]{1,2}[\-./](?:19|20)[0-9]{2}(?![0-9])")  # 09/08/2026 17:20
 YEAR_BEFORE = re.compile(r"(?:19|20)[0-9]{2}[\-./]$")
 PAIRS = re.compile(r"[0-9]{1,2}(?:[ ,\-][0-9]{1,2})+")
 PAIR_BEFORE, PAIR_AFTER = re.compile(r"[0-9][ ,\-]$"), re.compile(r"^[ ,\-][0-9]{1,2}(?![0-9])")
@@ -121,7 +122,9 @@ def _with_extension(text: str, end: int) -> int:
 
 def _is_mobile(text: str, start: int, end: int) -> bool:
     before, after, spelt = preceding(text, start), text[end : end + 6], text[start:end]
-    if NOT_A_PHONE.search(before) or YEAR_BEFORE.search(before) or (spelt.isdigit() and QUANTITY.match(after)):
+    if NOT_A_PHONE.search(before) or YEAR_BEFORE.search(before) or SEPTEMBER.match(spelt):
+        return False
+    if spelt.isdigit() and QUANTITY.match(after):
         return False
     if "." in spelt and (VERSION_BEFORE.search(before) or re.fullmatch(r"0\.[0-9]{9}", spelt)):
         return False
