@@ -84,9 +84,10 @@ def find(text: str) -> list[Found]:
         in_link = kind not in INSIDE_URLS and _overlaps(links, start, end)
         if not in_link and not _overlaps(taken, start, end):
             insort(taken, (start, end, kind))
-    for start, end, kind in [*taken]:  # said again later
-        for again in re.finditer(rf"(?<![0-9A-Za-z]){re.escape(read.text[start:end])}(?![0-9A-Za-z])", read.text):
-            if len(again.group()) >= REPEATED and not _overlaps(taken, *again.span()):
+    said = {read.text[start:end]: kind for start, end, kind in taken if end - start >= REPEATED}
+    for identifier, kind in said.items():  # wherever it is said again, without its cue
+        for again in re.finditer(rf"(?<![0-9A-Za-z]){re.escape(identifier)}(?![0-9A-Za-z])", read.text):
+            if not _overlaps(taken, *again.span()):
                 insort(taken, (*again.span(), kind))
     return [(*read.span(start, end), kind) for start, end, kind in taken]
 
