@@ -184,7 +184,8 @@ def make_plan(target: Target, settings: Settings, at: str) -> tuple[ForgetPlan, 
         plan.homes.append(_home_plan(home, found, keys))
     pieces = needles.own_pieces(
         [line for found in chosen for line in found.lines],
-        pl.concat([found.kept.select(said=SAID)["said"] for found in chosen]),
+        # PTT prints a page's address below its text, and a reply that is kept names it: no id is anybody's words.
+        pl.concat([said for found in chosen for said in (found.kept.select(said=SAID)["said"], found.gone["url"])]),
         lambda spellings: _elsewhere(homes, plan, [_snapshots(found.quoting) for found in chosen], spellings),
         settings,
     )

@@ -26,7 +26,7 @@ from persona_dagster.lineage.copies import MANIFEST, REGISTER
 from persona_dagster.lineage.plan import SOURCES, ForgetPlan, Home, HomePlan, saying
 from persona_dagster.lineage.redaction import blanked, cut
 from persona_dagster.lineage.storage import blotted, forget_postgres, forget_sqlite, postgres_holds, postgres_url
-from persona_dagster.records import FORGOTTEN, Source
+from persona_dagster.records import FORGOTTEN, Capture, Source
 
 LINES = {".jsonl", ".ndjson", ".csv", ".txt", ".md", ".log", ".out", ".err"}  # lose lines, not their life
 # Names of rows and posts stand here on purpose; a seal is written anew.
@@ -67,10 +67,13 @@ def forget_captures(home: Home, of: HomePlan, pieces: list[str]) -> int:
     for (source, board), names in keys.items():
         changed += archive.forget(source, board, names, "forgotten on request")
     spelled = {spelling for piece in pieces for spelling in search.spellings(piece)}
-    for name, ids in of.cuts.items():
-        changed += _redact(archive, name, lambda capture, ids=ids: cut(capture, set(ids), home.settings), reason)
-    for name in [*of.quoting, *of.cuts]:
-        changed += _redact(archive, name, lambda capture: blanked(capture.body, spelled), reason)
+    for name in [*of.quoting, *of.cuts]:  # who commented on a page may be quoted there as well
+
+        def edited(capture: Capture, ids: frozenset[str] = frozenset(of.cuts.get(name, ()))) -> bytes | None:
+            body = cut(capture, set(ids), home.settings) if ids else capture.body
+            return None if body is None else blanked(body, spelled)
+
+        changed += _redact(archive, name, edited, reason)
     for source in SOURCES:  # listings that excerpt it without naming it
         for board in archive.boards(source):
             pages = ((seen, archive.capture(source, board, seen)) for seen in archive.index(source, board).every())
