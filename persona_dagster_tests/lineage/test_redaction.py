@@ -95,15 +95,16 @@ def comment(number: int, department: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def home_of_comments(tmp_path: Path) -> tuple[Settings, list[Post]]:
+def home_of_comments(tmp_path: Path, quote: str = "") -> tuple[Settings, list[Post]]:
+    """Forty comments of five people; uid3 says `quote` in the third, and uid0 repeats it in the last."""
     settings = Settings(home=tmp_path / "home", archive_url=None)
     rows = [comment(n, f"uid{n % 5}") for n in range(1, 41)]
+    if quote:
+        rows[2]["content"], rows[-1]["content"] = quote, f"上面說\n{quote}\n我也是"
     body = json.dumps(rows, ensure_ascii=False).encode()
     page = capture("dcard", "mood", "comments", "230000001@0", body, "https://www.dcard.tw/f/mood/p/230000001")
     Archive(settings.raw_dir).append([page])
     posts = parse_capture(page, partial(author_key, settings.author_secret, "dcard")).posts
-    for post in posts:
-        post.text = post.text_raw
     Tables(settings.tables_dir).write("posts", "all", posts_frame(posts))
     return settings, posts
 
@@ -135,6 +136,16 @@ def test_a_commenter_takes_nobody_along(tmp_path: Path) -> None:
     kept = next(post for post in posts if post.post_id not in own)
     shown = list(captures(trace(f"dcard:mood:{kept.post_id}", settings), settings))
     assert [found.body for found in shown] == [page.body]
+
+
+def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path) -> None:
+    text = "星期三的晚上我一個人在河堤把戒指丟進水裡了"
+    settings, _ = home_of_comments(tmp_path, text)
+    report = forget("dcard:@uid3", settings)
+    assert report.left == [] and search.find(settings.home, search.spellings(text)) == []
+    archive = Archive(settings.raw_dir)
+    (page,) = archive.every("dcard", "mood")
+    assert "我也是" in page.body.decode() and archive.verify("dcard", "mood") == []
 
 
 def test_a_threads_post_becomes_one_that_is_not_shown(tmp_path: Path) -> None:
