@@ -32,6 +32,7 @@ def test_what_it_installs_is_what_the_project_offers() -> None:
     assert set(extras.split(",")) <= set(offered["optional-dependencies"])
 
 
+@pytest.mark.soak
 def test_it_runs_up_to_the_card(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name, value in (("PERSONA_HOME", str(tmp_path / "home")), ("PERSONA_PROFILE", "tiny")):

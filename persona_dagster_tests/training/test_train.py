@@ -266,6 +266,7 @@ def test_killed_and_resumed_reaches_the_same_weights(
         assert steps[0] == steps[1] == list(range(1, len(steps[1]) + 1)) and len(steps[1]) == settings["epochs"] * 3
 
 
+@pytest.mark.soak
 def test_a_disk_that_fills_in_mid_training_loses_no_checkpoint(
     make_job: Callable[..., TrainJob], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
