@@ -71,8 +71,8 @@ class Capture:
 class Post:
     """One post, comment or reply, as parsed. Comments are rows too, never nested.
 
-    `text_raw` holds what a reader of the page sees, forum residue included (Version 1.0's diet); `text` what of it is
-    the author's own, which the corpus cleans (Version 2.0's). `author_key` is a keyed hash, made while parsing.
+    `text_raw` holds what a reader of the page sees, forum residue included (Version 1.0 learns from it); `text` what of
+    it is the author's own, which the corpus cleans (Version 2.0). `author_key` is a keyed hash, made while parsing.
     """
 
     source: Source

@@ -1,7 +1,7 @@
 """Rows of the import schema → posts: times read, quotes apart, flat PTT text taken to pieces.
 
 `text_raw` gets the residue that a page shows (`推 <user>: … 03/08 22:37`, `B3 … 11月2日`), so that imported and scraped
-rows are one diet; user ids, nicknames and addresses in it are replaced as the sites' parsers do.
+rows look alike; user ids, nicknames and addresses in it are replaced as the sites' parsers do.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import gzip
 import shutil
 from collections import defaultdict
 from collections.abc import Callable, Collection
+from functools import partial
 from pathlib import Path
 
 import orjson
@@ -67,13 +68,13 @@ def forget_captures(home: Home, of: HomePlan, pieces: list[str]) -> int:
     for (source, board), names in keys.items():
         changed += archive.forget(source, board, names, "forgotten on request")
     spelled = {spelling for piece in pieces for spelling in search.spellings(piece)}
+
+    def edited(capture: Capture, ids: set[str]) -> bytes | None:
+        body = cut(capture, ids, home.settings) if ids else capture.body
+        return None if body is None else blanked(body, spelled)
+
     for name in [*of.quoting, *of.cuts]:  # who commented on a page may be quoted there as well
-
-        def edited(capture: Capture, ids: frozenset[str] = frozenset(of.cuts.get(name, ()))) -> bytes | None:
-            body = cut(capture, set(ids), home.settings) if ids else capture.body
-            return None if body is None else blanked(body, spelled)
-
-        changed += _redact(archive, name, edited, reason)
+        changed += _redact(archive, name, partial(edited, ids=set(of.cuts.get(name, ()))), reason)
     for source in SOURCES:  # listings that excerpt it without naming it
         for board in archive.boards(source):
             pages = ((seen, archive.capture(source, board, seen)) for seen in archive.index(source, board).every())

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import lru_cache
+from itertools import chain
 
 import phonenumbers
 from phonenumbers import PhoneNumberType
@@ -185,8 +186,8 @@ IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[
 
 
 def bank_accounts(text: str) -> Iterator[Span]:
-    digits = digits_of(text)
-    for found in CARD.finditer(_alike(digits)):
+    read = digits_of(text)
+    for found in CARD.finditer(_alike(read)):
         spelt = re.sub("[^0-9]+", "X", found.group())
         number = spelt.replace("X", "")
         issued = ISSUED.fullmatch(number) and GROUPS.fullmatch(spelt) and luhn.is_valid(number)
@@ -195,7 +196,7 @@ def bank_accounts(text: str) -> Iterator[Span]:
     for found in POST_OFFICE.finditer(text):
         yield found.span(1)
         yield found.span(2)
-    for found in (one for read in dict.fromkeys((text, digits)) for one in BANK.finditer(read)):
+    for found in chain.from_iterable(map(BANK.finditer, dict.fromkeys((text, read)))):
         start, end = found.span()
         digits = re.sub(r"\D", "", found.group())
         before = preceding(text, start, 28)
