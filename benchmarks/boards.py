@@ -24,7 +24,7 @@ from real_data import real_data
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import load_sources
-from persona_dagster.corpus.board_cleaner import BoardCleaner
+from persona_dagster.corpus.incremental_cleaning import BoardCleaner
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.records import POST_SCHEMA
 

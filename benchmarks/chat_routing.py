@@ -14,7 +14,7 @@ from persona_dagster.chat.adapters import choose, find_adapters
 from persona_dagster.chat.service import learn_routing
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import load_personas
-from persona_dagster.models.routing import Router
+from persona_dagster.models.persona_classifier import Router
 from persona_dagster.settings import Settings
 
 settings = Settings()

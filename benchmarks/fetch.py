@@ -112,8 +112,8 @@ def cpu() -> float:
 
 def ours(port: int, count: int, parse: bool) -> tuple[float, float]:
     from persona_dagster.crawl.http import HttpFetcher
-    from persona_dagster.crawl.policy import UrlPolicy
     from persona_dagster.crawl.transport import Transport
+    from persona_dagster.crawl.url_allowlist import UrlPolicy
     from persona_dagster.sites.ptt.article import parse_article
 
     transport = Transport({"https://www.ptt.cc": f"http://127.0.0.1:{port}"})

@@ -28,8 +28,8 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
 from persona_dagster.conversation.graph import imported_rows, reply_graph
-from persona_dagster.corpus.board_cleaner import BoardCleaner
 from persona_dagster.corpus.dedup import mark_duplicates
+from persona_dagster.corpus.incremental_cleaning import BoardCleaner
 from persona_dagster.corpus.ledger import row_ledger
 from persona_dagster.corpus.ledger_page import stages
 from persona_dagster.corpus.tables import write_parquet

@@ -25,12 +25,12 @@ from real_data import real_data
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.sources import load_sources
-from persona_dagster.corpus.board_cleaner import BoardCleaner
 from persona_dagster.corpus.data_card import write_data_card
+from persona_dagster.corpus.incremental_cleaning import BoardCleaner
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, sha256
 from persona_dagster.records import POST_SCHEMA, Capture, Outcome
-from persona_dagster.sample.content import PttItem, Push, ptt_file
+from persona_dagster.sample.content_loader import PttItem, Push, ptt_file
 from persona_dagster.sample.ptt_pages import article_page
 from persona_dagster.sample.ptt_sheet import plain_sheet
 

@@ -18,7 +18,7 @@ import dagster as dg
 from real_data import real_data
 from rich.console import Console
 
-from persona_dagster.commands.live import Display
+from persona_dagster.commands.progress_display import Display
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import BY_RECIPE
 from persona_dagster.defs.graph_walk import Walk

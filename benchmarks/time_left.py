@@ -20,7 +20,7 @@ from pathlib import Path
 import dagster as dg
 from rich.console import Console
 
-from persona_dagster.commands.live import Display
+from persona_dagster.commands.progress_display import Display
 from persona_dagster.defs import build_own_data, demo
 from persona_dagster.settings import Settings
 

@@ -30,7 +30,7 @@ from persona_dagster.chat.conversation import AUTO, MODEL
 from persona_dagster.chat.engine import Answer, Ask, Engine, Sampling
 from persona_dagster.config.personas import Persona
 from persona_dagster.models.chat_format import Message
-from persona_dagster.models.routing import Route, Router
+from persona_dagster.models.persona_classifier import Route, Router
 from persona_dagster.settings import Settings
 
 log = logging.getLogger(__name__)

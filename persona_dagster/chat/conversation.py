@@ -14,7 +14,7 @@ from persona_dagster.chat.engine import Answer, Ask, Engine, Finish, Sampling
 from persona_dagster.chat.words import Language, say
 from persona_dagster.models.chat_format import Message
 from persona_dagster.models.output_filter import Removed
-from persona_dagster.models.routing import Route, Router
+from persona_dagster.models.persona_classifier import Route, Router
 
 LONGEST_QUESTION = 8_000  # characters: more does not fit any window that we train
 LONGEST_IMPORT = 4_000_000  # bytes

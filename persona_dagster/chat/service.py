@@ -12,7 +12,7 @@ from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_h
 from persona_dagster.chat.engine import Answer, Engine
 from persona_dagster.chat.guard import Uploads
 from persona_dagster.config.personas import Personas, load_personas
-from persona_dagster.models.routing import (
+from persona_dagster.models.persona_classifier import (
     Classifier,
     Router,
     questions_of_mix,

@@ -72,8 +72,8 @@ def capture(
     import signal
 
     from persona_dagster.archive.archive import Archive
-    from persona_dagster.crawl.bridge import Bridge
     from persona_dagster.crawl.browser import BrowserError
+    from persona_dagster.crawl.browser_capture import Bridge
     from persona_dagster.crawl.transport import Transport
     from persona_dagster.lineage.redaction import scrubber
 

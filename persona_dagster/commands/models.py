@@ -33,7 +33,7 @@ def plan(
 @app.command()
 def curves(recipe: str, folder: Path) -> None:
     """The newest training of a recipe as TensorBoard events under FOLDER (needs tensorboardX)."""
-    from persona_dagster.training.tracking import write_tensorboard
+    from persona_dagster.training.tensorboard_export import write_tensorboard
 
     adapters = Versions(Settings().adapters_dir / recipe, RunCard.FILE)
     points = write_tensorboard(adapters.newest(), folder)

@@ -19,12 +19,12 @@ import zstandard
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import writing
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
-from persona_dagster.corpus.board_cleaner import BoardCleaner
 from persona_dagster.corpus.clean import Simplified
 from persona_dagster.corpus.funnel import Funnel
+from persona_dagster.corpus.incremental_cleaning import BoardCleaner
 from persona_dagster.corpus.quality import usable
+from persona_dagster.intake.file_formats import Options
 from persona_dagster.intake.files import IntakeError
-from persona_dagster.intake.reading import Options
 from persona_dagster.intake.schema import SOURCES
 from persona_dagster.intake.take_in import STORED, Intake, places_of, take_in
 from persona_dagster.records import Source

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
 from persona_dagster.crawl.outcomes import Fetched, classify
-from persona_dagster.crawl.policy import UrlPolicy
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.crawl.url_allowlist import UrlPolicy
 from persona_dagster.records import Outcome
 
 if TYPE_CHECKING:

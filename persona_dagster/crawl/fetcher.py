@@ -27,10 +27,10 @@ from persona_dagster.crawl.http import HttpFetcher
 from persona_dagster.crawl.lease import Lease
 from persona_dagster.crawl.outcomes import REFUSALS, RETRYABLE, Fetched
 from persona_dagster.crawl.pace import Pacer
-from persona_dagster.crawl.policy import UrlPolicy
 from persona_dagster.crawl.revisits import due_at
 from persona_dagster.crawl.robots import Robots
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.crawl.url_allowlist import UrlPolicy
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, Source
 from persona_dagster.sites.parsed import MalformedError

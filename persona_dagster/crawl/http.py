@@ -20,8 +20,8 @@ from urllib3.exceptions import HTTPError, IncompleteRead, ProtocolError, SSLErro
 from urllib3.util import parse_url
 
 from persona_dagster.crawl.outcomes import Fetched, classify
-from persona_dagster.crawl.policy import ForbiddenUrlError, UrlPolicy
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.crawl.url_allowlist import ForbiddenUrlError, UrlPolicy
 from persona_dagster.records import Outcome
 
 CONNECT, READ, TOTAL = 10.0, 20.0, 60.0  # seconds

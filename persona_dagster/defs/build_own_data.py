@@ -10,8 +10,8 @@ from typing import Literal, cast
 
 import dagster as dg
 
-from persona_dagster.commands.live import Display
-from persona_dagster.commands.outcome import tell_outcome
+from persona_dagster.commands.progress_display import Display
+from persona_dagster.commands.run_summary import tell_outcome
 from persona_dagster.config.recipes import find_recipes
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.graph_walk import Walk, open_walk, run_program

@@ -8,9 +8,9 @@ import dagster as dg
 import polars as pl
 
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.corpus.board_cleaner import BoardCleaner, cleaning_version
 from persona_dagster.corpus.data_card import card_name, funnel_of, plot, write_data_card
 from persona_dagster.corpus.dedup import dedup_version, mark_duplicates
+from persona_dagster.corpus.incremental_cleaning import BoardCleaner, cleaning_version
 from persona_dagster.corpus.ledger import row_ledger as read_rows
 from persona_dagster.corpus.ledger_page import stages, write_page
 from persona_dagster.corpus.quality import usable

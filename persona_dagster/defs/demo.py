@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import dagster as dg
 
-from persona_dagster.commands.live import Display, spoken
-from persona_dagster.commands.outcome import tell_outcome
+from persona_dagster.commands.progress_display import Display, spoken
+from persona_dagster.commands.run_summary import tell_outcome
 from persona_dagster.config.recipes import recipe_names
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.browser import find_chromium

@@ -11,7 +11,7 @@ import dagster as dg
 from rich.console import Console
 
 from persona_dagster.commands.console import is_ours, told
-from persona_dagster.commands.live import Display, Step, Times, chatter_in
+from persona_dagster.commands.progress_display import Display, Step, Times, chatter_in
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.staleness import freshness
 from persona_dagster.records import FORUMS

@@ -12,7 +12,7 @@ from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.job_spec import EVALUATION_VERSION, EvaluateJob, GenerateJob, SeedsJob
 from persona_dagster.evaluation.judge import write_judge_rows
-from persona_dagster.evaluation.seeds import FILE as SEEDS_FILE
+from persona_dagster.evaluation.retrain_across_seeds import FILE as SEEDS_FILE
 from persona_dagster.training.job_spec import TRAINING_VERSION, TrainJob
 
 
@@ -120,7 +120,7 @@ def _eval_report(project: ProjectResource, engine: ProgramRunner) -> dg.AssetsDe
         if recipe.evaluation.seeds > 1:
             again = SeedsJob(**shared, out_dir=settings.home / "seeds" / recipe.name)
             path = save_job(project, f"seeds-{recipe.name}", again)
-            engine.run(context, "persona_dagster.evaluation.seeds", path)
+            engine.run(context, "persona_dagster.evaluation.retrain_across_seeds", path)
             seeds = again.out_dir / SEEDS_FILE
         job = EvaluateJob(
             **shared,

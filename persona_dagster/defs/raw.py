@@ -147,9 +147,9 @@ def _imported_files(project: ProjectResource) -> dg.AssetsDefinition:
         owners=["team:data"],
     )
     def imported_files(context: dg.AssetExecutionContext, config: ImportConfig) -> dg.MaterializeResult:
-        from persona_dagster.intake.import_paths import Consents, bring, look_at
+        from persona_dagster.intake.file_formats import Options
+        from persona_dagster.intake.import_files import Consents, bring, look_at
         from persona_dagster.intake.mapping import Mappings
-        from persona_dagster.intake.reading import Options
 
         settings, consents = project.settings, Consents(project.settings)
         options = Options(source=config.source or None, board=config.board or None)
@@ -205,7 +205,7 @@ def _notes_raw(project: ProjectResource) -> dg.AssetsDefinition:
     )
     def notes_raw() -> dg.MaterializeResult:
         from persona_dagster.intake.notes import read_notes
-        from persona_dagster.sample.content import PACKAGED
+        from persona_dagster.sample.content_loader import PACKAGED
 
         own = project.settings.notes_dir
         folder = (

@@ -118,7 +118,7 @@ class ProjectResource:
             yield Transport.live(settings)
             return
         from persona_dagster.sample.clock import Clock
-        from persona_dagster.sample.content import load, tiny
+        from persona_dagster.sample.content_loader import load, tiny
         from persona_dagster.sample.replica import serve
 
         content = tiny() if settings.profile == "tiny" else load()

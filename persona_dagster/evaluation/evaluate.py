@@ -26,7 +26,7 @@ from persona_dagster.evaluation.job_spec import EVALUATION_VERSION, EvaluateJob
 from persona_dagster.evaluation.measure import Material, Measured, measure, worst_cases
 from persona_dagster.evaluation.preference import read_votes
 from persona_dagster.evaluation.prompts import MixRow, read_rows
-from persona_dagster.evaluation.reading import Reader
+from persona_dagster.evaluation.reference_model_likelihood import Reader
 from persona_dagster.evaluation.report import losses, write_report
 from persona_dagster.evaluation.wording import reason
 from persona_dagster.models.encoder import load_encoder

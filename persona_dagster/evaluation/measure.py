@@ -29,7 +29,7 @@ from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, distinc
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
 from persona_dagster.evaluation.prompts import MixRow, knowledge, question_of
-from persona_dagster.evaluation.reading import Read
+from persona_dagster.evaluation.reference_model_likelihood import Read
 from persona_dagster.evaluation.sense import mark_flaws, measure_coherence, measure_relevance
 from persona_dagster.evaluation.voices import measure_voices, with_clarity
 from persona_dagster.models.encoder import BUNDLED

@@ -19,7 +19,7 @@ from persona_dagster.evaluation.bootstrap import NOTHING, Interval, mean_interva
 from persona_dagster.evaluation.compared import SPOKEN, compare, gain_over, of_model
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.prompts import MixRow, routing
-from persona_dagster.models.routing import Router, example_questions, train_classifier
+from persona_dagster.models.persona_classifier import Router, example_questions, train_classifier
 
 SURE = 0.8  # a probability that would count as a voice judged
 

@@ -17,7 +17,7 @@ import orjson
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import sha256
 from persona_dagster.intake.files import Unit
-from persona_dagster.intake.inspect_file import Recognised, recognise
+from persona_dagster.intake.inspect_saved_page import Recognised, recognise
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.saved_pages import MIME, saved_url, unwrap
 from persona_dagster.intake.schema import RowError

@@ -23,10 +23,10 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import put, write_bytes, write_json, writing
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.digest import file_digest, json_digest, sha256, text_digest
+from persona_dagster.intake.file_formats import Options, Stream, streams
 from persona_dagster.intake.files import IntakeError, Unit, units, walk
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import Mappings
-from persona_dagster.intake.reading import Options, Stream, streams
 from persona_dagster.intake.schema import SOURCES, Row, RowError
 from persona_dagster.intake.seen import Found, SeenRows
 from persona_dagster.records import Capture, Outcome

@@ -17,7 +17,7 @@ import polars as pl
 from persona_dagster.archive.archive import LISTS, Archive
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.digest import author_key, text_digest
-from persona_dagster.lineage import copies, needles, search, stores, tombstones
+from persona_dagster.lineage import copies, needles, search, stored_artifacts, tombstones
 from persona_dagster.lineage.needles import SAID
 from persona_dagster.records import DocId, RowId, Source
 from persona_dagster.settings import Settings
@@ -203,7 +203,7 @@ def _by_author(found: _Chosen, target: Target) -> bool:
 
 
 def _choose(target: Target, home: Home) -> _Chosen:
-    posts = stores.posts(home.settings)
+    posts = stored_artifacts.posts(home.settings)
     own = posts.filter((pl.col("url") == target.query) | (pl.col("doc_id") == target.query))
     if target.docs:
         own = posts.filter(pl.col("doc_id").is_in(list(target.docs)) | pl.col("author_key").is_in(target.authors))
@@ -312,17 +312,17 @@ def _markup(capture: Any, home: Home) -> bytes:
 
 def _downstream(home: Home, docs: list[str], pieces: list[str], of: HomePlan) -> None:
     """Dialogues and mix rows made of the rows, or that repeat a line; the adapters that were trained on them."""
-    made = stores.dialogues(home.settings)
+    made = stored_artifacts.dialogues(home.settings)
     of.pairs = sorted(set(made.filter(_made_of(docs) | saying(made, pieces))["pair_id"]))
     trained: dict[str, list[str]] = {}
-    for mix in stores.mixes(home.settings):
+    for mix in stored_artifacts.mixes(home.settings):
         rows = mix.provenance().filter(_made_of(docs) | pl.col("pair_id").is_in(of.pairs))
         if rows.height:
             of.mixes.append(f"{mix.recipe}/{mix.digest}")
             of.pairs = sorted({*of.pairs, *rows["pair_id"]})
             trained[f"{mix.recipe}/{mix.digest}"] = rows.filter(split="train")["row_id"].to_list()
     pairs = set(of.pairs)
-    for adapter in stores.adapters(home.settings):
+    for adapter in stored_artifacts.adapters(home.settings):
         saw = adapter.rows
         seen = sorted(row for row in saw if RowId.read(row).pair in pairs)
         if rows_seen := (seen if saw else trained.get(f"{adapter.recipe}/{adapter.mix_digest}", [])):

@@ -22,7 +22,7 @@ from persona_dagster.archive.archive import LISTS, Archive
 from persona_dagster.config.personas import load_personas
 from persona_dagster.conversation.mix import drop_rows
 from persona_dagster.corpus.tables import write_parquet
-from persona_dagster.lineage import copies, search, stores, tombstones
+from persona_dagster.lineage import copies, search, stored_artifacts, tombstones
 from persona_dagster.lineage.copies import MANIFEST, REGISTER
 from persona_dagster.lineage.plan import SOURCES, ForgetPlan, Home, HomePlan, saying
 from persona_dagster.lineage.redaction import blanked, cut
@@ -100,7 +100,7 @@ def _redact(archive: Archive, name: str, edit: Callable, reason: dict[str, str])
 def forget_mixes(home: Home, plan: ForgetPlan, of: HomePlan) -> list[str]:
     """Writes every mix anew that holds a row of the plan; and sweeps up what a killed rewriting left."""
     personas, pairs = load_personas(home.settings.config_dir, home.settings.accepted_dir), set(of.pairs)
-    for mix in list(stores.mixes(home.settings)):
+    for mix in list(stored_artifacts.mixes(home.settings)):
         hit = pl.col("doc_ids").list.set_intersection(pl.lit(plan.docs, pl.List(pl.String))).list.len() > 0
         rows = mix.provenance().filter(hit | pl.col("pair_id").is_in(list(pairs)))
         if rows.height:
@@ -158,11 +158,11 @@ def _unquoted(frame: pl.DataFrame, pieces: list[str]) -> pl.DataFrame:
 def mark_models(home: Home, of: HomePlan, stone: tombstones.Tombstone) -> list[str]:
     """Marks the adapters of the plan and what was exported of them as stale, with the rows named; returns the names of
     exports and releases. What a training of theirs could be resumed from goes."""
-    for adapter in stores.adapters(home.settings):
+    for adapter in stored_artifacts.adapters(home.settings):
         if rows := of.adapters.get(f"{adapter.recipe}/{adapter.folder.name}"):
             _mark(adapter.folder, rows, stone)
     stale = []
-    for model in stores.models(home.settings):
+    for model in stored_artifacts.models(home.settings):
         if rows := of.adapters.get(f"{model.recipe}/{model.adapter}"):
             _mark(model.folder, rows, stone)
             stale.append(f"{model.kind} {home.label}{model.name}")

@@ -17,7 +17,7 @@ import orjson
 import polars as pl
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.lineage import stores
+from persona_dagster.lineage import stored_artifacts
 from persona_dagster.records import FORGOTTEN, Capture, DocId, RowId, Source
 from persona_dagster.settings import Settings
 
@@ -99,12 +99,12 @@ def trace(query: str, settings: Settings) -> Trace:
         found = Trace(query, "row")
         _follow(found, pairs, settings, row_id=query if match[2] else None)
         return found
-    posts = stores.posts(settings)
+    posts = stored_artifacts.posts(settings)
     if DOC_ID.match(query) or query.startswith(("http://", "https://")):
         found = Trace(query, "post")
         docs = posts.filter((pl.col("doc_id") == query) | (pl.col("url") == query))["doc_id"].to_list()
         made_of = pl.col("doc_ids").list.set_intersection(pl.lit(docs or [query], pl.List(pl.String))).list.len() > 0
-        used = stores.dialogues(settings).filter(made_of | pl.col("urls").list.contains(query))
+        used = stored_artifacts.dialogues(settings).filter(made_of | pl.col("urls").list.contains(query))
         found.posts = _posts(posts, docs)
         _follow(found, used["pair_id"].to_list(), settings)
         return found
@@ -136,13 +136,13 @@ def captures(found: Trace, settings: Settings) -> Iterator[Capture]:
 
 def _follow(found: Trace, pairs: list[str], settings: Settings, row_id: str | None = None) -> None:
     """Fills in the dialogues of `pairs`, their posts, the rows made of them and the adapters that saw those."""
-    known = stores.dialogues(settings).filter(pl.col("pair_id").is_in(pairs))
-    sides = stores.split(settings).select("pair_id", "split")
+    known = stored_artifacts.dialogues(settings).filter(pl.col("pair_id").is_in(pairs))
+    sides = stored_artifacts.split(settings).select("pair_id", "split")
     found.dialogues = known.join(sides, on="pair_id", how="left").select(
         "pair_id", "persona", "builder", "split", "doc_ids"
     )
     rows, saw = [], []
-    for mix in stores.mixes(settings):
+    for mix in stored_artifacts.mixes(settings):
         here = mix.provenance().filter(pl.col("pair_id").is_in(pairs))
         if row_id:
             here = here.filter(pl.col("row_id") == row_id)
@@ -159,17 +159,17 @@ def _follow(found: Trace, pairs: list[str], settings: Settings, row_id: str | No
     if found.posts.is_empty():
         docs = known["doc_ids"].explode().drop_nulls().unique().to_list()
         docs = docs or (found.rows["doc_ids"].explode().unique().to_list() if found.rows.height else [])
-        found.posts = _posts(stores.posts(settings), docs)
+        found.posts = _posts(stored_artifacts.posts(settings), docs)
     seen = {RowId.read(row).pair for row in ([row_id] if row_id else pairs)}
     adapters = [
         adapter
-        for adapter in stores.adapters(settings)
+        for adapter in stored_artifacts.adapters(settings)
         if adapter.mix_digest in saw or seen & {RowId.read(row).pair for row in adapter.rows}
     ]
     _judged(found, adapters, settings)
 
 
-def _judged(found: Trace, adapters: list[stores.StoredAdapter], settings: Settings) -> None:
+def _judged(found: Trace, adapters: list[stored_artifacts.StoredAdapter], settings: Settings) -> None:
     """Fills in these adapters, the reports on them, and what was exported or released of them."""
     found.adapters = pl.DataFrame(
         [
@@ -186,7 +186,7 @@ def _judged(found: Trace, adapters: list[stores.StoredAdapter], settings: Settin
     found.reports = pl.DataFrame(
         [
             {"recipe": r.recipe, "report": r.folder.name, "adapter": r.adapter, "verdict": r.verdict}
-            for r in stores.reports(settings)
+            for r in stored_artifacts.reports(settings)
             if r.adapter in names
         ]
     )
@@ -199,7 +199,7 @@ def _judged(found: Trace, adapters: list[stores.StoredAdapter], settings: Settin
                 "adapter": model.adapter,
                 "state": _state(model.folder),
             }
-            for model in stores.models(settings)
+            for model in stored_artifacts.models(settings)
             if model.adapter in names
         ]
     )
@@ -214,13 +214,20 @@ def _model(query: str, settings: Settings) -> Trace | None:
     name = Path(query).name
     if not DIGEST.match(name) or query.startswith("http"):
         return None
-    adapters = list(stores.adapters(settings))
-    mixes = {mix.digest: mix for mix in stores.mixes(settings)}
+    adapters = list(stored_artifacts.adapters(settings))
+    mixes = {mix.digest: mix for mix in stored_artifacts.mixes(settings)}
     for kind, folders in (
         ("adapter", {adapter.folder.name: adapter.folder.name for adapter in adapters}),
-        ("report", {report.folder.name: report.adapter for report in stores.reports(settings)}),
+        ("report", {report.folder.name: report.adapter for report in stored_artifacts.reports(settings)}),
         ("mix", dict.fromkeys(mixes)),
-        ("release", {model.folder.name: model.adapter for model in stores.models(settings) if model.kind == "release"}),
+        (
+            "release",
+            {
+                model.folder.name: model.adapter
+                for model in stored_artifacts.models(settings)
+                if model.kind == "release"
+            },
+        ),
     ):
         for folder, digest in folders.items():
             if folder.startswith(name):
@@ -234,7 +241,10 @@ def _model(query: str, settings: Settings) -> Trace | None:
 
 
 def _made_of(
-    found: Trace, mix: stores.StoredMix | None, adapters: list[stores.StoredAdapter], settings: Settings
+    found: Trace,
+    mix: stored_artifacts.StoredMix | None,
+    adapters: list[stored_artifacts.StoredAdapter],
+    settings: Settings,
 ) -> None:
     """Sums up the train rows of a mix; where it is gone, those that the adapter itself names and the corpus knows."""
     if mix is not None:
@@ -242,7 +252,7 @@ def _made_of(
     else:
         named = pl.DataFrame({"row_id": [row for adapter in adapters for row in adapter.rows]}, {"row_id": pl.String})
         pairs = named.select("row_id", pair_id=pl.col("row_id").str.replace(r"-\d+$", ""))
-        rows = pairs.join(stores.dialogues(settings), on="pair_id")
+        rows = pairs.join(stored_artifacts.dialogues(settings), on="pair_id")
     found.made_of = (
         rows.group_by("source", "board", "persona")
         .agg(rows=pl.len(), posts=pl.col("doc_ids").explode().n_unique())
@@ -259,7 +269,7 @@ def _nearest(sentence: str, settings: Settings) -> pl.DataFrame:
     """The rows with the longest common run, then the most shared 3-grams; none where both are small."""
     asked = _grams(sentence)
     scored: dict[str, tuple[float, str, str, str]] = {}
-    for mix in stores.mixes(settings):
+    for mix in stored_artifacts.mixes(settings):
         for path in sorted(mix.folder.glob("*.jsonl")):
             with path.open("rb") as file:
                 for line in file:

@@ -9,7 +9,7 @@ import polars as pl
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import MixManifest
 from persona_dagster.corpus.tables import Tables
-from persona_dagster.lineage import backup, copies, stores, tombstones
+from persona_dagster.lineage import backup, copies, stored_artifacts, tombstones
 from persona_dagster.lineage.plan import SOURCES
 from persona_dagster.settings import Settings
 
@@ -27,7 +27,7 @@ def _stored(settings: Settings) -> list[str]:
             pl.read_parquet(path)
         except (pl.exceptions.PolarsError, OSError) as error:
             found.append(f"{path}: cannot be read ({error}); materialise that table again")
-    for mix in stores.mixes(settings):
+    for mix in stored_artifacts.mixes(settings):
         manifest = MixManifest.read(mix.folder)
         if manifest.digest != mix.digest:
             found.append(f"{mix.folder}: its manifest is of {manifest.digest}; materialise `mix` again")
@@ -45,10 +45,10 @@ def _forgotten(settings: Settings) -> list[str]:
     stones = tombstones.read(settings.home)
     docs = {doc for stone in stones for doc in stone.docs}
     authors = {key for stone in stones for key in stone.authors}
-    posts = stores.posts(settings)
+    posts = stored_artifacts.posts(settings)
     back = posts.filter(pl.col("doc_id").is_in(list(docs)) | pl.col("author_key").is_in(list(authors)))
     found += [f"{doc}: forgotten, and in a table" for doc in back["doc_id"]]
-    for mix in stores.mixes(settings):
+    for mix in stored_artifacts.mixes(settings):
         held = docs & set(mix.provenance()["doc_ids"].explode().drop_nulls())
         found += [f"{doc}: forgotten, and in the mix {mix.recipe}/{mix.digest}" for doc in sorted(held)]
     archive = Archive(settings.archive_url or settings.raw_dir)

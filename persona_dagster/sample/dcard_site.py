@@ -14,7 +14,7 @@ from html import escape
 from typing import Any
 
 from persona_dagster.sample.clock import Clock, moment
-from persona_dagster.sample.content import (
+from persona_dagster.sample.content_loader import (
     Content,
     DcardComment,
     DcardItem,

@@ -13,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import Content, ThreadsItem, deleted, threads_code, threads_pk, visible
+from persona_dagster.sample.content_loader import Content, ThreadsItem, deleted, threads_code, threads_pk, visible
 from persona_dagster.sample.web import Request, Response, json_answer
 
 TOKEN = "replica-token"  # what the replica takes for a long-lived token with threads_keyword_search

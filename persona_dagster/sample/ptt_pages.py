@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from html import escape, unescape
 from urllib.parse import quote_plus
 
-from persona_dagster.sample.content import number
+from persona_dagster.sample.content_loader import number
 
 ORIGIN = "https://www.ptt.cc"
 URL = re.compile(r"https?://[^\s<>\"]+")

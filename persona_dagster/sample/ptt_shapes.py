@@ -8,7 +8,7 @@ from datetime import timedelta
 from html import escape
 
 from persona_dagster.sample.clock import TAIPEI
-from persona_dagster.sample.content import Push, number
+from persona_dagster.sample.content_loader import Push, number
 from persona_dagster.sample.ptt_pages import rich
 from persona_dagster.sample.ptt_sheet import IMAGE, Sheet, ip
 

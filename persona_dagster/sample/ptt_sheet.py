@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from html import escape
 
 from persona_dagster.sample.clock import TAIPEI, moment
-from persona_dagster.sample.content import PttItem, Push, answer_times, edited, number, ptt_file
+from persona_dagster.sample.content_loader import PttItem, Push, answer_times, edited, number, ptt_file
 from persona_dagster.sample.ptt_pages import ORIGIN, rich
 
 COLUMNS = 78  # 39 full-width characters: where the BBS editor breaks a line

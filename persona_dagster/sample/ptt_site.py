@@ -9,7 +9,7 @@ from html import escape
 from urllib.parse import quote
 
 from persona_dagster.sample.clock import TAIPEI, Clock
-from persona_dagster.sample.content import Content, PttItem, Push, deleted, number, ptt_file, visible
+from persona_dagster.sample.content_loader import Content, PttItem, Push, deleted, number, ptt_file, visible
 from persona_dagster.sample.ptt_pages import (
     ORIGIN,
     STYLE,

@@ -19,7 +19,7 @@ from socketserver import TCPServer
 from typing import Any
 
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import Content, load
+from persona_dagster.sample.content_loader import Content, load
 from persona_dagster.sample.dcard_site import DcardSite
 from persona_dagster.sample.faults import CLEARANCE, OF_SITES, OF_WIRE, WIDGET, Rule, Scenario, answer
 from persona_dagster.sample.graph_site import GraphSite

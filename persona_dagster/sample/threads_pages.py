@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from persona_dagster.sample.content import number, threads_code
+from persona_dagster.sample.content_loader import number, threads_code
 
 WORD = re.compile(r"(https?://\S+|#[^\s#@]+|@[A-Za-z0-9._]+)")
 

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import (
+from persona_dagster.sample.content_loader import (
     Content,
     ThreadsItem,
     answer_times,

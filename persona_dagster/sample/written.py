@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from persona_dagster.sample.content import NOTES, PACKAGED, DcardItem, PttItem, ThreadsItem, read_items
+from persona_dagster.sample.content_loader import NOTES, PACKAGED, DcardItem, PttItem, ThreadsItem, read_items
 
 LIKED = {"dcard": 15, "threads": 100}
 MIXED = ("5", "9")

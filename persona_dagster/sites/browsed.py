@@ -1,7 +1,7 @@
 """What a reader's own browser received from the three sites: told apart by address, read by the sites' parsers.
 
-One way for answers that are captured as they pass (`crawl/bridge.py`), recorded as HAR, saved as files, or exported
-post by post (Zeeschuimer). Only what holds posts is kept, and none of the reader's session.
+One way for answers that are captured as they pass (`crawl/browser_capture.py`), recorded as HAR, saved as files, or
+exported post by post (Zeeschuimer). Only what holds posts is kept, and none of the reader's session.
 """
 
 from __future__ import annotations

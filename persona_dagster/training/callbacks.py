@@ -17,7 +17,7 @@ from persona_dagster.training.job_spec import TrainJob
 from persona_dagster.training.rows import EncodedRow, batches
 from persona_dagster.training.telemetry import Gauges
 from persona_dagster.training.trainer import answer_loss
-from persona_dagster.training.watch import Trouble, Watch
+from persona_dagster.training.training_health import Trouble, Watch
 
 if TYPE_CHECKING:
     from transformers import TrainerCallback

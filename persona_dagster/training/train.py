@@ -59,7 +59,7 @@ from persona_dagster.training.preflight import check_machine, check_memory, chec
 from persona_dagster.training.rows import EncodedRow, Rows, read_rows
 from persona_dagster.training.telemetry import Gauges
 from persona_dagster.training.trainer import check_quantised, make_trainer
-from persona_dagster.training.watch import Watch
+from persona_dagster.training.training_health import Watch
 
 _FIGURES = (
     "eval_loss_before",

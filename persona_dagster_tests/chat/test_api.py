@@ -16,7 +16,7 @@ from persona_dagster.chat.api import build_api
 from persona_dagster.chat.engine import Ask, Engine, Sampling
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
-from persona_dagster.models.routing import Router
+from persona_dagster.models.persona_classifier import Router
 from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.serving import Served
 

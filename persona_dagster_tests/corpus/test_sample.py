@@ -12,7 +12,7 @@ from persona_dagster.corpus.quality import usable
 from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import posts_frame
-from persona_dagster.sample.content import load
+from persona_dagster.sample.content_loader import load
 from persona_dagster.sample.replica import serve
 
 RESIDUE = (

@@ -12,9 +12,9 @@ import pytest
 
 from persona_dagster.crawl.http import HttpFetcher
 from persona_dagster.crawl.outcomes import Fetched
-from persona_dagster.crawl.policy import UrlPolicy
 from persona_dagster.crawl.robots import Robots, text_of
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.crawl.url_allowlist import UrlPolicy
 from persona_dagster.records import Outcome
 
 HEAD = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"

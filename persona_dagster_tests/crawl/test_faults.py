@@ -13,7 +13,7 @@ from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.http import HttpFetcher
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Outcome
-from persona_dagster.sample.content import tiny as tiny_content
+from persona_dagster.sample.content_loader import tiny as tiny_content
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sites.ptt import markup as ptt_markup

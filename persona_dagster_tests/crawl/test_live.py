@@ -17,8 +17,8 @@ from persona_dagster.config.sources import Sources
 from persona_dagster.crawl.browser import Browser
 from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.http import HttpFetcher
-from persona_dagster.crawl.policy import UrlPolicy
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.crawl.url_allowlist import UrlPolicy
 from persona_dagster.records import Source
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve

@@ -20,13 +20,13 @@ import pytest
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import IMPORT_BOARD, Sources
 from persona_dagster.corpus.parsing import parse_board
-from persona_dagster.crawl.bridge import Bridge, BridgeReport
 from persona_dagster.crawl.browser import BrowserError
+from persona_dagster.crawl.browser_capture import Bridge, BridgeReport
 from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import FORUMS, Source
-from persona_dagster.sample.content import Content, dcard_id, ptt_file, threads_code
+from persona_dagster.sample.content_loader import Content, dcard_id, ptt_file, threads_code
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sample.threads_site import pk_of

@@ -12,7 +12,7 @@ from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Source
-from persona_dagster.sample.content import Content
+from persona_dagster.sample.content_loader import Content
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import BESIDE, Replica, serve
 from persona_dagster.sample.scenarios import KNOWN, scenario

@@ -17,7 +17,7 @@ from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.threads_account import Account
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Outcome
-from persona_dagster.sample.content import Content
+from persona_dagster.sample.content_loader import Content
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.graph_site import TOKEN
 from persona_dagster.sample.replica import Replica, serve

@@ -19,7 +19,7 @@ from persona_dagster.crawl.frontier import NAME as FRONTIER
 from persona_dagster.crawl.frontier import Frontier
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.sample.clock import moment
-from persona_dagster.sample.content import Content, PttItem, ptt_file
+from persona_dagster.sample.content_loader import Content, PttItem, ptt_file
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item

@@ -26,7 +26,7 @@ from persona_dagster.defs.automation import DAGSTERS_OWN
 from persona_dagster.defs.graph_walk import STAGE_OF
 from persona_dagster.defs.jobs import job_of
 from persona_dagster.records import FORUMS
-from persona_dagster.sample.content import Content
+from persona_dagster.sample.content_loader import Content
 from persona_dagster.sample.replica import serve
 from persona_dagster.settings import Settings
 

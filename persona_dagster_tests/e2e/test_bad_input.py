@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.commands.live import Display
+from persona_dagster.commands.progress_display import Display
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.graph_walk import StepFailedError, Walk

@@ -17,7 +17,7 @@ from persona_dagster.defs.jobs import JOBS
 from persona_dagster.lineage.forget import forget
 from persona_dagster.records import FORUMS
 from persona_dagster.sample.clock import FIRST_DAY, Clock
-from persona_dagster.sample.content import Content, PttItem, load, tiny
+from persona_dagster.sample.content_loader import Content, PttItem, load, tiny
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import serve
 from persona_dagster.settings import Settings

@@ -25,7 +25,7 @@ from persona_dagster.evaluation.fidelity import Judge, train_judge
 from persona_dagster.evaluation.gates import Gate, judge_gates, verdict
 from persona_dagster.evaluation.loss import LIKELIHOOD_SCHEMA
 from persona_dagster.evaluation.measure import Material, measure
-from persona_dagster.evaluation.reading import CHARS, Reader
+from persona_dagster.evaluation.reference_model_likelihood import CHARS, Reader
 from persona_dagster.records import GENERATION_SCHEMA
 from persona_dagster_tests.evaluation import controls
 

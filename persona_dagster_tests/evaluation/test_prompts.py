@@ -22,7 +22,7 @@ from persona_dagster.evaluation.prompts import (
     routing,
     stratified,
 )
-from persona_dagster.sample.content import NOTES, load
+from persona_dagster.sample.content_loader import NOTES, load
 
 
 def test_untagged_prompts_with_the_two_that_were_asked_for(personas: Personas) -> None:

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.commands.live import Display
+from persona_dagster.commands.progress_display import Display
 from persona_dagster.config.loading import ConfigError
 from persona_dagster.config.personas import load_personas
 from persona_dagster.config.sources import load_sources

@@ -15,7 +15,7 @@ import pytest
 
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.digest import author_key
-from persona_dagster.intake.reading import Options
+from persona_dagster.intake.file_formats import Options
 from persona_dagster.intake.rows import split_pushes
 from persona_dagster.intake.times import moment
 from persona_dagster.records import Capture, Post, posts_frame
@@ -294,7 +294,7 @@ def test_a_browser_recording_and_saved_pages(home: Home) -> None:
 
     with serve() as replica:
         item = next(item for item in replica.content.threads["職場"] if item.day < 15 and item.replies)
-        from persona_dagster.sample.content import ptt_file, threads_code
+        from persona_dagster.sample.content_loader import ptt_file, threads_code
         from persona_dagster.sample.threads_site import pk_of
 
         url = f"https://www.threads.com/@{item.user}/post/{threads_code(pk_of(item))}"

@@ -12,7 +12,7 @@ import orjson
 import pytest
 
 from persona_dagster.archive.archive import Archive
-from persona_dagster.intake.inspect_file import parse_file
+from persona_dagster.intake.inspect_saved_page import parse_file
 from persona_dagster.sample.faults import Rule as Fault
 from persona_dagster.sample.faults import answer, please_wait
 from persona_dagster.sample.ptt_pages import gate_page

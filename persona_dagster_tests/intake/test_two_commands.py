@@ -35,7 +35,7 @@ import zstandard
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.ledger import row_ledger
-from persona_dagster.sample.content import dcard_id, ptt_file, threads_code
+from persona_dagster.sample.content_loader import dcard_id, ptt_file, threads_code
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sample.threads_site import pk_of

@@ -17,7 +17,7 @@ from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.intake.notes import read_notes
 from persona_dagster.lineage import backup as backups
-from persona_dagster.lineage import copies, forget, search, stores, tombstones
+from persona_dagster.lineage import copies, forget, search, stored_artifacts, tombstones
 from persona_dagster.lineage.backup import BackupError, backup, restore, verify
 from persona_dagster.records import posts_frame
 from persona_dagster.settings import Settings
@@ -125,7 +125,7 @@ def test_what_was_there_is_moved_aside(settings: Settings, tmp_path: Path) -> No
 
 
 def secret(settings: Settings) -> str:
-    rows = stores.posts(settings)
+    rows = stored_artifacts.posts(settings)
     return str(rows.filter(pl.col("text_raw").str.contains(SECRET_WORDS))["doc_id"][0])
 
 
@@ -144,7 +144,7 @@ def test_a_backup_forgets_too_and_stays_whole(settings: Settings, tmp_path: Path
     assert verify(tmp_path / "copy")
     restored = restore(settings, tmp_path / "copy")
     assert restored.forgotten_again == [] and holders(settings.home) == []
-    assert stores.posts(settings).height == 1
+    assert stored_artifacts.posts(settings).height == 1
     assert holders(next(tmp_path.glob("home.before-restore-*"))) == []
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from persona_dagster.artifacts import MixManifest
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.lineage import search, stores
+from persona_dagster.lineage import search, stored_artifacts
 from persona_dagster.lineage.backup import backup, verify
 from persona_dagster.lineage.forget import forget
 from persona_dagster.lineage.storage import StoreBusyError, blotted, forget_sqlite
@@ -138,11 +138,11 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
     storage.mkdir(parents=True)
     with dg.DagsterInstance.local_temp(str(storage)) as instance:
         run(settings, ("persona_v2",), instance)
-        trained = next(stores.adapters(settings))
-        mixed = pl.concat(mix.provenance() for mix in stores.mixes(settings))
+        trained = next(stored_artifacts.adapters(settings))
+        mixed = pl.concat(mix.provenance() for mix in stored_artifacts.mixes(settings))
         forum = mixed.filter(pl.col("row_id").is_in(trained.rows) & pl.col("source").is_in(["ptt", "dcard"]))
         doc = forum.sort("row_id")["doc_ids"][0][0]
-        post = stores.posts(settings).filter(pl.col("doc_id") == doc).row(0, named=True)
+        post = stored_artifacts.posts(settings).filter(pl.col("doc_id") == doc).row(0, named=True)
         line = max((post["text"] or post["text_raw"]).split("\n"), key=len)
         chatty(instance, line)
         backup(settings, tmp_path / "backup")
@@ -165,7 +165,7 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
         assert {"mix · persona_v2", "lora_adapter · persona_v2"} <= set(again.changed)
         # The site still lists the post: such a listing is not archived.
         assert search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
-        assert doc not in set(stores.posts(settings)["doc_id"])
+        assert doc not in set(stored_artifacts.posts(settings)["doc_id"])
 
 
 def test_trace_and_forget_are_jobs_that_leave_no_text_behind(home: tuple[Settings, MixManifest]) -> None:

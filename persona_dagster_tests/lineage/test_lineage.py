@@ -16,7 +16,7 @@ from persona_dagster.corpus.tables import Tables
 from persona_dagster.lineage import search, tombstones
 from persona_dagster.lineage.forget import forget
 from persona_dagster.lineage.plan import UnknownTargetError
-from persona_dagster.lineage.stores import posts as stored_posts
+from persona_dagster.lineage.stored_artifacts import posts as stored_posts
 from persona_dagster.lineage.trace import trace
 from persona_dagster.records import posts_frame
 from persona_dagster.settings import Settings

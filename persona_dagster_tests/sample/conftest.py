@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from persona_dagster.sample.content import Content, DcardItem, PttItem, ThreadsItem, load
+from persona_dagster.sample.content_loader import Content, DcardItem, PttItem, ThreadsItem, load
 from persona_dagster.sample.replica import Replica, serve
 
 

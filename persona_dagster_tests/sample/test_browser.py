@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from persona_dagster.crawl.transport import Transport
-from persona_dagster.sample.content import Content, ptt_file
+from persona_dagster.sample.content_loader import Content, ptt_file
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item
 

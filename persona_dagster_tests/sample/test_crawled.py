@@ -14,7 +14,7 @@ from persona_dagster.crawl.crawl_board import crawl_board
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Source
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import Content, answer_times, answers, deleted, edited, tiny
+from persona_dagster.sample.content_loader import Content, answer_times, answers, deleted, edited, tiny
 from persona_dagster.sample.replica import serve
 
 pytestmark = pytest.mark.browser

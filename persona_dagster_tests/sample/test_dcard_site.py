@@ -5,7 +5,7 @@ import orjson
 import pytest
 
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import Content, dcard_id
+from persona_dagster.sample.content_loader import Content, dcard_id
 from persona_dagster.sample.dcard_site import COMMENT_PAGE, LIST_PAGE, DcardSite
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sample.web import Request

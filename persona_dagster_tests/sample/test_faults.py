@@ -13,7 +13,7 @@ import httpx
 import pytest
 
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import Content
+from persona_dagster.sample.content_loader import Content
 from persona_dagster.sample.faults import FAULTS, Rule, Scenario
 from persona_dagster.sample.replica import BESIDE, Replica, serve
 from persona_dagster.sites.dcard.pages import listed, post_of

@@ -5,7 +5,7 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import Content, ptt_file
+from persona_dagster.sample.content_loader import Content, ptt_file
 from persona_dagster.sample.ptt_pages import nrec, rich
 from persona_dagster.sample.ptt_shapes import SHAPES
 from persona_dagster.sample.ptt_sheet import width, wrap

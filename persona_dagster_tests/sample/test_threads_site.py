@@ -4,7 +4,7 @@ from collections.abc import Iterator
 import httpx
 import pytest
 
-from persona_dagster.sample.content import Content, threads_code
+from persona_dagster.sample.content_loader import Content, threads_code
 from persona_dagster.sample.graph_site import TOKEN, GraphSite
 from persona_dagster.sample.replica import Replica, serve
 from persona_dagster.sample.threads_pages import fragments

@@ -11,7 +11,7 @@ import pytest
 from selectolax.lexbor import LexborHTMLParser
 
 from persona_dagster.sample.clock import Clock
-from persona_dagster.sample.content import dcard_id, ptt_file, threads_code
+from persona_dagster.sample.content_loader import dcard_id, ptt_file, threads_code
 from persona_dagster.sample.dcard_site import DcardSite
 from persona_dagster.sample.replica import Replica
 from persona_dagster.sample.threads_site import pk_of

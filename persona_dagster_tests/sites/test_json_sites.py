@@ -9,7 +9,7 @@ import pytest
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.corpus.parsing import parse_board
-from persona_dagster.intake.inspect_file import parse_file
+from persona_dagster.intake.inspect_saved_page import parse_file
 from persona_dagster.records import Outcome
 from persona_dagster.sites.dcard.payloads import parse_dcard
 from persona_dagster.sites.threads.payloads import code_of, parse_threads

@@ -11,7 +11,7 @@ import pytest
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.corpus.parsing import assembled
-from persona_dagster.intake.inspect_file import parse_file
+from persona_dagster.intake.inspect_saved_page import parse_file
 from persona_dagster.records import Outcome, Post
 from persona_dagster.sites.parsed import Parsed
 from persona_dagster.sites.ptt.article import parse_article

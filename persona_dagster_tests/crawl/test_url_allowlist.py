@@ -6,8 +6,8 @@ import pytest
 
 from persona_dagster.crawl.browser import Browser
 from persona_dagster.crawl.http import HttpFetcher
-from persona_dagster.crawl.policy import ForbiddenUrlError, UrlPolicy
 from persona_dagster.crawl.transport import Transport
+from persona_dagster.crawl.url_allowlist import ForbiddenUrlError, UrlPolicy
 from persona_dagster.records import Outcome
 from persona_dagster.sample.faults import Rule, Scenario
 from persona_dagster.sample.replica import Replica, serve

@@ -9,7 +9,7 @@ import polars as pl
 from rich.console import Console
 
 from persona_dagster.artifacts import Metrics, MixManifest, Versions
-from persona_dagster.commands.outcome import tell_outcome
+from persona_dagster.commands.run_summary import tell_outcome
 from persona_dagster.settings import Settings
 
 SCREEN = 24  # lines of a small terminal

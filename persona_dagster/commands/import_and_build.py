@@ -13,10 +13,10 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from persona_dagster.intake.file_formats import Options
 from persona_dagster.intake.files import IntakeError
-from persona_dagster.intake.import_paths import HUB_ID, Consents, Look, from_hub, look_at
+from persona_dagster.intake.import_files import HUB_ID, Consents, Look, from_hub, look_at
 from persona_dagster.intake.mapping import Mappings, read_mapping
-from persona_dagster.intake.reading import Options
 from persona_dagster.intake.take_in import Intake
 from persona_dagster.reporting import progress_bars
 from persona_dagster.settings import Settings
@@ -137,7 +137,7 @@ def _ask_consent(looks: list[Look], settings: Settings, given: bool) -> None:
 def _bring(looks: list[Look], settings: Settings, options: Options) -> tuple[Intake, list[Path]]:
     from persona_dagster.archive.archive import Archive
     from persona_dagster.config.sources import load_sources
-    from persona_dagster.intake.import_paths import bring as lay_out_and_take_in
+    from persona_dagster.intake.import_files import bring as lay_out_and_take_in
 
     denied = load_sources(settings.config_dir, settings.profile).denied_boards
     with progress_bars(console):
@@ -177,7 +177,7 @@ def build(
     ] = False,
 ) -> None:
     """From what was imported, and only that, to posts, a mix, or the report; nothing of the sample stands beside it."""
-    from persona_dagster.sample.content import PACKAGED
+    from persona_dagster.sample.content_loader import PACKAGED
 
     if until not in ("posts", "mix", "report"):
         raise typer.BadParameter("--until is one of posts, mix, report")

@@ -9,7 +9,7 @@ from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus.dedup import mark_duplicates
 from persona_dagster.records import Post, posts_frame
 from persona_dagster.sample.clock import FIRST_DAY
-from persona_dagster.sample.content import (
+from persona_dagster.sample.content_loader import (
     Content,
     ContentError,
     answer_times,
@@ -23,7 +23,7 @@ from persona_dagster.sample.content import (
 )
 from persona_dagster.sample.ptt_shapes import DRAWN, SHAPES, shape_of
 from persona_dagster.sample.ptt_sheet import plain_sheet
-from persona_dagster.sample.sample_size import dialogue_texts, item_texts, near_duplicates, note_texts, report
+from persona_dagster.sample.sample_statistics import dialogue_texts, item_texts, near_duplicates, note_texts, report
 from persona_dagster.sites.ptt.article import ARTICLE_ID
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from persona_dagster.commands.live import Display, Estimate, Step, Times, spoken
+from persona_dagster.commands.progress_display import Display, Estimate, Step, Times, spoken
 from persona_dagster.reporting import COUNTED_IN, listening, progress
 
 STEPS = [Step("posts", "Cleaning", 20), Step("lora_adapter · v2", "Training", 300), Step("eval_report", "Judging", 80)]
@@ -105,7 +105,7 @@ def test_what_libraries_print_goes_to_the_log_also_at_the_very_end(tmp_path: Pat
     program = """
 import atexit, os, sys
 from pathlib import Path
-from persona_dagster.commands.live import chatter_in
+from persona_dagster.commands.progress_display import chatter_in
 atexit.register(lambda: os.write(2, b"leaked at exit\\n"))
 with chatter_in(Path(sys.argv[1])) as out:
     print("a library speaks"); os.write(1, b"a program speaks\\n"); out.write("for people\\n")

@@ -10,7 +10,7 @@ import pytest
 
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
-from persona_dagster.models.routing import (
+from persona_dagster.models.persona_classifier import (
     Router,
     example_questions,
     first_sentence,

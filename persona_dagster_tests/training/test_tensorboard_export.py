@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_dagster.training.tracking import TrackingError, write_tensorboard
+from persona_dagster.training.tensorboard_export import TrackingError, write_tensorboard
 
 LOG = [
     {"kind": "eval", "step": 0, "loss": 3.08, "seconds": 1.5},

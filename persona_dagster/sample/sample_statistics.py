@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import orjson
 
-from persona_dagster.sample.content import NOTES, PACKAGED, Content, DcardItem, PttItem, answers, load
+from persona_dagster.sample.content_loader import NOTES, PACKAGED, Content, DcardItem, PttItem, answers, load
 
 NEAR = 0.7  # Jaccard of character 3-grams from which two texts are called the same, as in the corpus
 SHORT = 5  # normalised characters below which only equal texts are: 推 and 笑死 repeat by nature

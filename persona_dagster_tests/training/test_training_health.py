@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from persona_dagster.training.watch import Watch, repetition
+from persona_dagster.training.training_health import Watch, repetition
 
 
 def test_a_healthy_training_is_left_alone() -> None:

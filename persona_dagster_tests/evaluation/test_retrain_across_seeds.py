@@ -10,7 +10,7 @@ import pytest
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import load_recipe
-from persona_dagster.evaluation import evaluate, generate, seeds
+from persona_dagster.evaluation import evaluate, generate, retrain_across_seeds
 from persona_dagster.evaluation.job_spec import SeedsJob
 from persona_dagster.reporting import Reporter
 from persona_dagster.training import train
@@ -58,8 +58,8 @@ def test_each_seed_is_trained_and_judged_once_and_its_weights_are_not_kept(
         assert not PROGRAMS[module](path)
 
     with pytest.raises(KeyboardInterrupt):
-        seeds.judge_seeds(job, Reporter(None, quiet=True), run)
-    path = seeds.judge_seeds(job, Reporter(None, quiet=True), run)
+        retrain_across_seeds.judge_seeds(job, Reporter(None, quiet=True), run)
+    path = retrain_across_seeds.judge_seeds(job, Reporter(None, quiet=True), run)
     first = job.recipe.training.seed
     steps = [("train", 1), ("generate", 1), ("evaluate", 1), ("train", 2), ("killed", -first)]
     steps += [("train", 2), ("generate", 2), ("evaluate", 2)]
@@ -68,6 +68,6 @@ def test_each_seed_is_trained_and_judged_once_and_its_weights_are_not_kept(
     assert list(found) == [str(first + 1), str(first + 2)]
     losses = [one["gates"]["min_loss_gain"]["value"] for one in found.values()]
     assert losses[0] != losses[1], "another seed, another adapter"
-    assert [child.name for child in job.out_dir.iterdir()] == [seeds.FILE]
-    seeds.judge_seeds(job, Reporter(None, quiet=True), run)
+    assert [child.name for child in job.out_dir.iterdir()] == [retrain_across_seeds.FILE]
+    retrain_across_seeds.judge_seeds(job, Reporter(None, quiet=True), run)
     assert len(ran) == len(steps), "nothing changed: nothing trained"

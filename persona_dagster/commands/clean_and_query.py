@@ -20,7 +20,7 @@ app = typer.Typer()
 @app.command()
 def parse(files: list[Path]) -> None:
     """Prints one JSON line a saved page or payload: outcome, kind, posts and comments, flags, and why."""
-    from persona_dagster.intake.inspect_file import parse_file
+    from persona_dagster.intake.inspect_saved_page import parse_file
 
     for path in files:
         sys.stdout.write(orjson.dumps(parse_file(path), default=str).decode() + "\n")

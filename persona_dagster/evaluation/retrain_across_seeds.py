@@ -1,4 +1,4 @@
-"""The program of other seeds: `python -m persona_dagster.evaluation.seeds JOB.json`.
+"""The program of other seeds: `python -m persona_dagster.evaluation.retrain_across_seeds JOB.json`.
 
 Trains a recipe again with the seeds that follow its own, has each adapter answer and be judged as the published one is,
 and keeps what the gates measured: how much of a verdict is luck. The weights are thrown away.

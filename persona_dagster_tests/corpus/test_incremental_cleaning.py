@@ -11,13 +11,13 @@ import pytest
 
 from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import Sources
-from persona_dagster.corpus import board_cleaner
-from persona_dagster.corpus.board_cleaner import BoardCleaner, Tally
+from persona_dagster.corpus import incremental_cleaning
 from persona_dagster.corpus.clean import clean_posts
+from persona_dagster.corpus.incremental_cleaning import BoardCleaner, Tally
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, posts_frame
-from persona_dagster.sample.content import PttItem, Push, ptt_file
+from persona_dagster.sample.content_loader import PttItem, Push, ptt_file
 from persona_dagster.sample.ptt_pages import article_page
 from persona_dagster.sample.ptt_sheet import plain_sheet
 
@@ -67,7 +67,7 @@ def captures(wanted: list[PttItem], at: datetime = NOW, suffix: str = "") -> Ite
 
 @pytest.fixture
 def cleaner(tmp_path: Path, sources: Sources, monkeypatch: pytest.MonkeyPatch) -> BoardCleaner:
-    monkeypatch.setattr(board_cleaner, "PAGES", 8)
+    monkeypatch.setattr(incremental_cleaning, "PAGES", 8)
     return BoardCleaner("ptt", Archive(tmp_path / "raw"), sources, {}, str, tmp_path / "cleaned")
 
 
@@ -121,7 +121,7 @@ def test_other_rules_a_new_secret_and_damage_clean_again(
     (one, *_) = cleaner.folder.rglob("*.parquet")
     one.write_bytes(one.read_bytes()[:-20])
     assert 0 < cleaned(cleaner).fresh < everything
-    monkeypatch.setattr(board_cleaner, "rules_version", lambda: "other rules")
+    monkeypatch.setattr(incremental_cleaning, "rules_version", lambda: "other rules")
     assert cleaned(cleaner).fresh == everything
     other = BoardCleaner("ptt", cleaner.archive, cleaner.sources, {}, lambda name: f"other {name}", cleaner.folder)
     assert other.clean([BOARD])[1].fresh == everything
