@@ -14,6 +14,7 @@ from pathlib import Path
 import polars as pl
 
 from persona_dagster.config.personas import load_personas
+from persona_dagster.corpus.quality import PLACEHOLDER
 from persona_dagster.lineage import search
 from persona_dagster.settings import PROJECT_ROOT, Settings
 
@@ -21,6 +22,8 @@ from persona_dagster.settings import PROJECT_ROOT, Settings
 MIN_LINE = search.WINDOW
 # In more rows than this, a line is a signature ("Sent from…") or a header, and nobody's own.
 BOILERPLATE = 5
+# Of a page's head: when something was posted is the site's line, and begins as many others do.
+DATED = r"^(?:時間|日期)[:：]?\s"
 PROGRAMS = ("dagster", "dagster_shared", "dagster_pipes", "persona_dagster")
 SOURCES = (".py", ".yaml", ".j2", ".html", ".sql", ".css", ".json")
 
@@ -32,7 +35,10 @@ def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
 
     def lines(frame: pl.DataFrame) -> pl.DataFrame:
         every = frame.select("doc_id", line=SAID.str.split("\n")).explode("line")
-        every = every.with_columns(pl.col("line").str.strip_chars()).filter(pl.col("line").str.len_chars() >= MIN_LINE)
+        every = every.with_columns(pl.col("line").str.strip_chars()).filter(
+            pl.col("line").str.replace_all(PLACEHOLDER, "").str.len_chars() >= MIN_LINE,
+            ~pl.col("line").str.contains(DATED),
+        )
         return every.unique()
 
     others = lines(posts.join(gone.select("doc_id"), on="doc_id", how="anti")).group_by("line").len()

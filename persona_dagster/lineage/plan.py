@@ -21,6 +21,7 @@ from persona_dagster.lineage import copies, needles, search, stored_artifacts, t
 from persona_dagster.lineage.needles import SAID
 from persona_dagster.records import DocId, RowId, Source
 from persona_dagster.settings import Settings
+from persona_dagster.sites.threads import redaction as threads
 
 SOURCES: tuple[Source, ...] = get_args(Source)
 ANSWERS = ("comment", "reply")
@@ -181,7 +182,7 @@ def make_plan(target: Target, settings: Settings, at: str) -> tuple[ForgetPlan, 
     plan.authors = target.authors if any(_by_author(found, target) for found in chosen) else []
     plan.own, plan.others = chosen[0].own.height, chosen[0].gone.height - chosen[0].own.height
     for home, found, keys in zip(homes, chosen, keyed, strict=True):
-        plan.homes.append(_home_plan(home, found, keys))
+        plan.homes.append(_home_plan(home, found, keys, by_author=_by_author(found, target)))
     pieces = needles.own_pieces(
         [line for found in chosen for line in found.lines],
         # PTT prints a page's address below its text, and a reply that is kept names it: no id is anybody's words.
@@ -252,7 +253,7 @@ def _at_url(home: Home, url: str) -> set[str]:
     }
 
 
-def _home_plan(home: Home, found: _Chosen, keys: set[str]) -> HomePlan:
+def _home_plan(home: Home, found: _Chosen, keys: set[str], *, by_author: bool) -> HomePlan:
     """Captures: every version of a page that holds the target's post goes; out of the others its comments are cut."""
     archive, of = home.archive(), HomePlan(str(home.settings.home), sorted(keys))
     pages = {name.rsplit("/", 1)[1] for name in _snapshots(_pages(found.own))}
@@ -271,7 +272,39 @@ def _home_plan(home: Home, found: _Chosen, keys: set[str]) -> HomePlan:
                 if (seen.kind, seen.key) in seen_at and seen.key not in whole:
                     ids = sorted(doc.post_id for doc in map(DocId.read, wanted) if doc.source == source)
                     of.cuts[f"{source}/{board}/{seen.sha256}"] = ids
+    for name, ids in _offered(archive, found.own, {*of.keys}, by_author).items():
+        of.cuts[name] = sorted({*of.cuts.get(name, ()), *ids})
     return of
+
+
+def _offered(archive: Archive, own: pl.DataFrame, whole: set[str], by_author: bool) -> dict[str, set[str]]:
+    """The Threads pages but those that go whole on which the target's posts stand, as posts of other threads too, which
+    make no rows there: `source/board/sha256`, and the posts' codes. An author's, also if they were only ever seen so.
+    """
+    codes = set(own.filter(pl.col("source") == "threads")["post_id"])
+    if not codes:
+        return {}
+
+    def on_pages(needles: set[str]) -> dict[str, dict[str, str]]:
+        """Account by code, of the pages that hold a needle."""
+        hits: dict[str, dict[str, str]] = {}
+        for board in archive.boards("threads"):
+            pages = (p for p in archive.every("threads", board) if p.kind not in LISTS)
+            bodies = ((p.sha256, p.body) for p in pages if f"threads/{board}/{p.key}" not in whole)
+            for digest in search.holding(bodies, {needle.encode() for needle in needles}):
+                seen = next(iter(archive.index("threads", board).with_body(digest)), None)
+                page = archive.capture("threads", board, seen) if seen else None
+                hits[f"threads/{board}/{digest}"] = threads.accounts(page.body) if page else {}
+        return hits
+
+    shown = on_pages(codes)
+    names = {name for posts in shown.values() for code, name in posts.items() if code in codes and name}
+    if by_author:
+        shown = on_pages(codes | names)
+    return {
+        place: {code for code, name in posts.items() if code in codes or (by_author and name in names)}
+        for place, posts in shown.items()
+    }
 
 
 def _elsewhere(

@@ -10,7 +10,7 @@ from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.digest import author_key, sha256
 from persona_dagster.lineage import tombstones
 from persona_dagster.lineage.search import covered, occurring
-from persona_dagster.records import Capture
+from persona_dagster.records import Capture, DocId
 from persona_dagster.settings import Settings
 from persona_dagster.sites.dcard import redaction as dcard
 from persona_dagster.sites.ptt import redaction as ptt
@@ -67,13 +67,20 @@ def scrubber(settings: Settings) -> Callable[[Capture], Capture]:
             return capture
         docs = {doc for stone in stones for doc in stone.docs}
         authors = {key for stone in stones for key in stone.authors}
-        posts = parse_capture(capture, partial(author_key, settings.author_secret, capture.source)).posts
+        key_of = partial(author_key, settings.author_secret, capture.source)
         ids = {
             post.post_id
-            for post in posts
+            for post in parse_capture(capture, key_of).posts
             if post.kind != "post"
             and (f"{post.source}:{post.board}:{post.post_id}" in docs or post.author_key in authors)
         }
+        if capture.source == "threads":  # whatever board it was read for, and posts that are no rows of this page
+            codes = {named.post_id for named in map(DocId.read, docs) if named.source == "threads"} - {capture.key}
+            ids |= {
+                code
+                for code, account in threads.accounts(capture.body).items()
+                if code in codes or (account and key_of(account) in authors)
+            }
         body = cut(capture, ids, settings) if ids else None
         if body is None:
             return capture  # its rows are dropped by their tombstones when they are parsed

@@ -11,6 +11,8 @@ import orjson
 import pytest
 
 from persona_dagster.archive.archive import Archive
+from persona_dagster.config.sources import load_sources
+from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.digest import author_key, sha256
@@ -20,6 +22,7 @@ from persona_dagster.lineage.redaction import blanked, cut, scrubber
 from persona_dagster.lineage.trace import captures, trace
 from persona_dagster.records import Capture, Outcome, Post, posts_frame
 from persona_dagster.settings import Settings
+from persona_dagster.sites.threads.payloads import code_of
 
 NOW = datetime(2026, 11, 20, tzinfo=UTC)
 
@@ -148,31 +151,56 @@ def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path) -
     assert "我也是" in page.body.decode() and archive.verify("dcard", "mood") == []
 
 
+def threads_post(pk: int, name: str, text: str) -> dict[str, object]:
+    return {
+        "pk": str(pk), "code": code_of(str(pk)), "user": {"username": name}, "taken_at": 1_795_000_000,
+        "caption": {"text": text}, "text_post_app_info": {"is_reply": pk > 1000},
+    }  # fmt: skip
+
+
+def threads_page(posts: list[dict[str, object]], others: list[dict[str, object]] = []) -> bytes:  # noqa: B006
+    """A page of these posts, below which some of other threads are offered."""
+    edges, related = ([{"thread_items": [{"post": one}]} for one in some] for some in (posts, others))
+    data = json.dumps({"data": {"edges": edges, "relatedPosts": related}}, ensure_ascii=False)
+    head = f'<script type="application/json" data-content-len="{len(data)}" data-sjs>'
+    return f"<html>{head}{data}</script></html>".encode()
+
+
 def test_a_threads_post_becomes_one_that_is_not_shown(tmp_path: Path) -> None:
-    def post(pk: int, name: str, text: str) -> dict[str, object]:
-        from persona_dagster.sites.threads.payloads import code_of
-
-        return {
-            "pk": str(pk), "code": code_of(str(pk)), "user": {"username": name}, "taken_at": 1_795_000_000,
-            "caption": {"text": text}, "text_post_app_info": {"is_reply": pk > 1000},
-        }  # fmt: skip
-
     posts = [
-        post(1000, "opener.x", "開串的人說的話"),
-        post(1001, "gone_99", "要刪的話"),
-        post(1002, "other", "@gone_99 同意"),
+        threads_post(1000, "opener.x", "開串的人說的話"),
+        threads_post(1001, "gone_99", "要刪的話"),
+        threads_post(1002, "other", "@gone_99 同意"),
     ]
-    data = json.dumps({"data": {"edges": [{"thread_items": [{"post": one}]} for one in posts]}}, ensure_ascii=False)
-    page = (
-        f'<html><script type="application/json" data-content-len="{len(data)}" data-sjs>{data}</script></html>'.encode()
-    )
-    held = capture("threads", "search", "search", "q", page)
+    held = capture("threads", "search", "search", "q", threads_page(posts))
     before = parse_capture(held, str)
     assert len(before.posts) == 3, before.why
     fresh = cut(held, {before.posts[1].post_id}, Settings(home=tmp_path))
     assert fresh is not None and "要刪的話".encode() not in fresh and b"gone_99" not in fresh
     after = parse_capture(capture("threads", "search", "search", "q", fresh), str)
     assert [post.post_id for post in after.posts] == [before.posts[0].post_id, before.posts[2].post_id]
+
+
+def test_a_threads_post_goes_from_the_pages_that_offer_it_too(tmp_path: Path) -> None:
+    """As a post of another thread it makes no row there; of a forgotten author also one that never made a row."""
+    settings = Settings(home=tmp_path, archive_url=None)
+    own = threads_post(900, "gone_99", "我昨天在捷運站把傘借給一個陌生人")
+    never = threads_post(901, "gone_99", "那支傘後來一直沒有還回來我也不在意了")
+    asked = threads_page([threads_post(1000, "opener.x", "開串的人說的話")], [own, never])
+    key_of = partial(author_key, settings.author_secret, "threads")
+    page = capture("threads", "q", "page", code_of("1000"), asked)
+    archive = Archive(settings.raw_dir)
+    archive.append([capture("threads", "q", "page", code_of("900"), threads_page([own])), page])
+    posts = [post for held in archive.every("threads", "q") for post in parse_capture(held, key_of).posts]
+    Tables(settings.tables_dir).write(
+        "posts", "all", clean_posts(posts_frame(posts), "threads", load_sources(settings.config_dir, "tiny")).frame
+    )
+    assert forget("threads:gone_99", settings).left == []
+    (left,) = archive.every("threads", "q")
+    assert b"gone_99" not in left.body and "開串的人說的話" in left.body.decode()
+    assert all(search.find(tmp_path, search.spellings(text)) == [] for text in ("借給一個陌生人", "一直沒有還回來"))
+    again = scrubber(settings)(page)
+    assert b"gone_99" not in again.body and "開串的人說的話" in again.body.decode()
 
 
 @pytest.mark.parametrize(

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from persona_dagster.sites.boundary import depth_bounded, load_json
 from persona_dagster.sites.parsed import MalformedError, decode
-from persona_dagster.sites.threads.payloads import LENGTH, MARKERS, PERMALINK, SCRIPT, is_post
+from persona_dagster.sites.threads.payloads import LENGTH, MARKERS, PERMALINK, SCRIPT, is_post, payloads_of
 
 KEPT = ("pk", "id", "code", "taken_at")
 
@@ -32,6 +32,26 @@ def cut(body: bytes, *, ids: Collection[str]) -> bytes | None:
         return SCRIPT.sub(script, source).encode()
     except MalformedError:
         return None
+
+
+def accounts(body: bytes) -> dict[str, str]:
+    """Account by code of every post that stands in a page or payload: those of other threads, which are offered below
+    its own and are no rows, and quoted ones too; none of a page that cannot be read."""
+    try:
+        with depth_bounded():
+            return dict(_posts(payloads_of(decode(body))))
+    except MalformedError:
+        return {}
+
+
+def _posts(value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, dict):
+        code = (value.get("code") or _api_code(value)) if is_post(value) else None
+        if isinstance(code, str):
+            user = value.get("user")
+            yield code, str((user if isinstance(user, dict) else value).get("username") or "")
+    for item in value.values() if isinstance(value, dict) else value if isinstance(value, list) else ():
+        yield from _posts(item)
 
 
 def _dumped(value: Any, ids: Collection[str]) -> str:
