@@ -109,7 +109,7 @@ def forget(target: str, settings: Settings, *, most: int | None = None) -> Forge
 
 def resume(settings: Settings) -> list[ForgetReport]:
     """Goes on with what was cut short; nothing where nothing was."""
-    if not any((settings.home / JOURNAL).glob(f"*/{PLAN}")):
+    if not any((settings.home / JOURNAL).glob("*")):
         return []
     with _alone(settings):
         return [report for _, report in _resume(settings)]
@@ -132,9 +132,10 @@ def forget_again(settings: Settings) -> list[str]:
 
 
 def _resume(settings: Settings) -> Iterator[tuple[ForgetPlan, ForgetReport]]:
-    for folder in sorted((settings.home / JOURNAL).glob("[!.]*")):
-        if not (folder / PLAN).is_file():
-            shutil.rmtree(folder) if folder.is_dir() else None  # a journal half removed: all was done
+    for folder in sorted((settings.home / JOURNAL).glob("*")):
+        # A journal half written, before which nothing was touched, or half removed, when all was done.
+        if folder.name.startswith(".") or not (folder / PLAN).is_file():
+            shutil.rmtree(folder) if folder.is_dir() else None
             continue
         made = ForgetPlan.from_dict(orjson.loads((folder / PLAN).read_bytes()))
         kept = orjson.loads((folder / NEEDLES).read_bytes())

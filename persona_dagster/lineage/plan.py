@@ -272,8 +272,8 @@ def _home_plan(home: Home, found: _Chosen, keys: set[str], *, by_author: bool) -
                 if (seen.kind, seen.key) in seen_at and seen.key not in whole:
                     ids = sorted(doc.post_id for doc in map(DocId.read, wanted) if doc.source == source)
                     of.cuts[f"{source}/{board}/{seen.sha256}"] = ids
-    for name, ids in _offered(archive, found.own, {*of.keys}, by_author).items():
-        of.cuts[name] = sorted({*of.cuts.get(name, ()), *ids})
+    for name, codes in _offered(archive, found.own, {*of.keys}, by_author).items():
+        of.cuts[name] = sorted({*of.cuts.get(name, ()), *codes})
     return of
 
 

@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -82,14 +83,16 @@ def forget_killed(template: Settings, tmp_path: Path, times: int, stored: Stored
     for number in range(times):
         settings = fresh(f"home{number}")
         killed(FORGET, settings.home, URL, draw.uniform(0, needed))
-        cut_short = any((settings.home / JOURNAL).glob("*/plan.json"))
+        cut_short = any((settings.home / JOURNAL).glob("[!.]*/plan.json"))  # a half written one has begun nothing
         begun += cut_short
         if cut_short and number % 2:  # the next start of anything
             resume(settings)
         elif cut_short or not tombstones.read(settings.home):  # the same command
             forget(URL, settings)
+        else:
+            resume(settings)
         assert holders(settings) == [], number
-        assert not [*(settings.home / JOURNAL).glob("[!.]*")], number
+        assert not [*(settings.home / JOURNAL).glob("*")], number
         assert verify(settings) == [], number
         assert len(tombstones.read(settings.home)) == 1
         if stored:
@@ -124,6 +127,14 @@ def restore_killed(template: Settings, tmp_path: Path, times: int) -> None:
         assert holders(settings) == [] and verify(settings) == [], number
         for path in tmp_path.glob(f"home{number}*"):
             shutil.rmtree(path)
+
+
+def test_a_journal_half_written_leaves_no_text(tmp_path: Path) -> None:
+    settings = Settings(home=tmp_path, archive_url=None)
+    half = tmp_path / JOURNAL / ".0123456789ab.tmp"
+    half.mkdir(parents=True)
+    (half / "needles.json").write_text(json.dumps({"pieces": [SECRET], "names": []}), encoding="utf-8")
+    assert resume(settings) == [] and not half.exists()
 
 
 def test_a_killed_forgetting_ends_whole(template: tuple[Settings, MixManifest], tmp_path: Path) -> None:
