@@ -155,7 +155,7 @@ def measure(point: Point, folder: Path, home: Path, tiny: bool) -> dict[str, Any
     """One point, in this process: the trainer's own log gives the speed, torch and NVML the memory."""
     import torch
 
-    from persona_dagster.reporting import Reporter
+    from persona_dagster.pipes_reporting import Reporter
     from persona_dagster.training.train import train
 
     job = job_of(point, folder, home, tiny)

@@ -34,7 +34,7 @@ from persona_dagster.corpus.ledger import row_ledger
 from persona_dagster.corpus.ledger_page import stages
 from persona_dagster.corpus.tables import write_parquet
 from persona_dagster.digest import author_key
-from persona_dagster.intake.take_in import places_of, read_ledger, take_in, write_lost
+from persona_dagster.intake.import_to_archive import places_of, read_ledger, take_in, write_lost
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
 

@@ -31,8 +31,8 @@ from persona_dagster.corpus.tables import Tables
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, sha256
 from persona_dagster.records import POST_SCHEMA, Capture, Outcome
 from persona_dagster.sample.content_loader import PttItem, Push, ptt_file
+from persona_dagster.sample.ptt_article_text import plain_sheet
 from persona_dagster.sample.ptt_pages import article_page
-from persona_dagster.sample.ptt_sheet import plain_sheet
 
 BOARD, A_DAY, PUSHES = "Boy-Girl", 70, 39
 AGAIN, LATER = 140, 6  # articles of the days before that are looked at again, and the pushes that came to them

@@ -21,7 +21,7 @@ from rich.console import Console
 from persona_dagster.commands.progress_display import Display
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.demo import BY_RECIPE
-from persona_dagster.defs.graph_walk import Walk
+from persona_dagster.defs.materialize_in_process import Walk
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
 

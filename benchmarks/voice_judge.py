@@ -25,7 +25,7 @@ from persona_dagster.evaluation.evaluate import judge_rows
 from persona_dagster.evaluation.fidelity import disguised, train_judge
 from persona_dagster.evaluation.prompts import MixRow
 from persona_dagster.models.encoder import load_encoder
-from persona_dagster.sample.written import written_answers
+from persona_dagster.sample.voice_examples import written_answers
 
 VOICES = ["assistant", "mentor", "mouthpiece"]
 Rows = list[tuple[str, str, str]]  # voice, question, answer

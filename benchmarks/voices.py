@@ -30,7 +30,7 @@ from persona_dagster.conversation.builders import asked
 from persona_dagster.conversation.graph import imported_rows, named_rows
 from persona_dagster.conversation.labels import origins
 from persona_dagster.conversation.safety import load_unsafe, unsafe_kinds
-from persona_dagster.conversation.voices import (
+from persona_dagster.conversation.voice_classifier import (
     PACKAGED_WEIGHTS,
     Voices,
     Weights,
@@ -39,7 +39,7 @@ from persona_dagster.conversation.voices import (
     write_packaged,
 )
 from persona_dagster.corpus.tables import WHOLE, Tables
-from persona_dagster.models.vectors import Vectors
+from persona_dagster.models.embedding_cache import Vectors
 from persona_dagster.records import POST_SCHEMA
 from persona_dagster.settings import Settings
 

@@ -20,10 +20,10 @@ from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import load_personas
 from persona_dagster.conversation.builders import candidates
 from persona_dagster.conversation.graph import GRAPH_SCHEMA, reply_graph
-from persona_dagster.conversation.voices import Voices
+from persona_dagster.conversation.voice_classifier import Voices
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.tables import WHOLE, Tables
-from persona_dagster.models.vectors import Vectors
+from persona_dagster.models.embedding_cache import Vectors
 from persona_dagster.records import POST_SCHEMA
 from persona_dagster.settings import Settings
 

@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent.parent
 # Files that take a minute and more, the longest first: begun at the end, they would leave the other worker idle.
 LONGEST = (
     "test_whole_graph.py", "test_controls.py", "test_train.py", "test_ui.py", "test_month.py", "test_page.py",
-    "test_configuration.py", "test_scenarios.py", "test_pruning.py", "test_fidelity.py",
+    "test_configuration.py", "test_scenarios.py", "test_run_pruning.py", "test_fidelity.py",
 )  # fmt: skip
 
 

@@ -197,9 +197,9 @@ NAMED_OTHERWISE = {  # what is split there is no id of a row or post
     ("training/callbacks.py", "-"), ("training/train.py", "-"),  # checkpoint-<step>
     ("chat/service.py", "@"), ("chat/api.py", ":"),  # a model's name, as clients send it
     ("corpus/personal_data/name_model.py", "@"),  # a model and its revision
-    ("lineage/plan.py", ":"),  # what a person typed: ptt:name
+    ("lineage/forget_plan.py", ":"),  # what a person typed: ptt:name
     ("sample/clock.py", ":"),
-    ("evaluation/iteration.py", "-"),  # the number of a probe, which voices share
+    ("evaluation/iteration_report.py", "-"),  # the number of a probe, which voices share
 }  # fmt: skip
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import polars as pl
 
-from persona_dagster.evaluation.compared import SPOKEN
+from persona_dagster.evaluation.model_comparison import SPOKEN
 from persona_dagster.evaluation.preference import Pair, every_pair, vote_row
 
 

@@ -25,7 +25,7 @@ from persona_dagster.evaluation.prompts import Prompt
 from persona_dagster.models.chat_format import with_persona
 from persona_dagster.models.hardware import hardware_of
 from persona_dagster.models.output_filter import filter_text
-from persona_dagster.reporting import Reporter
+from persona_dagster.pipes_reporting import Reporter
 from persona_dagster.settings import Settings
 
 ORDER_SEED = 7  # of the sheet

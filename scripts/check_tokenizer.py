@@ -19,7 +19,7 @@ import venv
 from pathlib import Path
 from typing import Any
 
-from persona_dagster.config.bases import Base
+from persona_dagster.config.base_models import Base
 from persona_dagster.models.base_model import load_tokenizer
 from persona_dagster.settings import PROJECT_ROOT, Settings
 

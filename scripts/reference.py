@@ -82,7 +82,7 @@ def _default(parameter: Any) -> str:
 
 def configuration_page() -> str:
     """Every key of the YAML files and of the component, from the models that read them."""
-    from persona_dagster.config.bases import BaseEntry
+    from persona_dagster.config.base_models import BaseEntry
     from persona_dagster.config.personas import Persona
     from persona_dagster.config.recipes import Recipe
     from persona_dagster.config.sources import Site

@@ -36,8 +36,8 @@ from persona_dagster.archive.parts import (
     row_of,
 )
 from persona_dagster.digest import framed, sha256, text_digest
+from persona_dagster.filesystem import open_store
 from persona_dagster.records import Capture, Outcome, PageKey, Source
-from persona_dagster.store import open_store
 
 PART_ROWS = 200  # of a part as a crawl writes it: bounds what a crash can cost
 LOOKS = 5  # at one thing, while merging moves it

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from persona_dagster.artifacts import RunCard, families
-from persona_dagster.config.bases import base_of_adapter, load_bases
+from persona_dagster.config.base_models import base_of_adapter, load_bases
 from persona_dagster.config.recipes import Base, Quantisation
 from persona_dagster.models.hardware import find_hardware, resolved_recipe
 from persona_dagster.models.hub import ADAPTER, HubError, pull

@@ -9,7 +9,7 @@ from typing import Any
 
 from persona_dagster.chat import render
 from persona_dagster.chat.api import LOOPBACK, build_api
-from persona_dagster.chat.guard import Guard, Patient
+from persona_dagster.chat.http_request_guard import Guard, Patient
 from persona_dagster.chat.page import build_page
 from persona_dagster.chat.service import Chat
 from persona_dagster.settings import Settings

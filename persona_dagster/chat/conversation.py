@@ -11,7 +11,7 @@ from typing import Any, Literal, get_args
 
 from persona_dagster.chat.adapters import Adapter
 from persona_dagster.chat.engine import Answer, Ask, Engine, Finish, Sampling
-from persona_dagster.chat.words import Language, say
+from persona_dagster.chat.interface_texts import Language, say
 from persona_dagster.models.chat_format import Message
 from persona_dagster.models.output_filter import Removed
 from persona_dagster.models.persona_classifier import Route, Router
@@ -25,7 +25,7 @@ KEPT = ("persona", "adapter", "finish", "vote")  # what an export says of a turn
 
 
 class ConversationError(ValueError):
-    """A question or a file that cannot be taken; the message, a text of words.py, says why."""
+    """A question or a file that cannot be taken; the message, a text of interface_texts.py, says why."""
 
     def __init__(self, key: str, **values: object) -> None:
         super().__init__(say(key, "en", **values))

@@ -63,7 +63,7 @@ class Ask:
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """Where loading stands: `share` in 0-1; `text` is the name for the words `key` of words.py, or an error."""
+    """Where loading stands: `share` in 0-1; `text` names the `key` of interface_texts.py, or an error."""
 
     text: str
     share: float

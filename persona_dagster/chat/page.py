@@ -15,9 +15,9 @@ from persona_dagster.chat import render
 from persona_dagster.chat.adapters import AdapterError, find_adapters
 from persona_dagster.chat.conversation import AUTO, MODEL, Conversation, ConversationError, follow, read_jsonl
 from persona_dagster.chat.engine import EngineError, Sampling
-from persona_dagster.chat.guard import COOKIE
+from persona_dagster.chat.http_request_guard import COOKIE
+from persona_dagster.chat.interface_texts import Language, preferred, say
 from persona_dagster.chat.service import Chat
-from persona_dagster.chat.words import Language, preferred, say
 
 log = logging.getLogger(__name__)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from persona_dagster.chat.conversation import AUTO, MODEL, Conversation, Turn
 from persona_dagster.chat.engine import Status
-from persona_dagster.chat.words import GRADIO, Language, say
+from persona_dagster.chat.interface_texts import GRADIO, Language, say
 from persona_dagster.config.personas import Personas
 
 CSS = """

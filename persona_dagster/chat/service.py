@@ -10,7 +10,7 @@ import polars as pl
 from persona_dagster.artifacts import MixManifest, Versions, families
 from persona_dagster.chat.adapters import Adapter, choose, find_adapters, from_hub
 from persona_dagster.chat.engine import Answer, Engine
-from persona_dagster.chat.guard import Uploads
+from persona_dagster.chat.http_request_guard import Uploads
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.models.persona_classifier import (
     Classifier,

@@ -32,7 +32,7 @@ def evaluate(
     """Judges a file of answers by the gates of RECIPE, without Dagster; by default the recipe's own answers."""
     from persona_dagster.evaluation.evaluate import evaluate as judge
     from persona_dagster.evaluation.job_spec import EvaluateJob
-    from persona_dagster.reporting import open_reporter
+    from persona_dagster.pipes_reporting import open_reporter
 
     settings = Settings()
     with tempfile.TemporaryDirectory() as made, open_reporter() as reporter:
@@ -97,7 +97,7 @@ def judge(
     model: Annotated[str, typer.Option(help="the model that the endpoint is to ask")] = "",
 ) -> None:
     """A page that shows two answers to one prompt, blind, and takes your vote: the adapter's against its base's."""
-    from persona_dagster.evaluation.votes import KEYS, vote_by_model, vote_page
+    from persona_dagster.evaluation.blind_voting_page import KEYS, vote_by_model, vote_page
 
     settings = Settings()
     own = Versions(settings.generations_dir / recipe, "generations.parquet").newest()
@@ -120,8 +120,8 @@ def harness(
 ) -> None:
     """What others compare by: tasks of lm-eval for base and adapter, with standard errors; most come from the Hub."""
     from persona_dagster.evaluation.generate import as_model, load_models
-    from persona_dagster.evaluation.harness import OWN, TASKS, own_task, run_tasks
     from persona_dagster.evaluation.job_spec import GenerateJob
+    from persona_dagster.evaluation.lm_eval_harness import OWN, TASKS, own_task, run_tasks
     from persona_dagster.evaluation.prompts import knowledge
 
     settings = Settings()

@@ -14,11 +14,11 @@ from rich.console import Console
 from rich.table import Table
 
 from persona_dagster.intake.file_formats import Options
-from persona_dagster.intake.files import IntakeError
 from persona_dagster.intake.import_files import HUB_ID, Consents, Look, from_hub, look_at
+from persona_dagster.intake.import_to_archive import Intake
 from persona_dagster.intake.mapping import Mappings, read_mapping
-from persona_dagster.intake.take_in import Intake
-from persona_dagster.reporting import progress_bars
+from persona_dagster.intake.open_and_decode import IntakeError
+from persona_dagster.pipes_reporting import progress_bars
 from persona_dagster.settings import Settings
 
 console = Console(soft_wrap=True, highlight=False)

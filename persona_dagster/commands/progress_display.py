@@ -21,7 +21,7 @@ from rich.table import Table
 from rich.text import Text
 
 from persona_dagster.artifacts import write_json
-from persona_dagster.reporting import listening, progress_bars
+from persona_dagster.pipes_reporting import listening, progress_bars
 
 PACKAGED = Path(__file__).with_name("times.yaml")
 SHORT_S = 0.7  # of a step that finds nothing to do, Dagster's own part of any

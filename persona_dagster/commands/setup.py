@@ -56,7 +56,7 @@ def doctor(
 
 def problems_by_asset(settings: Settings) -> dict[str, dict[str, str]]:
     """What is wrong with configuration files, by the asset that stands for them and by item."""
-    from persona_dagster.config.bases import find_bases
+    from persona_dagster.config.base_models import find_bases
     from persona_dagster.config.cluster import find_cluster
     from persona_dagster.config.personas import find_personas
     from persona_dagster.config.recipes import find_recipes

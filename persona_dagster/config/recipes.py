@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal, get_args
 from pydantic import Field, model_validator
 
 from persona_dagster.artifacts import Record
-from persona_dagster.config.bases import Base, BaseEntry, find_base, find_bases
+from persona_dagster.config.base_models import Base, BaseEntry, find_base, find_bases
 from persona_dagster.config.loading import (
     NAME,
     Config,

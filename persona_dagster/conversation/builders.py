@@ -38,7 +38,7 @@ _NOTE_QUESTIONS = ("請說明「{}」。", "「{}」是什麼？", "可以解釋
 
 
 class VoiceJudge(Protocol):
-    """Who says which voice an answer has: `voices.Voices`."""
+    """Who says which voice an answer has: `voice_classifier.Voices`."""
 
     def scores(self, questions: Sequence[str], answers: Sequence[str], hints: pl.DataFrame) -> pl.DataFrame: ...
 

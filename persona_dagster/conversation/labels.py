@@ -18,7 +18,7 @@ import polars as pl
 
 from persona_dagster.conversation.builders import asked
 from persona_dagster.conversation.graph import named_rows
-from persona_dagster.conversation.voices import Labelled
+from persona_dagster.conversation.voice_classifier import Labelled
 from persona_dagster.digest import file_digest, json_digest
 
 LABELS_VERSION = "1"

@@ -23,10 +23,10 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Mix, Recipe
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation.capybara import PERSONA as GENERAL
-from persona_dagster.conversation.card import write_card
-from persona_dagster.conversation.leaks import largest_jaccard, spoken
+from persona_dagster.conversation.mix_data_card import write_card
 from persona_dagster.conversation.mix_plan import PLAN_COLUMNS, MixError, MixPlan, plan_mix
 from persona_dagster.conversation.sufficiency import learned_shares, shortfall
+from persona_dagster.conversation.train_test_leakage import largest_jaccard, spoken
 from persona_dagster.digest import combine, framed, json_digest, text_digest
 from persona_dagster.models.chat_format import MARKERS, neutralise, system_message
 from persona_dagster.records import PROVENANCE_SCHEMA

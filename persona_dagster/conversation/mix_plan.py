@@ -16,7 +16,7 @@ import polars as pl
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Mix, Recipe
 from persona_dagster.conversation.capybara import PERSONA as GENERAL
-from persona_dagster.conversation.weights import Weight, weigh
+from persona_dagster.conversation.mixture_weights import Weight, weigh
 from persona_dagster.digest import keyed_hashes
 
 TEST_KEY = "test"  # every recipe draws and tags its test rows by this key

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from persona_dagster.artifacts import LATEST, MixManifest, Versions, families
 from persona_dagster.digest import file_digest
+from persona_dagster.filesystem import open_store
 from persona_dagster.settings import Settings
-from persona_dagster.store import open_store
 
 MANIFEST = MixManifest.FILE
 

@@ -38,7 +38,7 @@ class Candidate:
 
 
 class Explaining(VoiceJudge, Protocol):
-    """A judge that can show what an answer is like: `voices.Voices`."""
+    """A judge that can show what an answer is like: `voice_classifier.Voices`."""
 
     def nearest(self, name: str, answers: Sequence[str]) -> list[list[str]]: ...
 

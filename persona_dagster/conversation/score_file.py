@@ -12,7 +12,7 @@ import polars as pl
 
 from persona_dagster import artifacts
 from persona_dagster.conversation.safety import unsafe_kinds
-from persona_dagster.conversation.voices import Voices
+from persona_dagster.conversation.voice_classifier import Voices
 
 NEAREST = 3  # rows that are named where a persona got none
 

@@ -15,7 +15,7 @@ import polars as pl
 
 from persona_dagster.artifacts import writing
 from persona_dagster.config.split import SplitSpec
-from persona_dagster.conversation.leaks import largest_jaccard, near_duplicates, spoken
+from persona_dagster.conversation.train_test_leakage import largest_jaccard, near_duplicates, spoken
 from persona_dagster.digest import keyed_hash
 from persona_dagster.records import SPLIT_SCHEMA
 

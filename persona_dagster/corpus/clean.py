@@ -21,10 +21,10 @@ from persona_dagster.corpus.personal_data.name_model import mask_names
 from persona_dagster.corpus.quality import repeated, row_flags, usable, with_values
 from persona_dagster.corpus.rule_engine import apply_rules
 from persona_dagster.corpus.rules import FORUM, KINDS, MAX_PASSES, rules_for
+from persona_dagster.pipes_reporting import progress
 from persona_dagster.records import FORUMS, POST_SCHEMA, Columns
-from persona_dagster.reporting import progress
-from persona_dagster.sites.ptt import structure
-from persona_dagster.sites.ptt.pushes import join_pushes
+from persona_dagster.sites.ptt import quotes_and_line_wrapping
+from persona_dagster.sites.ptt.merge_cut_pushes import join_pushes
 
 Simplified = Literal["convert", "flag"]
 SLICE = 20_000  # rows; a hundred million characters at most
@@ -108,11 +108,11 @@ def _own_words(frame: pl.DataFrame, source: str, funnel: Funnel) -> pl.DataFrame
     """`text` by the rules. What they take off a PTT line can make it a wrapped one, or a quote: until that settles."""
     frame = _run_rules(frame, source, funnel)
     post = pl.col("kind").replace_strict(KINDS, default="post").eq("post")
-    marked = post & pl.col("text").str.contains(structure.GATE)
+    marked = post & pl.col("text").str.contains(quotes_and_line_wrapping.GATE)
     rows = frame.select(marked.arg_true()).to_series() if source == "ptt" else pl.Series(dtype=pl.UInt32)
     for _ in range(MAX_PASSES):
         before = frame["text"].gather(rows)
-        parted = [structure.take_apart(text) for text in before]
+        parted = [quotes_and_line_wrapping.take_apart(text) for text in before]
         own = pl.Series([words.own for words in parted], dtype=pl.String)
         moved = (own != before).arg_true()
         rows = rows.gather(moved)

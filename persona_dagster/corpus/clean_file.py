@@ -24,9 +24,9 @@ from persona_dagster.corpus.funnel import Funnel
 from persona_dagster.corpus.incremental_cleaning import BoardCleaner
 from persona_dagster.corpus.quality import usable
 from persona_dagster.intake.file_formats import Options
-from persona_dagster.intake.files import IntakeError
+from persona_dagster.intake.import_to_archive import STORED, Intake, places_of, take_in
+from persona_dagster.intake.open_and_decode import IntakeError
 from persona_dagster.intake.schema import SOURCES
-from persona_dagster.intake.take_in import STORED, Intake, places_of, take_in
 from persona_dagster.records import Source
 from persona_dagster.settings import Settings
 

@@ -17,7 +17,7 @@ import polars as pl
 
 from persona_dagster.artifacts import write_text
 from persona_dagster.corpus.funnel import Funnel, RuleCount
-from persona_dagster.corpus.page import page
+from persona_dagster.corpus.html_page import page
 from persona_dagster.corpus.privacy import KINDS
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.tables import run_sql

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from persona_dagster.corpus import setjoin
 from persona_dagster.corpus.array_store import Arrays, ArrayStore
 from persona_dagster.corpus.grams import I64, U32, U64, bucket_ranks
-from persona_dagster.corpus.prefixes import BITMAPS, Prefixes
+from persona_dagster.corpus.inverted_index import BITMAPS, Prefixes
 from persona_dagster.digest import sha256, text_digest
 
 THRESHOLD = 0.7
@@ -150,7 +150,7 @@ class Names:
 def version() -> str:
     """Hash of all that decides what an index means."""
     here = Path(__file__).parent
-    names = ("grams.py", "prefixes.py", "setjoin.py", "dedup_index.py", "array_store.py")
+    names = ("grams.py", "inverted_index.py", "setjoin.py", "dedup_index.py", "array_store.py")
     return text_digest(pl.__version__, *(sha256((here / name).read_bytes()) for name in names))[:16]
 
 

@@ -38,9 +38,9 @@ from persona_dagster.corpus.parsing import (
 )
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.digest import framed, sha256, text_digest
+from persona_dagster.pipes_reporting import progress
 from persona_dagster.records import Post, Source, posts_frame
-from persona_dagster.reporting import progress
-from persona_dagster.sites.parsed import AuthorKey
+from persona_dagster.sites.parser_results import AuthorKey
 
 # Captures of a stretch, on average: an article brings some forty rows, a capture of an imported file is one.
 PAGES, ROWS = 64, 4096

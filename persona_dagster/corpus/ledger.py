@@ -14,10 +14,10 @@ import polars as pl
 from persona_dagster.artifacts import LATEST, MixManifest, Versions
 from persona_dagster.corpus.quality import BLOCKING
 from persona_dagster.corpus.rules import rules_for
-from persona_dagster.intake.take_in import LOST, STORED, read_ledger
+from persona_dagster.intake.import_to_archive import LOST, STORED, read_ledger
 from persona_dagster.records import FORUMS
 from persona_dagster.settings import Settings
-from persona_dagster.sites.ptt.structure import push_words
+from persona_dagster.sites.ptt.quotes_and_line_wrapping import push_words
 
 # In the order in which a row passes them.
 STAGES = ("intake", "parsing", "cleaning", "conversation", "mix")

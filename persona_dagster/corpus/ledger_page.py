@@ -9,8 +9,8 @@ from typing import Any
 import polars as pl
 
 from persona_dagster.artifacts import write_text
+from persona_dagster.corpus.html_page import page
 from persona_dagster.corpus.ledger import STAGES
-from persona_dagster.corpus.page import page
 
 EXAMPLES = 20  # rows of a bucket that its page names
 

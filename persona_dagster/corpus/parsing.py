@@ -12,11 +12,11 @@ import polars as pl
 from persona_dagster.archive.archive import LISTS, WALK
 from persona_dagster.corpus.quality import with_values
 from persona_dagster.digest import text_digest
+from persona_dagster.pipes_reporting import progress
 from persona_dagster.records import POST_SCHEMA, Capture, Outcome, PageKey, Post
-from persona_dagster.reporting import progress
-from persona_dagster.sites import browsed
+from persona_dagster.sites import browser_responses
 from persona_dagster.sites.dcard import payloads as dcard
-from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, incomplete, stamp
+from persona_dagster.sites.parser_results import AuthorKey, MalformedError, Parsed, incomplete, stamp
 from persona_dagster.sites.ptt import article as ptt
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster.sites.threads import payloads as threads
@@ -54,11 +54,11 @@ def parse_capture(capture: Capture, author_key: AuthorKey) -> Parsed:
 def _parse(capture: Capture, author_key: AuthorKey) -> Parsed:  # noqa: PLR0911 - one return a kind
     match capture.source, capture.kind:
         case _, "row" | "import":  # `import`: as 0.1 archived rows
-            from persona_dagster.intake.rows import parse_row
+            from persona_dagster.intake.rows_to_posts import parse_row
 
             return parse_row(capture, author_key)
         case _, "saved" | "item":
-            return browsed.parse_capture(capture, author_key)
+            return browser_responses.parse_capture(capture, author_key)
         case _, "note":
             from persona_dagster.intake.notes import parse_note
 

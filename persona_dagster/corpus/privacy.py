@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
-from persona_dagster.corpus.personal_data import accounts, documents, names, numbers, places
+from persona_dagster.corpus.personal_data import accounts, addresses, identity_documents, names, phone_and_bank_numbers
 from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, normalise
 
 Found = tuple[int, int, str]  # start, end, kind
@@ -27,34 +27,42 @@ KINDS = (
 DETECTORS = (
     (
         "EMAIL",
-        places.emails,
+        addresses.emails,
         re.compile(r"@|(?<![a-z])at(?![a-z])|老鼠|protected|mail|yahoo|outlook|icloud|信箱|艾特|dot", re.I),
     ),
     (None, accounts.linked, re.compile(r"\.[A-Za-z]{2,3}/|line:", re.I)),
     (None, accounts.named, re.compile(r"[A-Za-z0-9_.][ \-]?[A-Za-z0-9_.]|臉書|微博")),
     (
         "ID",
-        documents.national_ids,
+        identity_documents.national_ids,
         re.compile(rf"[A-Za-z][ \-._]?[0-9A-Da-d{HAN_NUMERALS}][ \-._]?[0-9{HAN_NUMERALS}]|[九9][碼位]"),
     ),
     (
         "PASSPORT",
-        documents.passports,
-        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{documents.GAP}){{2}}|<<"),
+        identity_documents.passports,
+        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{identity_documents.GAP}){{2}}|<<"),
     ),
-    ("STUDENT_ID", documents.student_ids, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{documents.GAP}){{3}}")),
-    ("IP", places.addresses_of_machines, re.compile(r"[0-9][\])]?\.|[0-9A-Fa-f:]:[0-9A-Fa-f]{0,4}:|[0-9][\[(]\.")),
+    (
+        "STUDENT_ID",
+        identity_documents.student_ids,
+        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{identity_documents.GAP}){{3}}"),
+    ),
+    ("IP", addresses.addresses_of_machines, re.compile(r"[0-9][\])]?\.|[0-9A-Fa-f:]:[0-9A-Fa-f]{0,4}:|[0-9][\[(]\.")),
     (
         "ADDRESS",
-        places.addresses,
+        addresses.addresses,
         re.compile(r"[號号樓ㄏ]|[0-9] ?[Ff]|[Nn]o\.? ?[0-9]|Rd|Road|St|Ave|B[lo]"),
     ),
-    ("PHONE", numbers.phones, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}")),
-    ("PLATE", documents.plates, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{documents.GAP}){{3}}")),
+    (
+        "PHONE",
+        phone_and_bank_numbers.phones,
+        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}"),
+    ),
+    ("PLATE", identity_documents.plates, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{identity_documents.GAP}){{3}}")),
     (
         "BANK",
-        numbers.bank_accounts,
-        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|(?:[0-9{HAN_NUMERALS}]{numbers.GAP}){{10}}|局號"),
+        phone_and_bank_numbers.bank_accounts,
+        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|(?:[0-9{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{10}}|局號"),
     ),
     ("NAME", names.names, re.compile(r"叫|名|人|fb|facebook|臉書", re.I)),
     ("USER", accounts.users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓:→]|\n[0-9]{4}-")),

@@ -11,7 +11,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from persona_dagster.corpus.grams import I64, blocks, bucket_ranks, gram_sets, ranges
-from persona_dagster.corpus.prefixes import Prefixes, least
+from persona_dagster.corpus.inverted_index import Prefixes, least
 
 Pairs = tuple[I64, I64, NDArray[np.float64]]
 

@@ -22,8 +22,8 @@ from persona_dagster.crawl.outcomes import REFUSALS, classify
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.digest import sha256
 from persona_dagster.records import Outcome
-from persona_dagster.sites.browsed import HOSTS, SAVED, Browsed, browsed, capture_of, parse_browsed
-from persona_dagster.sites.parsed import MAX_BODY
+from persona_dagster.sites.browser_responses import HOSTS, SAVED, Browsed, browsed, capture_of, parse_browsed
+from persona_dagster.sites.parser_results import MAX_BODY
 
 if TYPE_CHECKING:
     from playwright.async_api import Request

@@ -33,7 +33,7 @@ from persona_dagster.crawl.transport import Transport
 from persona_dagster.crawl.url_allowlist import UrlPolicy
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, Source
-from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.parser_results import MalformedError
 from persona_dagster.sites.ptt.listing import unix_time
 
 TRIES = 3

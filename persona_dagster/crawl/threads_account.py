@@ -18,8 +18,8 @@ import orjson
 from persona_dagster.artifacts import write_bytes
 from persona_dagster.crawl import lease
 from persona_dagster.crawl.outcomes import Fetched
-from persona_dagster.sites.boundary import load_json
-from persona_dagster.sites.parsed import MalformedError, decode
+from persona_dagster.sites.json_validation import load_json
+from persona_dagster.sites.parser_results import MalformedError, decode
 
 GRAPH = "https://graph.threads.net"
 TOKEN_VARIABLE = "THREADS_TOKEN"

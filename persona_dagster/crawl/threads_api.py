@@ -21,7 +21,7 @@ from persona_dagster.crawl.frontier import Listed
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.threads_account import DAY, GRAPH, TOKEN_VARIABLE, Account
 from persona_dagster.records import Outcome
-from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.parser_results import MalformedError
 from persona_dagster.sites.threads.payloads import api_answer, api_refusal, parse_threads
 
 FIELDS = "id,text,media_type,permalink,timestamp,username,has_replies,is_quote_post,is_reply,replied_to,root_post"

@@ -12,15 +12,15 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import urlencode, urlsplit
 
-from persona_dagster.crawl.descent import Descent
 from persona_dagster.crawl.fetcher import Pass
 from persona_dagster.crawl.frontier import BACK, FRESH, Listed
+from persona_dagster.crawl.newest_first_paging import Descent
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.digest import text_digest
 from persona_dagster.records import Outcome, PageKey
 from persona_dagster.sites.dcard import pages
 from persona_dagster.sites.dcard.payloads import page_of, parse_dcard
-from persona_dagster.sites.parsed import MalformedError, decode
+from persona_dagster.sites.parser_results import MalformedError, decode
 
 KIND = "post"
 LIST_PATHS = ("/service/api/v2/globalPaging/page", "/service/api/v2/forums/", "/service/api/v2/posts")

@@ -16,7 +16,7 @@ from persona_dagster.crawl.fetcher import Pass
 from persona_dagster.crawl.frontier import ANCHORS, BACK, FRESH, TRIES, WEEK, Listed, Span, anchors, meets, middle
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.records import Outcome
-from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.parser_results import MalformedError
 from persona_dagster.sites.ptt.article import BOARD, parse_article
 from persona_dagster.sites.ptt.listing import PAGE_ROWS, Listing, disproof, parse_listing, unix_time
 

@@ -9,13 +9,13 @@ from datetime import datetime
 from typing import Any
 from urllib.parse import quote, urlsplit
 
-from persona_dagster.crawl.descent import Descent
 from persona_dagster.crawl.fetcher import Pass
 from persona_dagster.crawl.frontier import BACK, FRESH, Listed
+from persona_dagster.crawl.newest_first_paging import Descent
 from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.threads_api import crawl_api
 from persona_dagster.records import Outcome
-from persona_dagster.sites.parsed import Parsed
+from persona_dagster.sites.parser_results import Parsed
 from persona_dagster.sites.threads.payloads import named, parse_threads
 
 ORIGIN = "https://www.threads.com"

@@ -18,13 +18,13 @@ from persona_dagster.defs.corpus import build_corpus_assets
 from persona_dagster.defs.dialogue import build_dialogue_assets
 from persona_dagster.defs.engines import ProgramRunner, build_engine, build_executor
 from persona_dagster.defs.jobs import build_jobs
-from persona_dagster.defs.lineage import build_lineage_jobs
 from persona_dagster.defs.model import build_model_assets
 from persona_dagster.defs.raw import build_raw_assets
 from persona_dagster.defs.release import build_release_assets
 from persona_dagster.defs.resources import ProjectResource, TableIOManager
 from persona_dagster.defs.schedules import build_schedules
 from persona_dagster.defs.sensors import build_sensors
+from persona_dagster.defs.trace_and_forget import build_lineage_jobs
 from persona_dagster.settings import Settings
 
 # Backfill policies, data versions and checks by partition are marked beta or preview in Dagster 1.13; tests pin them.

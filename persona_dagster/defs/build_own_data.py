@@ -14,11 +14,11 @@ from persona_dagster.commands.progress_display import Display
 from persona_dagster.commands.run_summary import tell_outcome
 from persona_dagster.config.recipes import find_recipes
 from persona_dagster.config.sources import IMPORT_BOARD
-from persona_dagster.defs.graph_walk import Walk, open_walk, run_program
-from persona_dagster.intake.take_in import STORED, read_ledger
+from persona_dagster.defs.materialize_in_process import Walk, open_walk, run_program
+from persona_dagster.intake.import_to_archive import STORED, read_ledger
 from persona_dagster.models.hardware import hardware_of
+from persona_dagster.pipes_reporting import progress_bars
 from persona_dagster.records import FORUMS
-from persona_dagster.reporting import progress_bars
 from persona_dagster.settings import Settings
 
 Until = Literal["posts", "mix", "report"]
@@ -58,7 +58,7 @@ def run(settings: Settings, recipe: str, until: Until, instance: dg.DagsterInsta
     settings = settings.model_copy(update={"profile": "own"})
     from persona_dagster.archive.archive import Archive
     from persona_dagster.config.sources import load_sources
-    from persona_dagster.intake.take_in import take_in
+    from persona_dagster.intake.import_to_archive import take_in
 
     denied = load_sources(settings.config_dir, settings.profile).denied_boards
     with progress_bars(display.console):

@@ -18,7 +18,7 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.digest import POST_MEANING, author_key, frame_digest, json_digest
-from persona_dagster.intake.take_in import of_profile, places_of, write_lost
+from persona_dagster.intake.import_to_archive import of_profile, places_of, write_lost
 from persona_dagster.lineage.tombstones import without_forgotten
 from persona_dagster.records import FORUMS, Source
 

@@ -11,7 +11,7 @@ from persona_dagster.commands.run_summary import tell_outcome
 from persona_dagster.config.recipes import recipe_names
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.browser import find_chromium
-from persona_dagster.defs.graph_walk import Walk, open_walk, run_program, terminal
+from persona_dagster.defs.materialize_in_process import Walk, open_walk, run_program, terminal
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.models.hardware import recipe_here
 from persona_dagster.models.packaged import check_installed

@@ -8,14 +8,14 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.conversation import graph
 from persona_dagster.conversation.builders import BUILDERS_VERSION, Yield, build_dialogues
 from persona_dagster.conversation.capybara import capybara_dialogues as read_capybara
-from persona_dagster.conversation.card import weights_markdown
 from persona_dagster.conversation.graph import GRAPH_VERSION, imported_rows
 from persona_dagster.conversation.labels import LABELS_VERSION, labelled, labels_version, read_labels
 from persona_dagster.conversation.mix import MIX_VERSION, CountTokens, write_mix
+from persona_dagster.conversation.mix_data_card import weights_markdown
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.conversation.safety import load_unsafe
 from persona_dagster.conversation.split import SPLIT_VERSION, read_ledger, split_dialogues, write_ledger
-from persona_dagster.conversation.voices import VOICES_VERSION, Voices
+from persona_dagster.conversation.voice_classifier import VOICES_VERSION, Voices
 from persona_dagster.corpus.ledger import PAIRS
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.tables import write_parquet
@@ -23,10 +23,10 @@ from persona_dagster.defs.automation import only_if_data_changed
 from persona_dagster.defs.corpus import Frame, versioned
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
-from persona_dagster.intake.take_in import brought
+from persona_dagster.intake.import_to_archive import brought
 from persona_dagster.models.base_model import check_chat_template
 from persona_dagster.models.chat_format import count_tokens
-from persona_dagster.models.vectors import Vectors
+from persona_dagster.models.embedding_cache import Vectors
 
 DIALOGUE_MEANING = ("pair_id", "builder", "persona", "messages_raw", "messages", "thread_id", "answer_author", "score")
 GRAPH_MEANING = (

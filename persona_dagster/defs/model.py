@@ -11,7 +11,7 @@ from persona_dagster.defs.engines import ProgramRunner
 from persona_dagster.defs.partitions import recipe_partitions
 from persona_dagster.defs.resources import ProjectResource
 from persona_dagster.evaluation.job_spec import EVALUATION_VERSION, EvaluateJob, GenerateJob, SeedsJob
-from persona_dagster.evaluation.judge import write_judge_rows
+from persona_dagster.evaluation.judge_training_data import write_judge_rows
 from persona_dagster.evaluation.retrain_across_seeds import FILE as SEEDS_FILE
 from persona_dagster.training.job_spec import TRAINING_VERSION, TrainJob
 
@@ -140,7 +140,7 @@ def _eval_report(project: ProjectResource, engine: ProgramRunner) -> dg.AssetsDe
 def _judge_rows(project: ProjectResource, dialogues: pl.DataFrame, split: pl.DataFrame) -> Path | None:
     """What was written for a voice: in the sample by its authors. Without any (live, and tiny, where time counts) the
     recipe's train rows teach the judge, and its gate stays amber."""
-    from persona_dagster.sample.written import written_answers
+    from persona_dagster.sample.voice_examples import written_answers
 
     written = written_answers() if project.settings.profile == "sample" else []
     return write_judge_rows(written, dialogues, split, project.settings.home / "judge" / "rows.jsonl")
@@ -163,7 +163,7 @@ def _iteration_report(project: ProjectResource) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(join=True),
     )
     def iteration_report() -> dg.MaterializeResult:
-        from persona_dagster.evaluation.iteration import write_iteration_report
+        from persona_dagster.evaluation.iteration_report import write_iteration_report
 
         reports = project.settings.reports_dir
         folders = {name: found for name in project.recipes if (found := project.reports(name).latest())}

@@ -12,7 +12,7 @@ from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.crawl.crawl_board import crawl_board, summary
 from persona_dagster.crawl.fetcher import CrawlReport
 from persona_dagster.crawl.frontier import goal_reached
-from persona_dagster.crawl.nights import shared
+from persona_dagster.crawl.nightly_budget import shared
 from persona_dagster.defs.freshness import POLICY
 from persona_dagster.defs.partitions import board_partitions
 from persona_dagster.defs.resources import ProjectResource
@@ -115,7 +115,7 @@ def _import(
     project: ProjectResource, archive: Archive, source: Source, context: dg.AssetExecutionContext
 ) -> dg.MaterializeResult:
     """One pass over the folder serves all sources: the next source's run finds that no file has changed."""
-    from persona_dagster.intake.take_in import take_in
+    from persona_dagster.intake.import_to_archive import take_in
 
     done = take_in(project.settings, archive, denied=project.sources.denied_boards)
     for problem in done.problems[:50]:

@@ -12,8 +12,8 @@ import dagster as dg
 
 from persona_dagster.config.sources import IMPORT_BOARD
 from persona_dagster.defs.jobs import RESCRAPE, Jobs
-from persona_dagster.defs.pruning import weekly_pruning
 from persona_dagster.defs.resources import ProjectResource
+from persona_dagster.defs.run_pruning import weekly_pruning
 from persona_dagster.records import FORUMS, Source
 
 TAIPEI = "Asia/Taipei"

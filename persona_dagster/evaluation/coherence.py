@@ -19,9 +19,9 @@ from typing import Any
 import numpy as np
 
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation.endings import Endings
 from persona_dagster.evaluation.memorisation import PIECES, Pieces
 from persona_dagster.evaluation.reference_model_likelihood import Read
+from persona_dagster.evaluation.truncation_detection import Endings
 
 OUTER = 0.025  # of human answers that may lie beyond a bound
 SHORT = 8  # Han characters: shorter answers have no words to count

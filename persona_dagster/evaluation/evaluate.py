@@ -28,10 +28,10 @@ from persona_dagster.evaluation.preference import read_votes
 from persona_dagster.evaluation.prompts import MixRow, read_rows
 from persona_dagster.evaluation.reference_model_likelihood import Reader
 from persona_dagster.evaluation.report import losses, write_report
-from persona_dagster.evaluation.wording import reason
+from persona_dagster.evaluation.report_texts import reason
 from persona_dagster.models.encoder import load_encoder
 from persona_dagster.models.output_filter import filter_text
-from persona_dagster.reporting import Reporter, open_reporter
+from persona_dagster.pipes_reporting import Reporter, open_reporter
 
 CODE = ("*.py", "probes/*.yaml", "templates/*")  # a change of the metrics makes new reports
 

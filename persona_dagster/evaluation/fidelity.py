@@ -10,7 +10,8 @@ Two numbers, both 0 to 1: the share of answers in which the asked voice is the l
 probability that the judge gives to the asked voice. The share counts a faint voice and a plain one
 alike; the clarity weighs them, and so tells two models apart over fewer prompts (after Mir et al. 2019, who measure
 the intensity of a style by a classifier's distribution instead of its first choice). Answers with hardly any Chinese
-count 0 in both, so a model gains on an English one by its language alone: `voices` gives what is over chance as well.
+count 0 in both, so a model gains on an English one by its language alone: `voice_metrics` gives what is over
+chance as well.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ from persona_dagster.evaluation.prompts import (
 )
 from persona_dagster.models.base_model import for_asking, load_base, stop_ids
 from persona_dagster.models.chat_format import prompt_text
+from persona_dagster.pipes_reporting import Reporter, open_reporter, progress
 from persona_dagster.records import GENERATION_SCHEMA
-from persona_dagster.reporting import Reporter, open_reporter, progress
 from persona_dagster.training.trl_backend import shortcut
 
 if TYPE_CHECKING:

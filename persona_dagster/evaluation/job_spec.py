@@ -29,9 +29,9 @@ class GenerateJob(_Job):
 class EvaluateJob(_Job):
     """Metrics and report over generations: written to `out_dir/<digest>`; the file `out_dir/latest` names the digest.
 
-    `judge_rows` is what the voice judge learns from: what `judge.write_judge_rows` made of the train dialogues that
-    all recipes share, so that every recipe meets the same judge; without it, the recipe's own train rows teach
-    it, and the report says so.
+    `judge_rows` is what the voice judge learns from: what `judge_training_data.write_judge_rows` made of the train
+    dialogues that all recipes share, so that every recipe meets the same judge; without it, the recipe's own train rows
+    teach it, and the report says so.
     """
 
     generations_dir: Path  # what generate wrote

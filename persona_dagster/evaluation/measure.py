@@ -14,7 +14,7 @@ import polars as pl
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation import collapse, forgetting, loss, preference, residue
+from persona_dagster.evaluation import catastrophic_forgetting, collapse, loss, preference, residue
 from persona_dagster.evaluation.bertscore import Baseline, Scorer, checked
 from persona_dagster.evaluation.bootstrap import (
     NOTHING,
@@ -25,13 +25,13 @@ from persona_dagster.evaluation.bootstrap import (
     share_interval,
 )
 from persona_dagster.evaluation.coherence import Calibration, calibrate
-from persona_dagster.evaluation.compared import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
+from persona_dagster.evaluation.coherence_and_relevance import mark_flaws, measure_coherence, measure_relevance
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
+from persona_dagster.evaluation.model_comparison import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
 from persona_dagster.evaluation.prompts import MixRow, knowledge, question_of
 from persona_dagster.evaluation.reference_model_likelihood import Read
-from persona_dagster.evaluation.sense import mark_flaws, measure_coherence, measure_relevance
-from persona_dagster.evaluation.voices import measure_voices, with_clarity
+from persona_dagster.evaluation.voice_metrics import measure_voices, with_clarity
 from persona_dagster.models.encoder import BUNDLED
 
 SIDES = {"base": "nats", "adapter": "nats_adapter"}  # columns of likelihoods, both models' side by side
@@ -304,13 +304,16 @@ def _minus(interval: Interval, amount: float) -> Interval:
 
 
 def _forgetting(material: Material, intervals: dict[str, Interval], detail: dict[str, Any]) -> dict[str, Interval]:
-    base, adapter = forgetting.choice_results(material.likelihoods)
-    lost = forgetting.drop(base, adapter)
+    base, adapter = catastrophic_forgetting.choice_results(material.likelihoods)
+    lost = catastrophic_forgetting.drop(base, adapter)
     intervals["forgetting"] = lost
     intervals["knowledge_base"] = mean_interval([float(right) for right in base.values()])
     intervals["knowledge_adapter"] = mean_interval([float(right) for right in adapter.values()])
     probes = knowledge(None)
-    written = {model: forgetting.written_results(material.generations, probes, model) for model in ("base", "adapter")}
+    written = {
+        model: catastrophic_forgetting.written_results(material.generations, probes, model)
+        for model in ("base", "adapter")
+    }
     detail["knowledge"] = [
         {
             "id": probe.id,

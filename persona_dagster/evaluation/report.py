@@ -18,15 +18,15 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from persona_dagster.config.personas import Personas
-from persona_dagster.corpus.page import style
+from persona_dagster.corpus.html_page import style
 from persona_dagster.digest import text_digest
-from persona_dagster.evaluation import wording
+from persona_dagster.evaluation import report_texts
 from persona_dagster.evaluation.job_spec import EvaluateJob
 from persona_dagster.evaluation.prompts import SHOTS
-from persona_dagster.evaluation.wording import Words
+from persona_dagster.evaluation.report_texts import Words
 
 TEMPLATES = Path(__file__).parent / "templates"
-WORDS = {colour: both.en for colour, both in wording.VERDICTS.items()}
+WORDS = {colour: both.en for colour, both in report_texts.VERDICTS.items()}
 SAMPLES = 6  # a persona
 SHOWN = 3  # a persona, above the fold
 # Gates judge voice, loss, copying and residue; that a small model makes no sense, a reader sees at once.
@@ -113,21 +113,21 @@ def write_report(
         d=metrics["detail"],
         i=metrics["intervals"],
         css=css(),
-        verdicts=wording.VERDICTS,
-        pills=wording.PILLS,
-        whys=wording.WHY,
-        gate_words=wording.GATES,
-        flaw_words=wording.FLAWS,
+        verdicts=report_texts.VERDICTS,
+        pills=report_texts.PILLS,
+        whys=report_texts.WHY,
+        gate_words=report_texts.GATES,
+        flaw_words=report_texts.FLAWS,
         gates=sorted(metrics["gates"], key=lambda gate: ("red", "amber", "green").index(gate["verdict"])),
-        reason=wording.Words(metrics["reason_zh"], metrics["reason"]),
+        reason=report_texts.Words(metrics["reason_zh"], metrics["reason"]),
         shown=shown(rows, job.personas),
-        names=wording.MODELS,
+        names=report_texts.MODELS,
         shots=SHOTS,
         summary=summary(metrics),
         families=families(metrics),
         collapse_rows=COLLAPSE_ROWS,
-        marker_words=wording.MARKERS,
-        kind_words=wording.KINDS,
+        marker_words=report_texts.MARKERS,
+        kind_words=report_texts.KINDS,
         personas={key: {"color": persona.color} for key, persona in job.personas.personas.items()},
         sampled=sampled(rows, job),
         worst=worst,
@@ -170,7 +170,7 @@ def summary(metrics: dict[str, Any]) -> list[Words]:
                 f"its own train answers {learnt}.",
             )
         )
-    if failed := [wording.GATES[gate["name"]] for gate in metrics["gates"] if gate["verdict"] == "red"]:
+    if failed := [report_texts.GATES[gate["name"]] for gate in metrics["gates"] if gate["verdict"] == "red"]:
         chinese, english = "；".join(one.zh for one in failed), "; ".join(one.en.lower() for one in failed)
         sentences.append(Words(f"未過：{chinese}。", f"Failed: {english}."))
     if voiced and "parts" in metrics["settings"]["base"].get("entry", {}).get("source", {}):
@@ -255,7 +255,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         if not there:
             continue
         rows = [
-            {"name": wording.MODELS[model], "kind": model, "interval": i[f"{name}_{model}"]}
+            {"name": report_texts.MODELS[model], "kind": model, "interval": i[f"{name}_{model}"]}
             for model in ("human", "base", "fewshot", "adapter")
             # Few-shot answers some test rows only: its bar stands where all answer those.
             if (model != "fewshot" or name == "shown") and i.get(f"{name}_{model}", {}).get("value") is not None
@@ -273,7 +273,7 @@ def families(metrics: dict[str, Any]) -> list[dict[str, Any]]:
         }.get(name, Words("微調後減原模型", "Adapter minus base"))
         made.append(
             {
-                "title": wording.Words(wording.FAMILIES[name], title),
+                "title": report_texts.Words(report_texts.FAMILIES[name], title),
                 "note": note,
                 "form": form,
                 "rows": rows,
@@ -299,7 +299,7 @@ def _loss_note(detail: dict[str, Any], gain: dict[str, Any]) -> Words:
 
 def _encoder_note(detail: dict[str, Any]) -> Words:
     score = detail["bertscore"]
-    scaled = {wording.MODELS[model]: figure(table["rescaled"]["F"]) for model, table in score["models"].items()}
+    scaled = {report_texts.MODELS[model]: figure(table["rescaled"]["F"]) for model, table in score["models"].items()}
     chinese = "，".join(f"{name.zh} {value}" for name, value in scaled.items())
     english = ", ".join(f"{name.en.lower()} {value}" for name, value in scaled.items())
     baseline, layer, encoder = figure(score["baseline"]["values"][2]), score["layer"], score["encoder"]

@@ -19,7 +19,7 @@ from dagster_pipes import DAGSTER_PIPES_CONTEXT_ENV_VAR, DAGSTER_PIPES_MESSAGES_
 from persona_dagster.artifacts import Job, Metrics, RunCard, Versions, write_json
 from persona_dagster.digest import file_digest, json_digest
 from persona_dagster.evaluation.job_spec import EVALUATION_VERSION, EvaluateJob, GenerateJob, SeedsJob
-from persona_dagster.reporting import Reporter, open_reporter
+from persona_dagster.pipes_reporting import Reporter, open_reporter
 from persona_dagster.training.isolation import run_isolated
 from persona_dagster.training.job_spec import TrainJob, mix_digest, recipe_digest
 

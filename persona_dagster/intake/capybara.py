@@ -13,11 +13,11 @@ from typing import Any
 import orjson
 
 from persona_dagster.digest import sha256, text_digest
-from persona_dagster.intake.files import IntakeError, Unit
+from persona_dagster.intake.open_and_decode import IntakeError, Unit
 from persona_dagster.intake.schema import RowError
 from persona_dagster.intake.tables import json_lines
 from persona_dagster.records import Capture, Outcome
-from persona_dagster.sites.browsed import OF_THE_FILE
+from persona_dagster.sites.browser_responses import OF_THE_FILE
 
 DATASET = "trl-lib/Capybara"
 SPLITS = ("train", "test")

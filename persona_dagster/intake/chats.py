@@ -14,10 +14,10 @@ from typing import Any
 from zoneinfo import ZoneInfo
 
 from persona_dagster.digest import text_digest
-from persona_dagster.intake.files import IntakeError, Unit, lines_of
+from persona_dagster.intake.open_and_decode import IntakeError, Unit, lines_of
 from persona_dagster.intake.schema import Row, row_of
 from persona_dagster.intake.times import TAIPEI, moment
-from persona_dagster.sites.parsed import USER
+from persona_dagster.sites.parser_results import USER
 
 PAUSE = timedelta(hours=6)
 # The first line of an export, in the languages that LINE writes it in.

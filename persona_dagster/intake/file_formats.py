@@ -14,14 +14,14 @@ from typing import Any, Literal
 
 import orjson
 
-from persona_dagster.intake import chats, pages, tables
+from persona_dagster.intake import chats, saved_pages_and_har, tables
 from persona_dagster.intake.capybara import dialogue_of
-from persona_dagster.intake.files import WIDE, IntakeError, Unit, encoding_of, head_of, whole
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import SEEN, ColumnMapping, Mappings, columns_of, guess
+from persona_dagster.intake.open_and_decode import WIDE, IntakeError, Unit, encoding_of, head_of, whole
 from persona_dagster.intake.schema import Row, RowError
 from persona_dagster.records import Capture
-from persona_dagster.sites.parsed import MAX_BODY
+from persona_dagster.sites.parser_results import MAX_BODY
 
 Holds = Literal["rows", "pages", "dialogues", "notes", "nothing"]
 NOTES = (".md", ".mdx", ".markdown", ".ipynb", ".txt", ".html", ".htm", ".pdf", ".docx")
@@ -134,7 +134,7 @@ def _text_streams(unit: Unit, head: bytes, options: Options, mappings: Mappings 
         yield from _json_streams(unit, text, encoding, options, mappings)
     elif unit.suffix in (".md", ".mdx", ".markdown"):
         yield _note(unit)
-    elif start.startswith("<") or pages.is_mhtml(head):
+    elif start.startswith("<") or saved_pages_and_har.is_mhtml(head):
         yield _page_or_note(unit)
     elif unit.suffix not in (".csv", ".tsv") and chats.is_line(text):
         name, messages = chats.line_chat(unit, encoding)
@@ -182,7 +182,9 @@ def _json_streams(
     value = _document(unit, encoding)
     if isinstance(value, dict):
         if isinstance(value.get("log"), dict) and isinstance(value["log"].get("entries"), list):
-            yield Stream(unit.name, "HAR", "pages", lambda: pages.har_items(unit, value["log"]["entries"]))
+            yield Stream(
+                unit.name, "HAR", "pages", lambda: saved_pages_and_har.har_items(unit, value["log"]["entries"])
+            )
             return
         if chats.is_discord(value):
             name, messages = chats.discord_chat(value)
@@ -193,7 +195,7 @@ def _json_streams(
         if "nbformat" in value and "cells" in value:
             yield _note(unit)
             return
-    if value is not None and (found := pages.payload(unit, value)):
+    if value is not None and (found := saved_pages_and_har.payload(unit, value)):
         yield Stream(unit.name, found.format, "pages", found.items)
         return
     if unit.suffix == ".har":
@@ -246,7 +248,9 @@ def _table_stream(table: tables.Table, options: Options, mappings: Mappings | No
             first.cure if first else "One object a line, or a table with a header, is expected",
         )
     if all("source_platform" in record for record in records):
-        yield Stream(table.name, "Zeeschuimer", "pages", lambda: _captured(table, pages.zeeschuimer_item), **about)
+        yield Stream(
+            table.name, "Zeeschuimer", "pages", lambda: _captured(table, saved_pages_and_har.zeeschuimer_item), **about
+        )
     elif sum(
         isinstance(record.get("messages"), list) or isinstance(record.get("conversation"), list) for record in records
     ) == len(records):
@@ -337,6 +341,6 @@ def _note(unit: Unit) -> Stream:
 
 def _page_or_note(unit: Unit) -> Stream:
     body = whole(unit, MAX_BODY * 4)
-    if found := pages.page(unit, body):
+    if found := saved_pages_and_har.page(unit, body):
         return Stream(unit.name, found.format, "pages", found.items)
     return _note(unit)

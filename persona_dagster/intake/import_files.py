@@ -19,11 +19,11 @@ import yaml
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import write_text, writing
 from persona_dagster.intake.file_formats import Options, Stream, streams
-from persona_dagster.intake.files import IntakeError, Unit, plain, units
+from persona_dagster.intake.import_to_archive import Intake, take_in
 from persona_dagster.intake.items import Item
 from persona_dagster.intake.mapping import Mappings
 from persona_dagster.intake.notes import SUFFIXES as NOTE_SUFFIXES
-from persona_dagster.intake.take_in import Intake, take_in
+from persona_dagster.intake.open_and_decode import IntakeError, Unit, plain, units
 from persona_dagster.settings import Settings
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")

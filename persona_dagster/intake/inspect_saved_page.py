@@ -12,12 +12,12 @@ from typing import Any
 
 from persona_dagster.crawl.outcomes import BY_STATUS, classify
 from persona_dagster.digest import author_key
-from persona_dagster.intake.saved_pages import saved_url, unwrap
+from persona_dagster.intake.unwrap_saved_page import saved_url, unwrap
 from persona_dagster.records import Outcome, Post, Source
-from persona_dagster.sites.boundary import load_json
 from persona_dagster.sites.dcard import payloads as dcard
 from persona_dagster.sites.dcard.pages import POST_LINK
-from persona_dagster.sites.parsed import MAX_BODY, MalformedError, Parsed, decode, incomplete
+from persona_dagster.sites.json_validation import load_json
+from persona_dagster.sites.parser_results import MAX_BODY, MalformedError, Parsed, decode, incomplete
 from persona_dagster.sites.ptt import article as ptt
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster.sites.ptt.markup import MAIN

@@ -19,7 +19,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, ValidationError, field_validator
 
 from persona_dagster.digest import json_digest
-from persona_dagster.intake.files import IntakeError
+from persona_dagster.intake.open_and_decode import IntakeError
 from persona_dagster.intake.schema import FIELDS, KINDS, SOURCES, TAGS, Row, RowError, canonical_source, row_of
 from persona_dagster.intake.times import moment
 

@@ -20,9 +20,9 @@ import orjson
 import yaml
 
 from persona_dagster.digest import sha256, text_digest
-from persona_dagster.intake.files import SAMPLE, encoding_of, walk
+from persona_dagster.intake.open_and_decode import SAMPLE, encoding_of, walk
 from persona_dagster.records import HEADING_PATH, Capture, Outcome, Post
-from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, decode, incomplete
+from persona_dagster.sites.parser_results import AuthorKey, MalformedError, Parsed, decode, incomplete
 
 SUFFIXES = (".md", ".mdx", ".markdown", ".jsonl", ".ipynb", ".txt", ".html", ".htm", ".pdf", ".docx")
 MIN_TEXT = 20  # characters of prose below which a section only holds a link or a picture

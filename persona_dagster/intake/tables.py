@@ -17,7 +17,7 @@ from typing import Any
 
 import orjson
 
-from persona_dagster.intake.files import IntakeError, Unit, lines_of, plain
+from persona_dagster.intake.open_and_decode import IntakeError, Unit, lines_of, plain
 
 Record = tuple[int, Any]
 BATCH = 1 << 13  # rows of one batch of a columnar file
@@ -107,7 +107,7 @@ def _utf8(unit: Unit, encoding: str | None):
     from pathlib import Path
     from tempfile import TemporaryDirectory
 
-    from persona_dagster.intake.files import encoding_of, head_of
+    from persona_dagster.intake.open_and_decode import encoding_of, head_of
 
     @contextmanager
     def opened() -> Iterator[Path]:

@@ -19,15 +19,15 @@ import orjson
 
 from persona_dagster import artifacts
 from persona_dagster.conversation.mix_store import MixStore
-from persona_dagster.lineage import copies, forget, tombstones
-from persona_dagster.lineage.copies import DAGSTER, MANIFEST, dagster_home, file_sha256
+from persona_dagster.filesystem import open_store
+from persona_dagster.lineage import backup_copies, forget, tombstones
+from persona_dagster.lineage.backup_copies import DAGSTER, MANIFEST, dagster_home, file_sha256
 from persona_dagster.lineage.purge import JOURNAL, SET_ASIDE
 from persona_dagster.settings import Settings
-from persona_dagster.store import open_store
 
 RAW, RESTORING, SWAP = "raw", ".restoring", ".restore.json"
 # What a restore leaves where it is.
-KEPT = {tombstones.FOLDER, RESTORING, SWAP, ".forgetting.lock", JOURNAL, copies.REGISTER, SET_ASIDE}
+KEPT = {tombstones.FOLDER, RESTORING, SWAP, ".forgetting.lock", JOURNAL, backup_copies.REGISTER, SET_ASIDE}
 # Downstream before upstream; `raw` goes last, and from wherever PERSONA_ARCHIVE_URL keeps it.
 PARTS = (
     "reports", "generations", "adapters", "judge", "mix", "tables", "jobs", "tombstones", "config", "accepted",
@@ -80,8 +80,8 @@ def backup(settings: Settings, target: Path, *, models: bool = False) -> BackupR
     if not any(_files(partial)):
         shutil.rmtree(partial)
         raise BackupError(f"{settings.home}: nothing there to back up; is PERSONA_HOME right?")
-    files = copies.seal(partial)
-    copies.register(settings.home, target)  # before it is there: a forgetting must not miss it
+    files = backup_copies.seal(partial)
+    backup_copies.register(settings.home, target)  # before it is there: a forgetting must not miss it
     artifacts.put(partial, target)
     return _report(target, files, started)
 
@@ -124,7 +124,7 @@ def restore(settings: Settings, source: Path) -> BackupReport:
         _copy(source / name, copied.joinpath(*Path(name).parts[1:]))
     swap = {
         "source": str(source.resolve()),
-        "aside": f"{home}.{copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}",
+        "aside": f"{home}.{backup_copies.ASIDE}-{datetime.now(UTC):%Y%m%dT%H%M%S}",
         "old": sorted(path.name for path in home.iterdir() if path.name not in KEPT),
         "new": sorted(path.name for path in fresh.iterdir()),
     }
@@ -140,7 +140,7 @@ def resume_restore(settings: Settings) -> list[str]:
     swap = orjson.loads((home / SWAP).read_bytes())
     fresh, source, aside = home / RESTORING, Path(swap["source"]), Path(swap["aside"])
     _swap(home, fresh, aside, swap["old"], swap["new"])
-    copies.register(home, source)
+    backup_copies.register(home, source)
     storage = dagster_home(settings)
     if not storage.resolve().is_relative_to(home.resolve()) and (source / DAGSTER).is_dir():
         beside = storage.with_name(f".{storage.name}.restoring")
@@ -175,7 +175,7 @@ def _swap(home: Path, fresh: Path, aside: Path, old: list[str], new: list[str]) 
 
 def _files(folder: Path) -> Iterator[tuple[str, Path]]:
     for path in sorted(folder.rglob("*")):
-        if path.is_file() and path != folder / MANIFEST and not copies.derived(path):
+        if path.is_file() and path != folder / MANIFEST and not backup_copies.derived(path):
             yield path.relative_to(folder).as_posix(), path
 
 

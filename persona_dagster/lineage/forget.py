@@ -19,8 +19,16 @@ from filelock import FileLock
 
 from persona_dagster import artifacts
 from persona_dagster.conversation.mix_store import MixStore
-from persona_dagster.lineage import copies, purge, search, tombstones
-from persona_dagster.lineage.plan import ForgetPlan, Home, Target, UnknownTargetError, copy_of, homes_of, make_plan
+from persona_dagster.lineage import backup_copies, byte_search, purge, tombstones
+from persona_dagster.lineage.forget_plan import (
+    ForgetPlan,
+    Home,
+    Target,
+    UnknownTargetError,
+    copy_of,
+    homes_of,
+    make_plan,
+)
 from persona_dagster.lineage.purge import JOURNAL
 from persona_dagster.settings import Settings
 
@@ -169,7 +177,7 @@ def _apply(made: ForgetPlan, pieces: list[str], names: list[str], settings: Sett
     homes = _homes(made, settings)
     report = ForgetReport(made.target, made.docs, made.own, made.others, searched=bool(pieces))
     report.copies = [home.label.removesuffix("/") for home, _ in homes[1:]]
-    needles = {spelling for piece in pieces for spelling in search.spellings(piece)}
+    needles = {spelling for piece in pieces for spelling in byte_search.spellings(piece)}
     for home, of in homes:
         stone = tombstones.Tombstone(made.at, made.docs, made.authors, of.keys, made.pages)
         tombstones.write(home.settings.home, stone)
@@ -183,15 +191,16 @@ def _apply(made: ForgetPlan, pieces: list[str], names: list[str], settings: Sett
         files, moved = purge.forget_files(home, of, needles | _named(names))
         report.files += files
         report.moved += [home.label + name for name in moved]
-        if (home.settings.home / copies.MANIFEST).is_file():
-            copies.seal(home.settings.home)
+        if (home.settings.home / backup_copies.MANIFEST).is_file():
+            backup_copies.seal(home.settings.home)
     if settings.mix_url:
         MixStore(settings.mix_url).mirror(settings.mix_dir)
     for home, _ in homes:
         report.left += purge.left(home, needles, pieces)
     report.left += [
-        f"the backup {path}, which is not there to be searched (bring it back, or strike it from {copies.REGISTER})"
-        for path in copies.registered(settings.home)
+        f"the backup {path}, which is not there to be searched "
+        f"(bring it back, or strike it from {backup_copies.REGISTER})"
+        for path in backup_copies.registered(settings.home)
         if not path.is_dir()
     ]
     folder = settings.home / JOURNAL / made.id

@@ -22,11 +22,17 @@ from persona_dagster.archive.archive import LISTS, Archive
 from persona_dagster.config.personas import load_personas
 from persona_dagster.conversation.mix import drop_rows
 from persona_dagster.corpus.tables import write_parquet
-from persona_dagster.lineage import copies, search, stored_artifacts, tombstones
-from persona_dagster.lineage.copies import MANIFEST, REGISTER
-from persona_dagster.lineage.plan import SOURCES, ForgetPlan, Home, HomePlan, saying
+from persona_dagster.lineage import backup_copies, byte_search, stored_artifacts, tombstones
+from persona_dagster.lineage.backup_copies import MANIFEST, REGISTER
+from persona_dagster.lineage.dagster_storage import (
+    blotted,
+    forget_postgres,
+    forget_sqlite,
+    postgres_holds,
+    postgres_url,
+)
+from persona_dagster.lineage.forget_plan import SOURCES, ForgetPlan, Home, HomePlan, saying
 from persona_dagster.lineage.redaction import blanked, cut
-from persona_dagster.lineage.storage import blotted, forget_postgres, forget_sqlite, postgres_holds, postgres_url
 from persona_dagster.records import FORGOTTEN, Capture, Source
 
 LINES = {".jsonl", ".ndjson", ".csv", ".txt", ".md", ".log", ".out", ".err"}  # lose lines, not their life
@@ -55,7 +61,7 @@ def skipped(home: Home) -> set[Path]:
 def holding(home: Home, needles: Collection[bytes], skip: Collection[Path] = ()) -> list[Path]:
     """The files of this home that hold a needle."""
     left_out = {*skipped(home), *skip}
-    return sorted({path for root in home.roots for path in search.find(root, needles, left_out)})
+    return sorted({path for root in home.roots for path in byte_search.find(root, needles, left_out)})
 
 
 def forget_captures(home: Home, of: HomePlan, pieces: list[str]) -> int:
@@ -67,7 +73,7 @@ def forget_captures(home: Home, of: HomePlan, pieces: list[str]) -> int:
         keys[source, board].append(key)  # type: ignore[index]
     for (source, board), names in keys.items():
         changed += archive.forget(source, board, names, "forgotten on request")
-    spelled = {spelling for piece in pieces for spelling in search.spellings(piece)}
+    spelled = {spelling for piece in pieces for spelling in byte_search.spellings(piece)}
 
     def edited(capture: Capture, ids: set[str]) -> bytes | None:
         body = cut(capture, ids, home.settings) if ids else capture.body
@@ -79,7 +85,7 @@ def forget_captures(home: Home, of: HomePlan, pieces: list[str]) -> int:
         for board in archive.boards(source):
             pages = ((seen, archive.capture(source, board, seen)) for seen in archive.index(source, board).every())
             lists = [(seen.sha256, page.body) for seen, page in pages if seen.kind in LISTS and page]
-            if hit := search.holding(lists, spelled):
+            if hit := byte_search.holding(lists, spelled):
                 changed += archive.rewrite(source, board, lambda seen, hit=hit: seen.sha256 in hit)  # type: ignore[misc]
     return changed
 
@@ -190,12 +196,12 @@ def forget_files(home: Home, of: HomePlan, needles: set[bytes]) -> tuple[list[st
         if _users_own(home, path) and not home.label:
             if path.is_relative_to(settings.config_dir):
                 continue  # configuration that steers everything is named in the report, and edited by hand
-            if search.find(path.parent, needles, {other for other in path.parent.iterdir() if other != path}):
+            if byte_search.find(path.parent, needles, {other for other in path.parent.iterdir() if other != path}):
                 moved.append(_set_aside(home, path))
         else:
             _forget_in_file(path, wanted)
             changed.append(home.name(path))
-    if (url := postgres_url(copies.dagster_home(settings))) and not home.label and forget_postgres(url, wanted):
+    if (url := postgres_url(backup_copies.dagster_home(settings))) and not home.label and forget_postgres(url, wanted):
         changed.append("Dagster's Postgres")
     return changed, moved
 
@@ -220,8 +226,12 @@ def left(home: Home, needles: set[bytes], pieces: list[str]) -> list[str]:
     if home.settings.archive_url is not None:
         archive = home.archive()
         bodies = ((f"{s}/{b}", c.body) for s in SOURCES for b in archive.boards(s) for c in archive.every(s, b))
-        found += sorted(search.holding(bodies, needles))
-    if not home.label and (url := postgres_url(copies.dagster_home(home.settings))) and postgres_holds(url, needles):
+        found += sorted(byte_search.holding(bodies, needles))
+    if (
+        not home.label
+        and (url := postgres_url(backup_copies.dagster_home(home.settings)))
+        and postgres_holds(url, needles)
+    ):
         found.append("Dagster's Postgres")
     return found
 
@@ -240,13 +250,13 @@ def _forget_in_file(path: Path, needles: set[bytes]) -> None:
     elif path.suffix == ".parquet":
         frame = pl.read_parquet(path)
         rows = ((at, orjson.dumps(row, default=str)) for at, row in enumerate(frame.iter_rows()))
-        hit = search.holding(rows, needles)
+        hit = byte_search.holding(rows, needles)
         write_parquet(frame.filter(pl.Series([at not in hit for at in range(frame.height)], dtype=pl.Boolean)), path)
     elif Path(path.name.removesuffix(packing)).suffix in LINES:
         lines = _unpacked(path, packing).splitlines(keepends=True)
-        hit = search.holding(enumerate(lines), needles)
+        hit = byte_search.holding(enumerate(lines), needles)
         kept = b"".join(line for at, line in enumerate(lines) if at not in hit)
-        if search.occurring(kept, needles):  # in another encoding a line is no line
+        if byte_search.occurring(kept, needles):  # in another encoding a line is no line
             path.unlink()
         else:
             artifacts.write_bytes(path, PACK[packing](kept))

@@ -9,7 +9,7 @@ from functools import partial
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.digest import author_key, sha256
 from persona_dagster.lineage import tombstones
-from persona_dagster.lineage.search import covered, occurring
+from persona_dagster.lineage.byte_search import covered, occurring
 from persona_dagster.records import Capture, DocId
 from persona_dagster.settings import Settings
 from persona_dagster.sites.dcard import redaction as dcard

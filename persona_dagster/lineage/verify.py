@@ -9,8 +9,8 @@ import polars as pl
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import MixManifest
 from persona_dagster.corpus.tables import Tables
-from persona_dagster.lineage import backup, copies, stored_artifacts, tombstones
-from persona_dagster.lineage.plan import SOURCES
+from persona_dagster.lineage import backup, backup_copies, stored_artifacts, tombstones
+from persona_dagster.lineage.forget_plan import SOURCES
 from persona_dagster.settings import Settings
 
 
@@ -31,7 +31,7 @@ def _stored(settings: Settings) -> list[str]:
         manifest = MixManifest.read(mix.folder)
         if manifest.digest != mix.digest:
             found.append(f"{mix.folder}: its manifest is of {manifest.digest}; materialise `mix` again")
-    for folder in copies.registered(settings.home):
+    for folder in backup_copies.registered(settings.home):
         if folder.is_dir():
             try:
                 backup.verify(folder)

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from persona_dagster.artifacts import write_json
-from persona_dagster.config.bases import Base, Hub
+from persona_dagster.config.base_models import Base, Hub
 
 
 def save_weights(model: Any, folder: Path, base: Base) -> None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persona_dagster.config.bases import Base, BaseEntry, Made
+from persona_dagster.config.base_models import Base, BaseEntry, Made
 from persona_dagster.models.base_model import load_base, load_tokenizer, stop_ids
 from persona_dagster.models.chat_format import IGNORED, Message, encode, prompt_text
 
@@ -197,7 +197,7 @@ class _Checks:
         import torch
         from peft import LoraConfig, get_peft_model
 
-        from persona_dagster.models.frozen_layers import remembered_prefix
+        from persona_dagster.models.frozen_layer_cache import remembered_prefix
 
         last = self.model.config.num_hidden_layers - 1
         config = LoraConfig(r=2, target_modules=["q_proj"], layers_to_transform=[last], task_type="CAUSAL_LM")

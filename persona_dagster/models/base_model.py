@@ -1,4 +1,4 @@
-"""Base models as their entries describe them (config/bases.py), loaded for training, generation, chat and export.
+"""Base models as their entries describe them (config/base_models.py), loaded for training, generation, chat and export.
 
 What a package brings or what is drawn at random is made once under `models_dir`, a cache that is safe to delete.
 """
@@ -10,12 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from persona_dagster.config.bases import Base, BaseEntry, Folder, Hub, Made, Packages
+from persona_dagster.config.base_models import Base, BaseEntry, Folder, Hub, Made, Packages
 from persona_dagster.config.recipes import Quantisation
 from persona_dagster.digest import file_digest, text_digest
+from persona_dagster.models.cpu_matmul import weight_first
 from persona_dagster.models.hardware import cards, precision
 from persona_dagster.models.packaged import MADE, BaseModelError, from_gguf, from_packages, made_once
-from persona_dagster.models.products import weight_first
 
 if TYPE_CHECKING:
     import torch

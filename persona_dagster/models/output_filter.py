@@ -15,7 +15,7 @@ import regex
 from persona_dagster.config.loading import PACKAGED
 from persona_dagster.config.personas import Personas, load_personas
 from persona_dagster.corpus import privacy
-from persona_dagster.corpus.personal_data.places import CITY
+from persona_dagster.corpus.personal_data.addresses import CITY
 from persona_dagster.corpus.rules import load_rules
 
 # Lines that only a PTT page has: the cleaning rules know them. Of the rest, those that ordinary prose could hit

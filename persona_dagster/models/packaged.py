@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock
 
 from persona_dagster.artifacts import replacing
-from persona_dagster.config.bases import BaseEntry, Keep, Packages, Part
+from persona_dagster.config.base_models import BaseEntry, Keep, Packages, Part
 from persona_dagster.digest import json_digest
 
 if TYPE_CHECKING:

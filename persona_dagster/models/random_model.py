@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from persona_dagster.config.bases import BaseEntry, Shape
+from persona_dagster.config.base_models import BaseEntry, Shape
 from persona_dagster.config.loading import PACKAGED
 
 # What looks like a control token in a template: `<|im_end|>`, `<end_of_turn>`, `<eos>`, `[INST]`.

@@ -20,8 +20,8 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Base
 from persona_dagster.models.base_model import load_tokenizer, resolve_base
 from persona_dagster.publishing import gguf
-from persona_dagster.publishing.comparing import Agreement, agree, probes, reader, speak
 from persona_dagster.publishing.merging import load_layers, merge_weights, sample_layers
+from persona_dagster.publishing.verify_export import Agreement, agree, probes, reader, speak
 from persona_dagster.records import FORGOTTEN
 from persona_dagster.settings import Settings
 

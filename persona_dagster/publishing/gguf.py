@@ -27,7 +27,7 @@ from persona_dagster.artifacts import replacing
 from persona_dagster.chat.engine import Sampling
 from persona_dagster.config.personas import Persona, Personas
 from persona_dagster.models.chat_format import system_message
-from persona_dagster.publishing.comparing import Reader, ReferenceAnswer
+from persona_dagster.publishing.verify_export import Reader, ReferenceAnswer
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from persona_dagster.config.bases import Licence
+from persona_dagster.config.base_models import Licence
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.publishing.exports import GGUF, MERGED, Export

@@ -81,7 +81,7 @@ class PttItem(SampleItem):
     edited_body: str | None = None
     deleted_day: Day | None = None
     pinned: bool = False
-    shape: str | None = None  # an odd shape of `ptt_shapes`; None: drawn from the id
+    shape: str | None = None  # an odd shape of `ptt_article_variants`; None: drawn from the id
     pushes: tuple[Push, ...] = ()
 
 

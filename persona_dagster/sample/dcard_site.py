@@ -28,7 +28,7 @@ from persona_dagster.sample.content_loader import (
 )
 from persona_dagster.sample.dcard_pages import forum_page, post_page
 from persona_dagster.sample.faults import challenge
-from persona_dagster.sample.web import Request, Response, json_answer, page
+from persona_dagster.sample.http_messages import Request, Response, json_answer, page
 
 LIST_PAGE = 15  # the site gives 30; fewer, so that the sample needs its scrolling
 COMMENT_PAGE = 20

@@ -15,8 +15,8 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from functools import lru_cache
 
+from persona_dagster.sample.http_messages import Response, json_answer, page, redirect
 from persona_dagster.sample.ptt_pages import error_page
-from persona_dagster.sample.web import Response, json_answer, page, redirect
 
 OF_SITES = (
     *("over18", "over18_script", "shift", "empty", "huge", "login_wall"),

@@ -1,6 +1,6 @@
 """PTT's pages in the shape in which www.ptt.cc serves them (v2.27, 2026): gate, listing, article, errors, feed.
 
-Only the markup: what stands in an article is decided by `ptt_sheet`. Style sheets come from the replica itself,
+Only the markup: what stands in an article is decided by `ptt_article_text`. Style sheets come from the replica itself,
 and no analytics, so that a page opened here asks nothing of the internet.
 """
 

@@ -10,6 +10,9 @@ from urllib.parse import quote
 
 from persona_dagster.sample.clock import TAIPEI, Clock
 from persona_dagster.sample.content_loader import Content, PttItem, Push, deleted, number, ptt_file, visible
+from persona_dagster.sample.http_messages import Request, Response, page, redirect
+from persona_dagster.sample.ptt_article_text import Sheet, full_title, plain_sheet, pushes_by
+from persona_dagster.sample.ptt_article_variants import shaped
 from persona_dagster.sample.ptt_pages import (
     ORIGIN,
     STYLE,
@@ -20,9 +23,6 @@ from persona_dagster.sample.ptt_pages import (
     hot_boards_page,
     index_page,
 )
-from persona_dagster.sample.ptt_shapes import shaped
-from persona_dagster.sample.ptt_sheet import Sheet, full_title, plain_sheet, pushes_by
-from persona_dagster.sample.web import Request, Response, page, redirect
 
 PAGE = 20  # rows a listing page, counted from the oldest
 DELETED = 45  # rows in a row, more than two pages of them

@@ -22,10 +22,10 @@ from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content_loader import Content, load
 from persona_dagster.sample.dcard_site import DcardSite
 from persona_dagster.sample.faults import CLEARANCE, OF_SITES, OF_WIRE, WIDGET, Rule, Scenario, answer
-from persona_dagster.sample.graph_site import GraphSite
+from persona_dagster.sample.http_messages import Request, Response, SiteServer
 from persona_dagster.sample.ptt_site import PttSite
+from persona_dagster.sample.threads_api_site import GraphSite
 from persona_dagster.sample.threads_site import ThreadsSite
-from persona_dagster.sample.web import Request, Response, SiteServer
 
 ORIGINS = {
     "ptt": "https://www.ptt.cc",

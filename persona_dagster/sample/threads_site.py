@@ -21,8 +21,8 @@ from persona_dagster.sample.content_loader import (
     visible,
 )
 from persona_dagster.sample.faults import please_wait
+from persona_dagster.sample.http_messages import Request, Response, json_answer, page, plain, redirect
 from persona_dagster.sample.threads_pages import media, post_page, profile_page, search_page, thread
-from persona_dagster.sample.web import Request, Response, json_answer, page, plain, redirect
 
 SEARCH_PAGE = 30  # threads within the page; more come by its script
 MAX_REPLIES = 45  # what a visitor without an account sees below one post

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from persona_dagster.artifacts import replacing, sync, write_json
 from persona_dagster.models.adapter import save_weights
-from persona_dagster.reporting import Reporter, progress
+from persona_dagster.pipes_reporting import Reporter, progress
 from persona_dagster.training.job_spec import TrainJob
 from persona_dagster.training.rows import EncodedRow, batches
 from persona_dagster.training.telemetry import Gauges

@@ -13,7 +13,7 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.base_model import BaseModelError, load_tokenizer
 from persona_dagster.models.hardware import cards
 from persona_dagster.training.rows import epoch_order, pack, read_rows
-from persona_dagster.training.speed import Throughput, speed_of
+from persona_dagster.training.time_and_energy_estimate import Throughput, speed_of
 from persona_dagster.training.vram import (
     ERROR,
     ModelShape,

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
-from persona_dagster.config.bases import Hub
+from persona_dagster.config.base_models import Hub
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.hardware import GIB, VISIBLE, Card, cards
 from persona_dagster.training.job_spec import JobError, TrainJob

@@ -33,7 +33,7 @@ from persona_dagster.digest import keyed_hash
 from persona_dagster.models.adapter import save_weights
 from persona_dagster.models.base_model import BaseModelError, base_revision
 from persona_dagster.models.hardware import VISIBLE, cards, rank_device
-from persona_dagster.reporting import Reporter, open_reporter
+from persona_dagster.pipes_reporting import Reporter, open_reporter
 from persona_dagster.settings import PROJECT_ROOT
 from persona_dagster.training.callbacks import (
     Session,

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.base_model import load_base
-from persona_dagster.models.frozen_layers import remembered_prefix
+from persona_dagster.models.frozen_layer_cache import remembered_prefix
 
 if TYPE_CHECKING:
     from peft import PeftModel

@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from persona_dagster.config.bases import Base, Folder, Hub, Shape
+from persona_dagster.config.base_models import Base, Folder, Hub, Shape
 from persona_dagster.config.recipes import Recipe
 from persona_dagster.models.hardware import GIB
 

@@ -9,7 +9,7 @@ import torch
 
 from persona_dagster.chat.adapters import Adapter, AdapterError, choose, find_adapters
 from persona_dagster.chat.engine import Answer, Ask, Engine, EngineError, Sampling, _Streamer
-from persona_dagster.config.bases import Base, BaseEntry, Packages, Part
+from persona_dagster.config.base_models import Base, BaseEntry, Packages, Part
 from persona_dagster.config.personas import Personas
 from persona_dagster.settings import Settings
 

@@ -20,10 +20,10 @@ import httpx
 import openai
 import pytest
 
-from persona_dagster.chat import guard
+from persona_dagster.chat import http_request_guard
 from persona_dagster.chat.app import serve
 from persona_dagster.chat.engine import Engine
-from persona_dagster.chat.guard import COOKIE, Patient, RefusedError, Uploads
+from persona_dagster.chat.http_request_guard import COOKIE, Patient, RefusedError, Uploads
 from persona_dagster.chat.service import Chat
 from persona_dagster.settings import Settings
 from persona_dagster_tests.chat.serving import Served
@@ -171,8 +171,8 @@ def test_large_and_slow_requests_end_in_time(
 ) -> None:
     assert error_of(visitor.post("/v1/chat/completions", content=b"x" * 10_000_000))["code"] == "request_too_large"
     assert error_of(upload(visitor, b"x" * 10_000_000))["code"] == "request_too_large"
-    monkeypatch.setattr(guard, "BODY_S", 0.5)
-    monkeypatch.setattr(guard, "HEAD_S", 0.5)
+    monkeypatch.setattr(http_request_guard, "BODY_S", 0.5)
+    monkeypatch.setattr(http_request_guard, "HEAD_S", 0.5)
     head = b"POST /v1/chat/completions HTTP/1.1\r\nHost: 127.0.0.1\r\n"
     for sent, expected in ((head, b""), (head + b"Content-Length: 100\r\n\r\n{", b" 408 ")):
         with socket.create_connection(("127.0.0.1", served.port), timeout=10) as line:
@@ -197,13 +197,13 @@ def test_a_hundred_streams_of_one_caller_leave_room_for_others(served: Served) -
         ThreadPoolExecutor(100) as threads,
     ):
         streams = [threads.submit(listen, number) for number in range(100)]
-        refused = next(islice(as_completed(streams, timeout=30), 99 - guard.MOST_AT_ONCE, None))
+        refused = next(islice(as_completed(streams, timeout=30), 99 - http_request_guard.MOST_AT_ONCE, None))
         assert refused.result() == 429
         assert client.get("/v1/models").status_code == 429
         assert stranger.get("/v1/models").status_code == 200
         done.set()
         statuses = Counter(stream.result() for stream in streams)
-    assert statuses == {200: guard.MOST_AT_ONCE, 429: 100 - guard.MOST_AT_ONCE}
+    assert statuses == {200: http_request_guard.MOST_AT_ONCE, 429: 100 - http_request_guard.MOST_AT_ONCE}
     with httpx.Client(base_url=served.url, timeout=20) as client:
         assert client.get("/v1/models").status_code == 200
 
@@ -286,7 +286,7 @@ def test_stop_seed_several_answers_and_usage(served: Served) -> None:
 
 
 def test_a_session_is_remembered_among_the_last(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(guard, "MOST_SESSIONS", 2)
+    monkeypatch.setattr(http_request_guard, "MOST_SESSIONS", 2)
     uploads = Uploads()
     for session in "abc":
         uploads.add(session, [f"/uploads/{session}"])

@@ -14,8 +14,8 @@ import pytest
 from persona_dagster.chat.app import serve
 from persona_dagster.chat.conversation import ConversationError, read_jsonl
 from persona_dagster.chat.engine import Engine
+from persona_dagster.chat.interface_texts import say
 from persona_dagster.chat.service import Chat
-from persona_dagster.chat.words import say
 from persona_dagster.config.personas import Personas
 from persona_dagster.intake.capybara import read_dialogues
 from persona_dagster.settings import Settings

@@ -13,7 +13,7 @@ import pytest
 from rich.console import Console
 
 from persona_dagster.commands.progress_display import Display, Estimate, Step, Times, spoken
-from persona_dagster.reporting import COUNTED_IN, listening, progress
+from persona_dagster.pipes_reporting import COUNTED_IN, listening, progress
 
 STEPS = [Step("posts", "Cleaning", 20), Step("lora_adapter · v2", "Training", 300), Step("eval_report", "Judging", 80)]
 
@@ -93,7 +93,9 @@ def test_times_are_said_as_exactly_as_they_are_known(seconds: float, text: str) 
 
 
 def test_a_program_that_was_started_counts_for_the_display_of_its_run() -> None:
-    program = "from persona_dagster.reporting import progress; progress('answers', 3, 9); import time; time.sleep(1.2)"
+    program = (
+        "from persona_dagster.pipes_reporting import progress; progress('answers', 3, 9); import time; time.sleep(1.2)"
+    )
     found: list[tuple[str, int, int | None]] = []
     with listening(lambda *counted: found.append(counted)):
         subprocess.run([sys.executable, "-c", program], check=True)

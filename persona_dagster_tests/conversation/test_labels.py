@@ -24,8 +24,8 @@ from persona_dagster.conversation.labels import (
     read_labels,
 )
 from persona_dagster.conversation.review import Review, queue
-from persona_dagster.conversation.voices import Labelled, Voices
-from persona_dagster.models.vectors import Vectors
+from persona_dagster.conversation.voice_classifier import Labelled, Voices
+from persona_dagster.models.embedding_cache import Vectors
 from persona_dagster_tests.conversation.made import post, posts
 
 COMMENTS = {

@@ -17,11 +17,11 @@ from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.split import SplitSpec
 from persona_dagster.conversation import mix as mixing
-from persona_dagster.conversation.card import weights_markdown
 from persona_dagster.conversation.mix import write_mix
+from persona_dagster.conversation.mix_data_card import weights_markdown
 from persona_dagster.conversation.mix_plan import MixError, apportion, plan_mix
+from persona_dagster.conversation.mixture_weights import WeightError
 from persona_dagster.conversation.split import split_dialogues
-from persona_dagster.conversation.weights import WeightError
 from persona_dagster.models.chat_format import system_message
 from persona_dagster.records import PROVENANCE_SCHEMA
 from persona_dagster_tests.conversation.made import dialogue, dialogues, many, personas, recipe

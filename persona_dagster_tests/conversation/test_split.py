@@ -9,8 +9,8 @@ import polars as pl
 import pytest
 
 from persona_dagster.config.split import SplitSpec, load_split
-from persona_dagster.conversation.leaks import STEPS, largest_jaccard, near_duplicates, spoken
 from persona_dagster.conversation.split import read_ledger, split_dialogues, write_ledger
+from persona_dagster.conversation.train_test_leakage import STEPS, largest_jaccard, near_duplicates, spoken
 from persona_dagster.digest import text_digest
 from persona_dagster_tests.conversation.made import dialogue, dialogues, many
 

@@ -11,7 +11,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.config.sources import Sources, load_sources
-from persona_dagster.intake.rows import row_posts
+from persona_dagster.intake.rows_to_posts import row_posts
 from persona_dagster.intake.schema import Row
 from persona_dagster.records import posts_frame
 

@@ -8,7 +8,7 @@ import pytest
 from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.quality import usable
 from persona_dagster.records import POST_SCHEMA
-from persona_dagster.sites.ptt.structure import take_apart
+from persona_dagster.sites.ptt.quotes_and_line_wrapping import take_apart
 
 ARTICLE = """作者  kitty99 (小貓)
 看板  Boy-Girl

@@ -12,7 +12,7 @@ import zstandard
 from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.clean_file import clean_file
 from persona_dagster.digest import author_key
-from persona_dagster.intake.files import IntakeError
+from persona_dagster.intake.open_and_decode import IntakeError
 
 STATION = "※ 發信站: 批踢踢實業坊(ptt.cc)"
 ROWS = [

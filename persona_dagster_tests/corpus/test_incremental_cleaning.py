@@ -18,8 +18,8 @@ from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.digest import sha256
 from persona_dagster.records import Capture, Outcome, posts_frame
 from persona_dagster.sample.content_loader import PttItem, Push, ptt_file
+from persona_dagster.sample.ptt_article_text import plain_sheet
 from persona_dagster.sample.ptt_pages import article_page
-from persona_dagster.sample.ptt_sheet import plain_sheet
 
 BOARD, NOW = "Boy-Girl", datetime(2026, 11, 1, tzinfo=UTC)
 # Of one author, three lines of the push box: one sentence. Others push in the same minutes on other articles.

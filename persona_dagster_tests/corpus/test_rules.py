@@ -14,7 +14,7 @@ from persona_dagster.corpus import privacy, rules
 from persona_dagster.corpus.funnel import RuleTrace
 from persona_dagster.corpus.rule_engine import apply_rule, apply_rules
 from persona_dagster.corpus.rules import MAX_PASSES, RuleError, load_rules, rules_for, rules_version
-from persona_dagster.sites.ptt import structure
+from persona_dagster.sites.ptt import quotes_and_line_wrapping
 
 FRAGMENTS = [
     *(
@@ -199,7 +199,7 @@ HOSTILE = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize("step", [privacy.mask, structure.take_apart], ids=["mask", "take_apart"])
+@pytest.mark.parametrize("step", [privacy.mask, quotes_and_line_wrapping.take_apart], ids=["mask", "take_apart"])
 def test_what_no_rule_can_do_takes_no_more_than_linear_time_either(step):
     for seed in HOSTILE:
         for ending in ("", "嗎？", "\n--\n"):

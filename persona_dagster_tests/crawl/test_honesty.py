@@ -14,7 +14,7 @@ from persona_dagster.archive.archive import LISTS, Archive
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.records import Capture
 from persona_dagster.sites.dcard import payloads as dcard
-from persona_dagster.sites.parsed import Parsed
+from persona_dagster.sites.parser_results import Parsed
 from persona_dagster.sites.ptt import article as ptt
 from persona_dagster.sites.threads import payloads as threads
 from persona_dagster_tests.crawl.mutations import MUTATIONS

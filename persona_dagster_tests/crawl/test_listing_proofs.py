@@ -10,8 +10,8 @@ import pytest
 from persona_dagster.archive.archive import Archive
 from persona_dagster.crawl.fetcher import open_frontier
 from persona_dagster.crawl.frontier import NAME, Frontier, Listed
-from persona_dagster.sites.boundary import load_json
-from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.json_validation import load_json
+from persona_dagster.sites.parser_results import MalformedError
 from persona_dagster.sites.ptt.listing import PAGE_ROWS, disproof, parse_listing
 from persona_dagster_tests.archive.test_archive import capture
 from persona_dagster_tests.crawl.mutations import MUTATIONS

@@ -21,7 +21,7 @@ from persona_dagster.crawl.outcomes import Fetched
 from persona_dagster.crawl.pace import HostClosedError, Pacer
 from persona_dagster.crawl.walk_ptt import PttWalk
 from persona_dagster.records import Outcome
-from persona_dagster.sites.parsed import Parsed
+from persona_dagster.sites.parser_results import Parsed
 from persona_dagster.sites.ptt.listing import disproof, parse_listing
 
 SCHEDULES, SOAK_SCHEDULES, PARTS = 30, 1000, 3

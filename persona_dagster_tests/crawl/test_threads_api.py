@@ -19,8 +19,8 @@ from persona_dagster.crawl.transport import Transport
 from persona_dagster.records import Outcome
 from persona_dagster.sample.content_loader import Content
 from persona_dagster.sample.faults import Rule, Scenario
-from persona_dagster.sample.graph_site import TOKEN
 from persona_dagster.sample.replica import Replica, serve
+from persona_dagster.sample.threads_api_site import TOKEN
 from persona_dagster_tests.sample.conftest import threads_item
 
 

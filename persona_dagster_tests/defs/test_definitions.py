@@ -23,8 +23,8 @@ from persona_dagster.crawl.lease import HostBusyError, lease
 from persona_dagster.crawl.transport import Transport
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.automation import DAGSTERS_OWN
-from persona_dagster.defs.graph_walk import STAGE_OF
 from persona_dagster.defs.jobs import job_of
+from persona_dagster.defs.materialize_in_process import STAGE_OF
 from persona_dagster.records import FORUMS
 from persona_dagster.sample.content_loader import Content
 from persona_dagster.sample.replica import serve

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.intake.take_in import read_ledger
+from persona_dagster.intake.import_to_archive import read_ledger
 from persona_dagster.settings import Settings
 
 CHAT = """[LINE] 與小明的聊天記錄

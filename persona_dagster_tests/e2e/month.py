@@ -39,7 +39,7 @@ class WarmEngine:
         from persona_dagster.evaluation.evaluate import evaluate
         from persona_dagster.evaluation.generate import generate
         from persona_dagster.evaluation.job_spec import EvaluateJob, GenerateJob
-        from persona_dagster.reporting import Reporter
+        from persona_dagster.pipes_reporting import Reporter
         from persona_dagster.training.job_spec import TrainJob
         from persona_dagster.training.train import train
 

@@ -16,7 +16,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.commands.progress_display import Display
 from persona_dagster.config.sources import IMPORT_BOARD, load_sources
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.defs.graph_walk import StepFailedError, Walk
+from persona_dagster.defs.materialize_in_process import StepFailedError, Walk
 from persona_dagster.settings import Settings
 
 

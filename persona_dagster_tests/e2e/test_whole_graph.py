@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from persona_dagster.defs.demo import run
-from persona_dagster.defs.graph_walk import Walk
+from persona_dagster.defs.materialize_in_process import Walk
 from persona_dagster.sample.clock import Clock
 from persona_dagster.settings import Settings
 from persona_dagster_tests.config.editing import boards

@@ -19,7 +19,7 @@ from persona_dagster.digest import keyed_hash
 from persona_dagster.evaluation.prompts import MixRow
 from persona_dagster.models.chat_format import with_persona
 from persona_dagster.records import GENERATION_SCHEMA
-from persona_dagster.sample.written import written_answers
+from persona_dagster.sample.voice_examples import written_answers
 
 Control = Callable[[pl.DataFrame, random.Random], pl.DataFrame]
 

@@ -9,9 +9,9 @@ import pytest
 
 from persona_dagster.evaluation import coherence
 from persona_dagster.evaluation.bootstrap import Interval
-from persona_dagster.evaluation.endings import Endings
 from persona_dagster.evaluation.relevance import Relevance, beside_people
-from persona_dagster.evaluation.wording import FLAWS, reason
+from persona_dagster.evaluation.report_texts import FLAWS, reason
+from persona_dagster.evaluation.truncation_detection import Endings
 from persona_dagster_tests.evaluation.material import VOICES
 
 HUMAN = [answer for pairs in VOICES.values() for _, answer in pairs]

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from persona_dagster.config.bases import Base
+from persona_dagster.config.base_models import Base
 from persona_dagster.evaluation.decoding import Draw, continue_all
 from persona_dagster.models.base_model import load_base
-from persona_dagster.models.products import weight_first
+from persona_dagster.models.cpu_matmul import weight_first
 
 LOGITS = torch.tensor([[2.0, 1.0, -1.0, 0.5, -torch.inf, 3.0]])
 ROWS = 30_000

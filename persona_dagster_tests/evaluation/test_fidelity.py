@@ -10,7 +10,7 @@ import pytest
 from persona_dagster.evaluation import fidelity
 from persona_dagster.evaluation.bertscore import Scorer
 from persona_dagster.evaluation.evaluate import judge_rows
-from persona_dagster.evaluation.judge import write_judge_rows
+from persona_dagster.evaluation.judge_training_data import write_judge_rows
 from persona_dagster.evaluation.prompts import MixRow, read_rows
 from persona_dagster.models.chat_format import with_persona
 from persona_dagster.records import DIALOGUE_SCHEMA, SPLIT_SCHEMA

@@ -16,8 +16,8 @@ from persona_dagster.evaluation.job_spec import GenerateJob
 from persona_dagster.evaluation.loss import ScoredAnswer, choices, likelihoods
 from persona_dagster.evaluation.prompts import read_rows
 from persona_dagster.models.base_model import for_asking, load_base
+from persona_dagster.pipes_reporting import Reporter
 from persona_dagster.records import GENERATION_SCHEMA
-from persona_dagster.reporting import Reporter
 
 pytestmark = pytest.mark.train
 

@@ -13,9 +13,9 @@ import polars as pl
 import pytest
 from sklearn.metrics import cohen_kappa_score
 
+from persona_dagster.evaluation.blind_voting_page import Ballot
 from persona_dagster.evaluation.llm_judge import EndpointError, ask_model
 from persona_dagster.evaluation.preference import agreement, kappa, make_pairs, preferred, read_votes, trusted
-from persona_dagster.evaluation.votes import Ballot
 from persona_dagster.records import GENERATION_SCHEMA
 
 

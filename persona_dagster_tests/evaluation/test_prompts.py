@@ -10,7 +10,7 @@ import pytest
 
 from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import Recipe
-from persona_dagster.evaluation.forgetting import written_right
+from persona_dagster.evaluation.catastrophic_forgetting import written_right
 from persona_dagster.evaluation.prompts import (
     SHOTS,
     PromptError,

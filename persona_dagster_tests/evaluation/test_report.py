@@ -14,12 +14,12 @@ import pytest
 
 from persona_dagster.config.recipes import Base, Recipe
 from persona_dagster.evaluation import evaluate as program
-from persona_dagster.evaluation.iteration import write_iteration_report
+from persona_dagster.evaluation.iteration_report import write_iteration_report
 from persona_dagster.evaluation.job_spec import EvaluateJob
 from persona_dagster.evaluation.measure import Material
 from persona_dagster.evaluation.prompts import Prompt
 from persona_dagster.evaluation.report import PRACTICE, figure, marked, summary
-from persona_dagster.reporting import Reporter
+from persona_dagster.pipes_reporting import Reporter
 from persona_dagster_tests.evaluation.conftest import Hashed
 from persona_dagster_tests.evaluation.test_gates import good, leaking, reciting
 

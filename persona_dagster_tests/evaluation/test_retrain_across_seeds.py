@@ -12,7 +12,7 @@ from persona_dagster.config.personas import Personas
 from persona_dagster.config.recipes import load_recipe
 from persona_dagster.evaluation import evaluate, generate, retrain_across_seeds
 from persona_dagster.evaluation.job_spec import SeedsJob
-from persona_dagster.reporting import Reporter
+from persona_dagster.pipes_reporting import Reporter
 from persona_dagster.training import train
 from persona_dagster_tests.evaluation.conftest import Hashed
 from persona_dagster_tests.evaluation.material import write_mix

@@ -16,7 +16,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.config.sources import Sources, load_sources
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.digest import author_key
-from persona_dagster.intake.take_in import Intake, read_ledger, take_in
+from persona_dagster.intake.import_to_archive import Intake, read_ledger, take_in
 from persona_dagster.records import Post
 from persona_dagster.settings import Settings
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from persona_dagster.intake import files
+from persona_dagster.intake import open_and_decode
 from persona_dagster_tests.intake.conftest import Home
 
 GOOD = {"source": "ptt", "kind": "post", "board": "Hate", "id": "M.1600000000.A.ABC", "text": "一段好好的話"}
@@ -67,8 +67,8 @@ BAD: list[tuple[str, bytes, str]] = [
 def test_a_bad_file_is_named_with_its_cure_and_the_good_one_comes_in(
     home: Home, monkeypatch: pytest.MonkeyPatch, name: str, body: bytes, says: str
 ) -> None:
-    monkeypatch.setattr(files, "RATIO_FROM", 1 << 20)
-    monkeypatch.setattr(files, "MAX_LINE", 4096)
+    monkeypatch.setattr(open_and_decode, "RATIO_FROM", 1 << 20)
+    monkeypatch.setattr(open_and_decode, "MAX_LINE", 4096)
     home.put("good.jsonl", [GOOD])
     home.put(name, body)
     done = home.take_in()

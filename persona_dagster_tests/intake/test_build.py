@@ -22,7 +22,7 @@ from persona_dagster.defs.assembly import build_defs
 from persona_dagster.defs.build_own_data import NothingImportedError, run
 from persona_dagster.digest import author_key
 from persona_dagster.intake.capybara import PACKAGED, read_dialogues
-from persona_dagster.intake.take_in import take_in
+from persona_dagster.intake.import_to_archive import take_in
 from persona_dagster.settings import Settings
 from persona_dagster_tests.intake.test_ledger import FLAT, POST
 

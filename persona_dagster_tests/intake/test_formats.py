@@ -19,10 +19,10 @@ import polars as pl
 import pytest
 
 from persona_dagster.intake.file_formats import Options
-from persona_dagster.intake.files import IntakeError, encoding_of
 from persona_dagster.intake.import_files import Consents, lay_out, look_at
 from persona_dagster.intake.mapping import Mappings, guess, read_mapping
 from persona_dagster.intake.notes import parse_note, read_notes
+from persona_dagster.intake.open_and_decode import IntakeError, encoding_of
 from persona_dagster_tests.intake.conftest import Home
 
 ROWS = [

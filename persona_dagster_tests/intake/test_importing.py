@@ -16,7 +16,7 @@ import pytest
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.digest import author_key
 from persona_dagster.intake.file_formats import Options
-from persona_dagster.intake.rows import split_pushes
+from persona_dagster.intake.rows_to_posts import split_pushes
 from persona_dagster.intake.times import moment
 from persona_dagster.records import Capture, Post, posts_frame
 from persona_dagster.sample.replica import serve

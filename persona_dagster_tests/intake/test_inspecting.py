@@ -15,8 +15,8 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.intake.inspect_saved_page import parse_file
 from persona_dagster.sample.faults import Rule as Fault
 from persona_dagster.sample.faults import answer, please_wait
+from persona_dagster.sample.http_messages import Response
 from persona_dagster.sample.ptt_pages import gate_page
-from persona_dagster.sample.web import Response
 
 Look = Callable[[str, bytes], dict[str, Any]]
 

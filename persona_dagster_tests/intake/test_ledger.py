@@ -31,7 +31,7 @@ from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.quality import usable
 from persona_dagster.corpus.tables import write_parquet
 from persona_dagster.digest import author_key
-from persona_dagster.intake.take_in import places_of, write_lost
+from persona_dagster.intake.import_to_archive import places_of, write_lost
 from persona_dagster.records import posts_frame
 from persona_dagster_tests.conversation.made import Words
 from persona_dagster_tests.conversation.test_builders import one

@@ -7,11 +7,11 @@ import pytest
 
 from persona_dagster.digest import sha256
 from persona_dagster.intake.capybara import PACKAGED, read_dialogues
-from persona_dagster.intake.files import IntakeError
 from persona_dagster.intake.notes import parse_note, plain_heading, read_notes
+from persona_dagster.intake.open_and_decode import IntakeError
 from persona_dagster.records import Capture, Outcome
 from persona_dagster.sample.content_loader import NOTES
-from persona_dagster.sites.parsed import Parsed
+from persona_dagster.sites.parser_results import Parsed
 
 LONG = "這一段有足夠多的字，所以它是一段真正的內容，不只是連結而已。"
 

@@ -15,13 +15,13 @@ from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.corpus.parsing import parse_board
 from persona_dagster.corpus.tables import Tables
+from persona_dagster.filesystem import open_store
 from persona_dagster.intake.notes import read_notes
 from persona_dagster.lineage import backup as backups
-from persona_dagster.lineage import copies, forget, search, stored_artifacts, tombstones
+from persona_dagster.lineage import backup_copies, byte_search, forget, stored_artifacts, tombstones
 from persona_dagster.lineage.backup import BackupError, backup, restore, verify
 from persona_dagster.records import posts_frame
 from persona_dagster.settings import Settings
-from persona_dagster.store import open_store
 from persona_dagster_tests.conversation.test_mix_store import make as make_mix
 
 NOTE = "# 斷詞\n\n## 什麼是斷詞？\n\n斷詞是把一句話切成詞的工作，中文沒有空格，所以要先做這一步才好往下。\n"
@@ -66,8 +66,8 @@ def contents(home: Path) -> dict[str, bytes]:
         for path in sorted(home.rglob("*"))
         if path.is_file()
         and not path.name.endswith((".db", ".duckdb"))
-        and path.name not in (copies.REGISTER, ".forgetting.lock")
-        and not copies.derived(path)
+        and path.name not in (backup_copies.REGISTER, ".forgetting.lock")
+        and not backup_copies.derived(path)
         and tombstones.FOLDER not in path.parts
     }
 
@@ -130,7 +130,7 @@ def secret(settings: Settings) -> str:
 
 
 def holders(folder: Path) -> list[str]:
-    return [str(path.relative_to(folder)) for path in search.find(folder, search.spellings(SECRET_WORDS))]
+    return [str(path.relative_to(folder)) for path in byte_search.find(folder, byte_search.spellings(SECRET_WORDS))]
 
 
 def test_a_backup_forgets_too_and_stays_whole(settings: Settings, tmp_path: Path) -> None:

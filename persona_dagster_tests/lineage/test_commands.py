@@ -13,7 +13,7 @@ from persona_dagster import cli
 from persona_dagster.artifacts import MixManifest
 from persona_dagster.config.loading import ConfigError
 from persona_dagster.config.recipes import load_recipe
-from persona_dagster.lineage import search
+from persona_dagster.lineage import byte_search
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import ADAPTER, SECRET
 
@@ -47,11 +47,11 @@ def test_forgetting_asks_first_and_exits_with_what_is_left(
     monkeypatch.setenv("PERSONA_FORGET_LIMIT", "1")
     planned = typed("forget", URL, "--plan")
     assert planned.exit_code == 0 and "1 of its own, 2 of other people" in planned.output
-    needles = search.spellings(SECRET)
-    assert typed("forget", URL).exit_code == 1 and search.find(settings.home, needles)
+    needles = byte_search.spellings(SECRET)
+    assert typed("forget", URL).exit_code == 1 and byte_search.find(settings.home, needles)
     done = typed("forget", URL, "--yes")
     assert done.exit_code == 0 and "found nowhere" in done.output
-    assert search.find(settings.home, needles) == []
+    assert byte_search.find(settings.home, needles) == []
     (settings.home / "backups.json").write_text('["/nowhere/backup"]', encoding="utf-8")
     left = typed("forget", "dcard:mood:12", "--yes")
     assert left.exit_code == 1 and "/nowhere/backup" in left.output

@@ -33,7 +33,7 @@ from persona_dagster.config.sources import load_sources
 from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.parsing import parse_board, parse_capture
 from persona_dagster.digest import author_key
-from persona_dagster.lineage import stores
+from persona_dagster.lineage import stored_artifacts
 from persona_dagster.lineage.forget import forget
 from persona_dagster.lineage.trace import captures, trace
 from persona_dagster.records import FORUMS, Post, posts_frame
@@ -217,7 +217,7 @@ def forget_everyone(settings: Settings, kind: str, part: slice, plant_every: int
             },
             key=len,
         )[-4:]
-        before = stores.posts(settings)
+        before = stored_artifacts.posts(settings)
         if not before["doc_id"].is_in([f"{p.source}:{p.board}:{p.post_id}" for p in own]).any():
             continue  # gone with the page of another
         if mine and number % plant_every == 0:
@@ -226,7 +226,7 @@ def forget_everyone(settings: Settings, kind: str, part: slice, plant_every: int
         report = forget(target, settings)
         assert report.left == [] and search.holding(mine) == [], (target, report.left, search.holding(mine))
         shutil.rmtree(settings.home / "forgotten", ignore_errors=True)
-        after = stores.posts(settings)
+        after = stored_artifacts.posts(settings)
         tally.targets, tally.texts = tally.targets + 1, tally.texts + len(mine)
         if kind == "author" and not pages:
             tally.own += report.own
@@ -245,7 +245,7 @@ def traced(settings: Settings, count: int) -> int:
     now. Returns how many of those pages were cut."""
     archive, sources = Archive(settings.raw_dir), load_sources(settings.config_dir, "tiny")
     cut = {record["old"] for s in FORUMS for b in archive.boards(s) for record in archive.redactions(s, b).values()}
-    rows = stores.posts(settings).filter(pl.col("source").is_in(FORUMS) & pl.col("snapshot").is_not_null())
+    rows = stored_artifacts.posts(settings).filter(pl.col("source").is_in(FORUMS) & pl.col("snapshot").is_not_null())
     redacted = rows.filter(pl.col("snapshot").is_in(list(cut)))
     drawn = pl.concat([frame.sample(min(count // 2, frame.height), seed=23) for frame in (redacted, rows)])
     for row in drawn.iter_rows(named=True):

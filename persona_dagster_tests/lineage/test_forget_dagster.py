@@ -11,10 +11,10 @@ import pytest
 
 from persona_dagster.artifacts import MixManifest
 from persona_dagster.defs.assembly import build_defs
-from persona_dagster.lineage import search, stored_artifacts
+from persona_dagster.lineage import byte_search, stored_artifacts
 from persona_dagster.lineage.backup import backup, verify
+from persona_dagster.lineage.dagster_storage import StoreBusyError, blotted, forget_sqlite
 from persona_dagster.lineage.forget import forget
-from persona_dagster.lineage.storage import StoreBusyError, blotted, forget_sqlite
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import SECRET
 
@@ -51,7 +51,7 @@ def chatty(instance: dg.DagsterInstance, text: str) -> None:
 
 
 def databases(settings: Settings, text: str) -> set[str]:
-    found = search.find(settings.home / "dagster", search.spellings(text))
+    found = byte_search.find(settings.home / "dagster", byte_search.spellings(text))
     return {path.name if path.parent.name == "history" or path.name == "index.db" else "a run" for path in found}
 
 
@@ -86,13 +86,13 @@ def test_a_database_that_is_written_to_is_told_and_left_whole(tmp_path: Path, mo
         writer.execute("INSERT INTO runs VALUES (?, ?)", (SECRET, zlib.compress(SECRET.encode())))
         writer.commit()
         writer.execute("BEGIN IMMEDIATE")
-        monkeypatch.setattr("persona_dagster.lineage.storage.PATIENCE_S", 0.1)
+        monkeypatch.setattr("persona_dagster.lineage.dagster_storage.PATIENCE_S", 0.1)
         with pytest.raises(StoreBusyError, match="locked"):
             forget_sqlite(path, {EXCERPT.encode()})
         writer.rollback()
-    assert search.find(tmp_path, [EXCERPT.encode()]) == [path]
+    assert byte_search.find(tmp_path, [EXCERPT.encode()]) == [path]
     assert forget_sqlite(path, {EXCERPT.encode()}) == 2
-    assert search.find(tmp_path, [EXCERPT.encode()]) == []
+    assert byte_search.find(tmp_path, [EXCERPT.encode()]) == []
     with closing(sqlite3.connect(path)) as reader:
         body, snapshot = reader.execute("SELECT body, snapshot FROM runs").fetchone()
     assert body == zlib.decompress(snapshot).decode() == SECRET.replace(EXCERPT, "[forgotten]")
@@ -106,11 +106,11 @@ def test_searching_lays_nothing_beside_a_database(tmp_path: Path) -> None:
         writer.execute("PRAGMA journal_mode = WAL")
         writer.execute("CREATE TABLE runs (body TEXT)")
         writer.commit()
-    assert search.find(tmp_path, [EXCERPT.encode()]) == [] and list(tmp_path.iterdir()) == [path]
+    assert byte_search.find(tmp_path, [EXCERPT.encode()]) == [] and list(tmp_path.iterdir()) == [path]
     with closing(sqlite3.connect(path)) as writer:
         writer.execute("INSERT INTO runs VALUES (?)", (SECRET,))
         writer.commit()
-        assert path in search.find(tmp_path, [EXCERPT.encode()]), "as yet it stands in the log alone"
+        assert path in byte_search.find(tmp_path, [EXCERPT.encode()]), "as yet it stands in the log alone"
 
 
 @pytest.mark.parametrize(
@@ -146,8 +146,8 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
         line = max((post["text"] or post["text_raw"]).split("\n"), key=len)
         chatty(instance, line)
         backup(settings, tmp_path / "backup")
-        excerpt = search.spellings(line[1:-1])
-        places = {path.relative_to(tmp_path).parts[:2] for path in search.find(tmp_path, excerpt)}
+        excerpt = byte_search.spellings(line[1:-1])
+        places = {path.relative_to(tmp_path).parts[:2] for path in byte_search.find(tmp_path, excerpt)}
         stored = {"raw", "tables", "mix", "dagster"}
         assert {part for _, part in places} >= stored and {root for root, _ in places} == {"home", "backup"}
 
@@ -158,13 +158,13 @@ def test_the_whole_graph_forgets_a_post_that_it_was_trained_on(tmp_path: Path, m
 
         assert not index.exists()
         assert report.left == [] and report.copies == ["backup"]
-        assert search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
+        assert byte_search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
         assert {f"persona_v2/{trained.folder.name}", f"backup/persona_v2/{trained.folder.name}"} == set(report.adapters)
         verify(tmp_path / "backup")
         again = run(settings, ("persona_v2",), instance)
         assert {"mix · persona_v2", "lora_adapter · persona_v2"} <= set(again.changed)
         # The site still lists the post: such a listing is not archived.
-        assert search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
+        assert byte_search.find(tmp_path, excerpt, [settings.models_dir, settings.replica_dir]) == []
         assert doc not in set(stored_artifacts.posts(settings)["doc_id"])
 
 

@@ -13,9 +13,9 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import MixManifest, Versions
 from persona_dagster.conversation.mix_store import MixStore
 from persona_dagster.corpus.tables import Tables
-from persona_dagster.lineage import search, tombstones
+from persona_dagster.lineage import byte_search, tombstones
 from persona_dagster.lineage.forget import forget
-from persona_dagster.lineage.plan import UnknownTargetError
+from persona_dagster.lineage.forget_plan import UnknownTargetError
 from persona_dagster.lineage.stored_artifacts import posts as stored_posts
 from persona_dagster.lineage.trace import trace
 from persona_dagster.records import posts_frame
@@ -26,7 +26,7 @@ URL = "https://www.dcard.tw/f/mood/p/7"
 
 
 def holders(settings: Settings, text: str) -> set[str]:
-    found = search.find(settings.home, search.spellings(text))
+    found = byte_search.find(settings.home, byte_search.spellings(text))
     return {path.relative_to(settings.home).parts[0] for path in found}
 
 
@@ -98,13 +98,13 @@ def test_what_was_made_of_a_stale_adapter_is_stale(home: tuple[Settings, MixMani
 
 
 def test_weights_larger_than_a_block_are_searched_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(search, "BLOCK", 64)
-    monkeypatch.setattr(search, "OVERLAP", 40)
+    monkeypatch.setattr(byte_search, "BLOCK", 64)
+    monkeypatch.setattr(byte_search, "OVERLAP", 40)
     for at in range(50, 80):  # over the border between two blocks, and beside it
         weights = tmp_path / "model.safetensors"
         weights.write_bytes(b"\xe5" * at + b"needle of twenty char" + b"\xe5" * 200)
-        assert search.find(tmp_path, [b"needle of twenty char"]) == [weights], at
-        assert search.find(tmp_path, [b"needle of twenty chat"]) == []
+        assert byte_search.find(tmp_path, [b"needle of twenty char"]) == [weights], at
+        assert byte_search.find(tmp_path, [b"needle of twenty chat"]) == []
 
 
 def test_an_adapter_is_marked_though_no_mix_holds_the_row_any_more(home: tuple[Settings, MixManifest]) -> None:
@@ -161,7 +161,7 @@ def test_an_author_is_forgotten_by_name_and_named_nowhere(home: tuple[Settings, 
     assert b'"user11"' in raw(settings)
     report = forget("dcard:user11", settings)
     assert b'"user11"' not in raw(settings) and holders(settings, KEPT) == set()
-    assert search.find(settings.home, [b"user11"]) == [] and "user11" not in report.markdown()
+    assert byte_search.find(settings.home, [b"user11"]) == [] and "user11" not in report.markdown()
     assert len(tombstones.read(settings.home)[0].authors) == 1
 
 

@@ -16,7 +16,7 @@ from persona_dagster.corpus.clean import clean_posts
 from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.digest import author_key, sha256
-from persona_dagster.lineage import search, tombstones
+from persona_dagster.lineage import byte_search, tombstones
 from persona_dagster.lineage.forget import forget
 from persona_dagster.lineage.redaction import blanked, cut, scrubber
 from persona_dagster.lineage.trace import captures, trace
@@ -118,7 +118,7 @@ def test_a_commenter_takes_nobody_along(tmp_path: Path) -> None:
     text = next(post.text_raw for post in posts if post.post_id in own)[3:20]
     report = forget("dcard:@uid3", settings)
     assert (report.own, report.others, report.left) == (8, 0, [])
-    assert search.find(settings.home, search.spellings(text)) == []
+    assert byte_search.find(settings.home, byte_search.spellings(text)) == []
     left = Tables(settings.tables_dir).query("FROM posts")
     assert set(left["post_id"]) == {post.post_id for post in posts} - own
     archive = Archive(settings.raw_dir)
@@ -145,7 +145,7 @@ def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path) -
     text = "星期三的晚上我一個人在河堤把戒指丟進水裡了"
     settings, _ = home_of_comments(tmp_path, text)
     report = forget("dcard:@uid3", settings)
-    assert report.left == [] and search.find(settings.home, search.spellings(text)) == []
+    assert report.left == [] and byte_search.find(settings.home, byte_search.spellings(text)) == []
     archive = Archive(settings.raw_dir)
     (page,) = archive.every("dcard", "mood")
     assert "我也是" in page.body.decode() and archive.verify("dcard", "mood") == []
@@ -198,7 +198,9 @@ def test_a_threads_post_goes_from_the_pages_that_offer_it_too(tmp_path: Path) ->
     assert forget("threads:gone_99", settings).left == []
     (left,) = archive.every("threads", "q")
     assert b"gone_99" not in left.body and "開串的人說的話" in left.body.decode()
-    assert all(search.find(tmp_path, search.spellings(text)) == [] for text in ("借給一個陌生人", "一直沒有還回來"))
+    assert all(
+        byte_search.find(tmp_path, byte_search.spellings(text)) == [] for text in ("借給一個陌生人", "一直沒有還回來")
+    )
     again = scrubber(settings)(page)
     assert b"gone_99" not in again.body and "開串的人說的話" in again.body.decode()
 

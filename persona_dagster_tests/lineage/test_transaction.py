@@ -22,10 +22,10 @@ import sqlalchemy as sa
 from persona_dagster.archive.archive import Archive
 from persona_dagster.artifacts import MixManifest
 from persona_dagster.corpus.tables import Tables
-from persona_dagster.lineage import search, tombstones
+from persona_dagster.lineage import byte_search, tombstones
 from persona_dagster.lineage.backup import backup
+from persona_dagster.lineage.dagster_storage import forget_postgres, postgres_holds, postgres_url
 from persona_dagster.lineage.forget import JOURNAL, forget, resume
-from persona_dagster.lineage.storage import forget_postgres, postgres_holds, postgres_url
 from persona_dagster.lineage.verify import rebuild, verify
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import KEPT, SECRET
@@ -66,7 +66,7 @@ def how_long(program: str, home: Path, argument: str) -> float:
 
 
 def holders(settings: Settings) -> list[Path]:
-    return search.find(settings.home, search.spellings(SECRET))
+    return byte_search.find(settings.home, byte_search.spellings(SECRET))
 
 
 def forget_killed(template: Settings, tmp_path: Path, times: int, stored: Stored | None = None, seed: int = 7) -> None:
@@ -266,12 +266,12 @@ class Stored:
 
     def holders(self, settings: Settings) -> list[str]:
         """The values, and the files of the database on the server's disk: dead rows are searched as well."""
-        needles, name = search.spellings(SECRET), settings.home.name
+        needles, name = byte_search.spellings(SECRET), settings.home.name
         found = ["a value"] * postgres_holds(self.url.set(database=name).render_as_string(), needles)
         with self.engine.connect() as connection:
             connection.exec_driver_sql("CHECKPOINT")
             oid = connection.exec_driver_sql(f"SELECT oid FROM pg_database WHERE datname = '{name}'").scalar_one()
-        return found + [str(path) for path in search.find(self.data / "base" / str(oid), needles)]
+        return found + [str(path) for path in byte_search.find(self.data / "base" / str(oid), needles)]
 
 
 @pytest.mark.soak
@@ -300,7 +300,7 @@ def test_a_sweep_of_postgres_that_was_cut_short_is_made_good(
 
 def test_dagsters_postgres_is_rewritten_as_records(stored: Stored, home: tuple[Settings, MixManifest]) -> None:
     settings, _ = home
-    folder, needles = settings.home / "dagster", search.spellings(SECRET)
+    folder, needles = settings.home / "dagster", byte_search.spellings(SECRET)
     postgres = stored.copy_for(settings)
     with dg.DagsterInstance.from_config(str(folder)) as instance:
         assert postgres_holds(postgres, needles) and postgres_url(folder) == postgres
@@ -312,7 +312,7 @@ def test_dagsters_postgres_is_rewritten_as_records(stored: Stored, home: tuple[S
         assert event.asset_materialization.tags["dagster/data_version"] == "v7"
         dg.materialize([told], instance=instance)
         assert len(instance.get_runs()) == 2
-    assert forget_postgres(postgres, search.spellings(KEPT)) == 0
+    assert forget_postgres(postgres, byte_search.spellings(KEPT)) == 0
 
 
 def hidden_copies(folder: Path, text: str) -> list[Path]:
@@ -353,7 +353,7 @@ def test_containers_and_encodings_are_searched_and_originals_kept(home: tuple[Se
     (settings.quarantine_dir / "bad.txt").write_text(KEPT, encoding="big5")
     innocent = settings.imports_dir / "other.txt"
     innocent.write_text(KEPT, encoding="utf-16")
-    assert search.find(settings.imports_dir, search.spellings(SECRET)) == sorted(copies)
+    assert byte_search.find(settings.imports_dir, byte_search.spellings(SECRET)) == sorted(copies)
     report = forget(URL, settings)
     assert report.left == [] and innocent.is_file() and not any(path.exists() for path in copies)
     kept = settings.home / "forgotten" / "imports"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from persona_dagster.config.bases import Base, BaseEntry, packaged_bases
+from persona_dagster.config.base_models import Base, BaseEntry, packaged_bases
 from persona_dagster.models.base_check import check_base, tiny_base
 
 WITH_TEMPLATE = [name for name, entry in packaged_bases().items() if entry.chat_template]
@@ -52,7 +52,7 @@ def test_a_base_without_a_system_role_hears_the_system_message_in_the_question(m
 
 
 def test_the_mission_s_own_adapter_is_asked_as_it_was_trained(models_dir: Path) -> None:
-    from persona_dagster.config.bases import base_of_adapter
+    from persona_dagster.config.base_models import base_of_adapter
     from persona_dagster.models.base_model import load_tokenizer
     from persona_dagster.models.chat_format import prompt_text
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from persona_dagster.config.bases import BaseEntry, Keep, Packages, Part, packaged_bases
+from persona_dagster.config.base_models import BaseEntry, Keep, Packages, Part, packaged_bases
 from persona_dagster.models import packaged
 from persona_dagster.models.packaged import BaseModelError, from_packages, kept_pieces, sentencepiece_bpe
 

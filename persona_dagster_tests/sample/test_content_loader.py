@@ -21,8 +21,8 @@ from persona_dagster.sample.content_loader import (
     threads_pk,
     tiny,
 )
-from persona_dagster.sample.ptt_shapes import DRAWN, SHAPES, shape_of
-from persona_dagster.sample.ptt_sheet import plain_sheet
+from persona_dagster.sample.ptt_article_text import plain_sheet
+from persona_dagster.sample.ptt_article_variants import DRAWN, SHAPES, shape_of
 from persona_dagster.sample.sample_statistics import dialogue_texts, item_texts, near_duplicates, note_texts, report
 from persona_dagster.sites.ptt.article import ARTICLE_ID
 from persona_dagster_tests.sample.conftest import dcard_item, ptt_item, threads_item

@@ -7,8 +7,8 @@ import pytest
 from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content_loader import Content, dcard_id
 from persona_dagster.sample.dcard_site import COMMENT_PAGE, LIST_PAGE, DcardSite
+from persona_dagster.sample.http_messages import Request
 from persona_dagster.sample.replica import Replica, serve
-from persona_dagster.sample.web import Request
 from persona_dagster.sites.dcard.payloads import parse_dcard
 from persona_dagster_tests.sample.conftest import dcard_item
 

@@ -6,12 +6,12 @@ from selectolax.lexbor import LexborHTMLParser
 
 from persona_dagster.sample.clock import Clock
 from persona_dagster.sample.content_loader import Content, ptt_file
+from persona_dagster.sample.http_messages import Request
+from persona_dagster.sample.ptt_article_text import width, wrap
+from persona_dagster.sample.ptt_article_variants import SHAPES
 from persona_dagster.sample.ptt_pages import nrec, rich
-from persona_dagster.sample.ptt_shapes import SHAPES
-from persona_dagster.sample.ptt_sheet import width, wrap
 from persona_dagster.sample.ptt_site import PAGE, PttSite
 from persona_dagster.sample.replica import Replica
-from persona_dagster.sample.web import Request
 from persona_dagster.sites.ptt.article import parse_article
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster_tests.sample.conftest import ptt_item

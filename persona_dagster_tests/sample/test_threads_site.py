@@ -5,11 +5,11 @@ import httpx
 import pytest
 
 from persona_dagster.sample.content_loader import Content, threads_code
-from persona_dagster.sample.graph_site import TOKEN, GraphSite
+from persona_dagster.sample.http_messages import Request
 from persona_dagster.sample.replica import Replica, serve
+from persona_dagster.sample.threads_api_site import TOKEN, GraphSite
 from persona_dagster.sample.threads_pages import fragments
 from persona_dagster.sample.threads_site import MAX_REPLIES, SEARCH_PAGE, pk_of
-from persona_dagster.sample.web import Request
 from persona_dagster.sites.threads.payloads import code_of, parse_threads
 from persona_dagster_tests.sample.conftest import threads_item
 

@@ -13,7 +13,7 @@ from persona_dagster.archive.archive import Archive
 from persona_dagster.corpus.parsing import assembled
 from persona_dagster.intake.inspect_saved_page import parse_file
 from persona_dagster.records import Outcome, Post
-from persona_dagster.sites.parsed import Parsed
+from persona_dagster.sites.parser_results import Parsed
 from persona_dagster.sites.ptt.article import parse_article
 from persona_dagster.sites.ptt.listing import parse_listing
 from persona_dagster.sites.ptt.markup import decode_cfemail

@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from persona_dagster.reporting import open_reporter
+from persona_dagster.pipes_reporting import open_reporter
 
 
 def main(path: Path) -> int:

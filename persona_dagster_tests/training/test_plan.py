@@ -11,7 +11,7 @@ from persona_dagster.artifacts import RunCard
 from persona_dagster.config.recipes import Base, Recipe, load_recipe
 from persona_dagster.training.plan import make_plan, plan_recipe
 from persona_dagster.training.rows import EncodedRow
-from persona_dagster.training.speed import flops_a_token, speed_of
+from persona_dagster.training.time_and_energy_estimate import flops_a_token, speed_of
 from persona_dagster.training.trainer import make_trainer
 from persona_dagster.training.trl_backend import load, prepare
 from persona_dagster.training.vram import known_shape

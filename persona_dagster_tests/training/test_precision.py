@@ -18,7 +18,7 @@ from persona_dagster.config.recipes import Recipe
 from persona_dagster.models import base_model
 from persona_dagster.models.base_model import load_base
 from persona_dagster.models.hardware import Card
-from persona_dagster.reporting import Reporter
+from persona_dagster.pipes_reporting import Reporter
 from persona_dagster.training import train as program
 from persona_dagster.training import trl_backend
 from persona_dagster.training.callbacks import evaluation_loss

@@ -19,7 +19,7 @@ import pytest
 
 from persona_dagster.artifacts import RunCard
 from persona_dagster.digest import file_digest
-from persona_dagster.reporting import Reporter
+from persona_dagster.pipes_reporting import Reporter
 from persona_dagster.training import trl_backend
 from persona_dagster.training.callbacks import evaluation_loss, last_whole_checkpoint
 from persona_dagster.training.job_spec import TrainJob, find_adapter, mix_digest

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from phonenumbers import Leniency, PhoneNumberMatcher, PhoneNumberType, number_type
 from stdnum import iban, luhn
 
-from persona_dagster.corpus.personal_data.documents import valid_national_id
+from persona_dagster.corpus.personal_data.identity_documents import valid_national_id
 from persona_dagster.corpus.personal_data.normalise import HAN_DIGITS
 
 FREE = {PhoneNumberType.TOLL_FREE, PhoneNumberType.SHARED_COST, PhoneNumberType.PREMIUM_RATE, PhoneNumberType.UAN}

@@ -12,8 +12,8 @@ from datetime import datetime
 from html.parser import HTMLParser
 
 from persona_dagster.records import Post
-from persona_dagster.sites.boundary import moment
-from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.json_validation import moment
+from persona_dagster.sites.parser_results import MalformedError
 
 ORIGIN = "https://www.dcard.tw"
 POST_LINK = re.compile(r"(?:https://www\.dcard\.tw)?/f/([A-Za-z0-9_-]+)/p/(\d{1,12})(?:[-/?#].*)?$")

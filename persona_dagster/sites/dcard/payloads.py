@@ -17,9 +17,9 @@ from pydantic import BeforeValidator, ConfigDict, model_validator
 from pydantic.alias_generators import to_camel
 
 from persona_dagster.records import Outcome, Post
-from persona_dagster.sites.boundary import Count, Moment, Name, Sent, depth_bounded, guarded, load_json, sent
 from persona_dagster.sites.dcard import pages
-from persona_dagster.sites.parsed import AuthorKey, MalformedError, Parsed, decode, people_masker
+from persona_dagster.sites.json_validation import Count, Moment, Name, Sent, depth_bounded, guarded, load_json, sent
+from persona_dagster.sites.parser_results import AuthorKey, MalformedError, Parsed, decode, people_masker
 
 ORIGIN = "https://www.dcard.tw"
 TAIPEI = ZoneInfo("Asia/Taipei")

@@ -6,9 +6,9 @@ import json
 from collections.abc import Collection
 from typing import Any
 
-from persona_dagster.sites.boundary import depth_bounded, load_json
 from persona_dagster.sites.dcard.payloads import NEXT_DATA
-from persona_dagster.sites.parsed import MalformedError, decode
+from persona_dagster.sites.json_validation import depth_bounded, load_json
+from persona_dagster.sites.parser_results import MalformedError, decode
 
 KEPT = ("id", "postId", "parentId", "createdAt", "updatedAt", "floor")
 

@@ -15,8 +15,8 @@ from itertools import pairwise
 
 from persona_dagster.digest import text_digest
 from persona_dagster.records import Kind, Outcome, Post
-from persona_dagster.sites.boundary import guarded
-from persona_dagster.sites.parsed import (
+from persona_dagster.sites.json_validation import guarded
+from persona_dagster.sites.parser_results import (
     ADDRESS,
     NICK,
     USER,
@@ -28,7 +28,7 @@ from persona_dagster.sites.parsed import (
 )
 from persona_dagster.sites.ptt import size as ptt_size
 from persona_dagster.sites.ptt.markup import Article, Cut, PushLine, TextRun, scan_article
-from persona_dagster.sites.ptt.structure import take_apart
+from persona_dagster.sites.ptt.quotes_and_line_wrapping import take_apart
 
 Mask = Callable[[str], str]
 

@@ -11,7 +11,7 @@ import re
 from dataclasses import dataclass
 from itertools import pairwise
 
-from persona_dagster.sites.parsed import MalformedError, decode
+from persona_dagster.sites.parser_results import MalformedError, decode
 from persona_dagster.sites.ptt.article import ARTICLE_ID
 from persona_dagster.sites.ptt.markup import decode_cfemail
 

@@ -10,7 +10,7 @@ import html
 import re
 from dataclasses import dataclass, field
 
-from persona_dagster.sites.parsed import MalformedError
+from persona_dagster.sites.parser_results import MalformedError
 
 MAX_DEPTH = 32  # the server nests 6 deep
 

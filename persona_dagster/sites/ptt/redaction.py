@@ -10,7 +10,7 @@ import re
 from collections.abc import Collection
 from datetime import datetime
 
-from persona_dagster.sites.parsed import AuthorKey, MalformedError, decode
+from persona_dagster.sites.parser_results import AuthorKey, MalformedError, decode
 from persona_dagster.sites.ptt.article import boundary, lines_of, parse_article
 from persona_dagster.sites.ptt.markup import PushLine, scan_article
 from persona_dagster.sites.ptt.size import PUSH_BYTES, width

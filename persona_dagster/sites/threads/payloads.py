@@ -14,7 +14,8 @@ from typing import Annotated, Any
 from pydantic import Field
 
 from persona_dagster.records import Outcome, Post
-from persona_dagster.sites.boundary import (
+from persona_dagster.sites.dcard.payloads import shown
+from persona_dagster.sites.json_validation import (
     Count,
     Digits,
     Moment,
@@ -26,8 +27,7 @@ from persona_dagster.sites.boundary import (
     load_json,
     sent,
 )
-from persona_dagster.sites.dcard.payloads import shown
-from persona_dagster.sites.parsed import USER, AuthorKey, MalformedError, Parsed, decode, incomplete
+from persona_dagster.sites.parser_results import USER, AuthorKey, MalformedError, Parsed, decode, incomplete
 
 ORIGIN = "https://www.threads.com"
 SCRIPT = re.compile(r'<script\b([^>]*\btype="application/json"[^>]*)>(.*?)</script>', re.DOTALL)

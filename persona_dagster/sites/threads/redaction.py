@@ -7,8 +7,8 @@ import re
 from collections.abc import Collection, Iterator
 from typing import Any
 
-from persona_dagster.sites.boundary import depth_bounded, load_json
-from persona_dagster.sites.parsed import MalformedError, decode
+from persona_dagster.sites.json_validation import depth_bounded, load_json
+from persona_dagster.sites.parser_results import MalformedError, decode
 from persona_dagster.sites.threads.payloads import LENGTH, MARKERS, PERMALINK, SCRIPT, is_post, payloads_of
 
 KEPT = ("pk", "id", "code", "taken_at")
