@@ -61,6 +61,7 @@ class Span:
     bottom: list[str] = field(default_factory=list)  # its oldest ids
     begins: int | None = None  # position above its newest row
     position: int | None = None  # of its oldest row, counted from the board's oldest; None: rows are not numbered
+    estimated: bool = False  # its position was moved by what other rows had moved, and not seen to be right since
     whole: bool = False  # it reaches the oldest row that there is
     tries: int = 0  # at the page below it
     due: float = 0.0  # when that page is tried again
@@ -276,12 +277,14 @@ class Frontier:
             self.keep(lower)
         return lower
 
-    def shift(self, rows: int, spans: Iterable[Span]) -> None:
-        """So many rows expired at the board's old end: the positions of these spans are lower by them."""
+    def shift(self, rows: int, spans: Iterable[Span], *, estimated: bool = False) -> None:
+        """So many rows expired at the board's old end: the positions of these spans are lower by them. `estimated`: a
+        position that was taken after some of them had expired is now too low, and has to be looked for."""
         if not rows:
             return
         with self.step():
             for span in spans:
+                span.estimated |= estimated
                 if span.position is not None:
                     span.position = max(span.position - rows, 0)
                     span.whole = span.whole or span.position == 0

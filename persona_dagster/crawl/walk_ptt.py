@@ -77,9 +77,9 @@ class PttWalk:
         with self.frontier.step():
             if known and keys and keys == seen.get("keys"):
                 # As at the last pass: so every row of it was read right, and rows kept their place in it.
-                self.frontier.shift(seen["first"] - first, known)
+                self.frontier.shift(seen["first"] - first, known, estimated=True)
                 if seen["first"] == first:
-                    self.placed |= {span.id for span in known}
+                    self.placed |= {span.id for span in known if not span.estimated}
                 if self.cached:
                     return True
                 top = {key: at for key, at in places.items() if key not in known[0].top}
@@ -166,7 +166,7 @@ class PttWalk:
                 return
             if span.why:
                 span.tries, span.due, span.why = 0, 0.0, ""
-            span.position = (number - 1) * PAGE_ROWS
+            span.position, span.estimated = (number - 1) * PAGE_ROWS, False
             if not span.bottom:  # its first page
                 span.newest = min(span.newest, middle(rows) or span.newest)
             span.oldest = min(span.oldest, middle(rows) or span.oldest)
@@ -198,6 +198,7 @@ class PttWalk:
         Rows may have expired since its position was taken, so a page is never trusted to follow without an overlap.
         """
         self.placed.add(span.id)
+        self.at = {}  # of another moment, for all that is known: what moved since would be counted twice
         number, step = max(1, min((span.position or 0) // PAGE_ROWS + 1, self.last)), 1
         while True:
             listing, why = self.proved(number)
@@ -227,9 +228,9 @@ class PttWalk:
             )
             below = [other for other in spans if other.id == lower.id or other.oldest < lower.oldest]
             rows_gone = moved.most_common(1)[0][0] if moved else 0
-            self.frontier.shift(rows_gone, below)
+            self.frontier.shift(rows_gone, below, estimated=True)
             if moved and not rows_gone:  # every position taken since those is right
-                self.placed |= {one.id for one in below}
+                self.placed |= {one.id for one in below if not one.estimated}
             for other in [one for one in spans if lower.oldest <= one.oldest and one.id not in (lower.id, span.id)]:
                 if other.newest <= span.newest:
                     self.frontier.drop(other)

@@ -270,7 +270,9 @@ def in_a_gap(listed: list[str], n: int, frontier: Frontier) -> bool:
 def test_no_post_is_missed_without_a_word(part: int, soak: bool) -> None:
     total = SOAK_SCHEDULES if soak else SCHEDULES
     asked = needed = twice = pages = 0
-    for seed in range(part * total // PARTS, (part + 1) * total // PARTS):
+    seeds = range(part * total // PARTS, (part + 1) * total // PARTS)
+    # 872: a page that no proof was had of hid an expiry, so that two stretches were counted from different moments.
+    for seed in seeds if soak or part else [*seeds, 872]:
         board, frontier, seen, nights, knowing = schedule(seed)
         goal = frontier.note("goal")
         listed = [key for key in board.rows if key]
