@@ -86,6 +86,7 @@ WORDS: dict[str, tuple[str, str]] = {
 # What Gradio itself says, in the browser's language or in English alone, as the script of the page exchanges it.
 GRADIO: tuple[tuple[str, ...], ...] = (
     # Chinese, English, further spellings
+    ("清空對話", "Clear"),
     ("對話", "chatbot conversation"),
     ("複製對話", "Copy conversation"),
     ("已複製對話", "Copied conversation"),
@@ -105,6 +106,12 @@ GRADIO: tuple[tuple[str, ...], ...] = (
     ("已上傳的檔案", "Uploaded files"),
     ("已按讚", "Liked"),
     ("已按不讚", "Disliked"),
+)
+# Those that go on with a text: Chinese, English.
+GRADIO_BEFORE: tuple[tuple[str, str], ...] = (
+    ("回答：", "bot's message: "),
+    ("你：", "user's message: "),
+    ("試試看：", "Select example: "),
 )
 
 

@@ -62,8 +62,9 @@ def build_page(chat: Chat) -> Any:
         with gr.Row(elem_id="top"):
             parts.head = gr.HTML(render.head(chat.personas, "zh"), elem_id="head")
             parts.tongue = gr.Radio(
-                [("中文", "zh"), ("English", "en")], value="zh", show_label=False, container=False, elem_id="language"
-            )
+                [("中文", "zh"), ("English", "en")], value="zh", label="語言 Language", show_label=False,
+                container=False, elem_id="language",
+            )  # fmt: skip
             parts.open_settings = gr.Button(say("settings", "zh"), size="sm", min_width=64, elem_id="open-settings")
         parts.status = gr.HTML(render.status(chat.engine.status, "zh"), elem_id="status")
         with gr.Row(elem_id="body"):
@@ -95,13 +96,15 @@ def _lay_out(chat: Chat, parts: SimpleNamespace) -> None:
     parts.who = gr.Radio(render.voices(chat.personas, "zh"), value=AUTO, label=say("persona", "zh"), elem_id="who")
     with gr.Row(elem_id="asking"):
         parts.question = gr.Textbox(
-            placeholder=say("ask", "zh"), show_label=False, lines=1, max_lines=6, scale=8, container=False,
-            autofocus=True, elem_id="question",
+            placeholder=say("ask", "zh"), label=say("ask", "zh"), show_label=False, lines=1, max_lines=6, scale=8,
+            container=False, autofocus=True, elem_id="question",
         )  # fmt: skip
         parts.send = gr.Button(say("send", "zh"), variant="primary", scale=1, min_width=84, elem_id="send")
         parts.stop = gr.Button(say("stop", "zh"), variant="stop", scale=1, min_width=84, elem_id="stop")
     with gr.Row(elem_id="actions"):
-        parts.mode = gr.Radio(_modes("zh"), value=SINGLE, show_label=False, container=False, elem_id="mode")
+        parts.mode = gr.Radio(
+            _modes("zh"), value=SINGLE, label=say("mode", "zh"), show_label=False, container=False, elem_id="mode"
+        )
         parts.retry = gr.Button(say("retry", "zh"), size="sm", min_width=90, elem_id="retry")
         parts.clear = gr.Button(say("clear", "zh"), size="sm", min_width=90, elem_id="clear")
 
@@ -240,7 +243,7 @@ def _wire_language(chat: Chat, parts: SimpleNamespace, page: Any) -> None:
     import gradio as gr
 
     worded = {
-        "base_box": ("label", "base_only"), "question": ("placeholder", "ask"),
+        "base_box": ("label", "base_only"), "question": ("placeholder", "label", "ask"),
         "send": ("value", "send"), "stop": ("value", "stop"), "retry": ("value", "retry"),
         "clear": ("value", "clear"), "open_settings": ("value", "settings"),
         "filtering": ("label", "filtering"), "sampling": ("label", "sampling"),
@@ -253,19 +256,22 @@ def _wire_language(chat: Chat, parts: SimpleNamespace, page: Any) -> None:
         first = [
             language,
             render.head(chat.personas, language),
+            render.status(chat.engine.status, language),
             gr.update(choices=render.voices(chat.personas, language), label=say("persona", language)),
-            gr.update(choices=_modes(language)),
+            gr.update(choices=_modes(language), label=say("mode", language)),
             gr.update(choices=_adapters(chat, language), label=say("adapter", language)),
             gr.update(label=say("with_adapter", language), placeholder=render.welcome(language)),
         ]
-        changed: list[dict[str, Any]] = [{name: say(key, language)} for name, key in worded.values()]
+        changed: list[dict[str, Any]] = [
+            {name: say(key, language) for name in names} for *names, key in worded.values()
+        ]
         return [*first, *(gr.update(**change) for change in changed)]
 
     def greet(request: gr.Request) -> list[Any]:
         language = preferred(request.headers.get("accept-language"))
         return [language, *speak(language)]
 
-    fixed = [parts.language, parts.head, parts.who, parts.mode, parts.adapter, parts.box]
+    fixed = [parts.language, parts.head, parts.status, parts.who, parts.mode, parts.adapter, parts.box]
     spoken = [*fixed, *(getattr(parts, name) for name in worded)]
     parts.tongue.input(speak, parts.tongue, spoken, **QUIET)
     page.load(greet, None, [parts.tongue, *spoken], **QUIET)

@@ -9,7 +9,7 @@ from typing import Any
 
 from persona_dagster.chat.conversation import AUTO, MODEL, Conversation, Turn
 from persona_dagster.chat.engine import Status
-from persona_dagster.chat.interface_texts import GRADIO, Language, say
+from persona_dagster.chat.interface_texts import GRADIO, GRADIO_BEFORE, Language, say
 from persona_dagster.config.personas import Personas
 
 CSS = """
@@ -90,8 +90,19 @@ def css(personas: Personas) -> str:
 
 
 # Gradio labels some controls in the browser's language, others in English alone; the page has a language of its own.
-SCRIPT = """<script>
+SCRIPT = r"""<script>
 const WORDS = new Map(%s.flatMap(all => all.map(one => [one, all])));
+const BEFORE = %s;
+function worded(text, zh) {
+  const all = WORDS.get(text);
+  if (all) return all[zh ? 0 : 1];
+  text = text.replace(/^Select example \d+: /, "Select example: ");
+  for (const [chinese, english] of BEFORE) {
+    const [here, other] = zh ? [chinese, english] : [english, chinese];
+    if (text.startsWith(other)) return here + text.slice(other.length);
+  }
+  return text;
+}
 function exchange() {
   const send = document.querySelector("#send");
   if (!send) return;
@@ -99,9 +110,9 @@ function exchange() {
   document.documentElement.lang = zh ? "zh-Hant" : "en";
   for (const node of document.querySelectorAll("[title], [aria-label]"))
     for (const name of ["title", "aria-label"]) {
-      const all = WORDS.get(node.getAttribute(name));
-      if (all && node.getAttribute(name) !== all[zh ? 0 : 1]) node.setAttribute(name, all[zh ? 0 : 1]);
-      const slider = /^(?:number input|range slider) for (.+)$/.exec(node.getAttribute(name));
+      const before = node.getAttribute(name) || "", after = worded(before, zh);
+      if (after !== before) node.setAttribute(name, after);
+      const slider = /^(?:number input|range slider) for (.+)$/.exec(before);
       if (slider && zh) node.setAttribute(name, slider[1]);  // Gradio sets it anew with another label
     }
   for (const node of document.querySelectorAll(".toast-title")) {
@@ -120,7 +131,8 @@ new MutationObserver(() => {
 
 def script() -> str:
     """Puts Gradio's own labels into the language of the page."""
-    return SCRIPT % (json.dumps(GRADIO, ensure_ascii=False), say("send", "zh"))
+    words, before = (json.dumps(some, ensure_ascii=False) for some in (GRADIO, GRADIO_BEFORE))
+    return SCRIPT % (words, before, say("send", "zh"))
 
 
 def head(personas: Personas, language: Language) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -271,3 +272,58 @@ def test_an_import_that_is_no_dialogue_names_its_line(tmp_path: Path, content: s
     path.write_text(content, encoding="utf-8")
     with pytest.raises(ConversationError, match=says):
         read_jsonl(path)
+
+
+ALL_WORDS = """() => {
+    const found = new Set(), names = ["title", "aria-label", "placeholder"];
+    const walk = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (walk.nextNode()) {
+        const parent = walk.currentNode.parentElement;
+        if (parent.checkVisibility() && !parent.closest("script, style, .message-content, noscript"))
+            found.add(walk.currentNode.data.trim());
+    }
+    for (const node of document.querySelectorAll(names.map(name => `[${name}]`).join(", ")))
+        for (const name of node.checkVisibility() ? names : []) found.add((node.getAttribute(name) || "").trim());
+    return [...found].filter(text => text);
+}"""
+# Names, units and what a persona is called: the same in both languages.
+NAMES = re.compile(
+    r"PersonaLlama(?:-3)?|Version [\d.]+|English|中文|語言 Language|Hub|owner/name|\.?JSONL|Top-p|tokens?|NLP"
+    r"|Transformer|tiny:llama|persona-v\d(?:@\w+)?|capybara-chat-[\d-]+|[\d.]+ ?k?B|[a-f0-9]{8}",
+    re.IGNORECASE,
+)
+
+
+# What was typed or answered, after the label with which it is read out; and what is quoted from personas.
+SAID = re.compile(r"^(回答：|你：|bot's message: |user's message: ).*|“[^”]*”|「[^」]*」", re.DOTALL)
+
+
+def foreign(texts: list[str], language: str) -> list[str]:
+    """Texts of the page with words that are not of its language."""
+    letters = re.compile(r"[A-Za-z]{2,}" if language == "zh" else r"[\u4e00-\u9fff]")
+    return sorted(text for text in texts if letters.search(NAMES.sub("", text)))
+
+
+@pytest.mark.parametrize("language", ["zh", "en"])
+def test_both_languages_are_whole(chromium: Any, served: Served, personas: Personas, language: str) -> None:
+    """The page's own choice counts, whatever the browser's language, in which it greets first."""
+    page = opened(chromium, served, locale="en-US")
+    page.wait_for_selector(f"#send:has-text('{say('send', 'en')}')")
+    if language == "zh":
+        page.locator("#language").get_by_text("中文").click()
+        page.wait_for_selector(f"#send:has-text('{say('send', 'zh')}')")
+    words = set(page.evaluate(ALL_WORDS))
+    ask(page, "我好像失戀了", 1)
+    toggle_settings(page)
+    page.locator("#settings .label-wrap:not(.open)").click()  # sampling; history stands open
+    page.wait_for_timeout(300)
+    words |= set(page.evaluate(ALL_WORDS))
+    page.click("#export")
+    page.wait_for_selector(f"text={say('need_consent', language)}")  # type: ignore[arg-type]
+    words |= set(page.evaluate(ALL_WORDS))
+    told = [text for persona in personas.personas.values() for text in (*persona.probes, persona.tag.strip("[]"))]
+    own = [re.sub("|".join(map(re.escape, told)), "", SAID.sub(lambda found: found[1] or "", text)) for text in words]
+    left = foreign(own, language)
+    assert left == [], "\n".join(left)
+    assert page.evaluate("document.documentElement.lang") == {"zh": "zh-Hant", "en": "en"}[language]
+    assert page.problems == []
