@@ -128,7 +128,9 @@ PLATE = re.compile(
     rf"|[軍試臨使領外]車?{GAP}(?:[A-Z]{GAP})?{run(4, 5)}){END}",
     re.IGNORECASE,
 )
-PLATE_NAME = r"(?<!<)(?:[車车摩][ ]?[牌號号排]|牌[照號]|[黃紅白綠軍試臨時交]牌|掛牌|ㄔㄜ?[ ]?ㄆㄞ?ˊ?|che[ ]?pai|plate)"
+PLATE_NAME = (
+    r"(?<!<)(?:[車车摩][ ]?[牌號号排]|牌[照號]|[黃紅白綠軍試臨時交新舊原]牌|掛牌|ㄔㄜ?[ ]?ㄆㄞ?ˊ?|che[ ]?pai|plate)"
+)
 PLATE_BEFORE = re.compile(rf"{PLATE_NAME}{FILLING}", re.IGNORECASE)
 PLATE_AFTER = re.compile(rf"^[ ]?(?:[是這那,(為]|我)*的?{PLATE_NAME}", re.IGNORECASE)
 NO_PLATE = r"(?!(?:BMW|MSI|RTX|GTX|ISO|EOS|DDR|USB|CPU|GPU|SSD|NBA|MLB|CPC|CNS|AMG|GLC|SUV|CRV|GTR)[\- ]?[0-9])"
@@ -152,6 +154,7 @@ TRAFFIC = re.compile(
     r"|撞[到上]?我|掉東西|讓行|這[台輛]|那[台輛]|違法|炸街|開單|比中指|囂張|[爆報]料|雙黃線|壓線|斑馬線|待轉|路上跑"
     r"|車[ ]?[牌號]|停車|車[位格縫]|按.{0,2}喇叭|停在|檢舉|移.{0,6}車|方向燈|逼[我人]"
     r"|[壓龜賣租]車|龜速|蛇行|改管|三寶|酒駕|超速|危險駕駛|臨停|禮讓|路權|行車(?![紀記])|車禍|下車|車道|車庫|人行道|路邊|外送員|騎[走車上在]|冒.?煙|選號|過戶|etag"
+    r"|車主|車籍|拖吊|驗車|領牌|換牌|報廢|監理站|停[在到好滿]|停.{0,3}[下邊旁]"
     r"|被[刮撞偷拖]|目擊|租賃車|駕駛|載客|[白黑銀灰紅藍綠黃橘棕]色 ?(?:的 ?)?[A-Z][a-z]{2}"
 )
 VEHICLE = (
