@@ -236,6 +236,12 @@ class PttWalk:
                     self.frontier.drop(other)
             merged = self.frontier.merge(span, next(one for one in below if one.id == lower.id))
             self.joined.add(merged.id)
+            if span.position is not None and span.position <= (merged.position or 0):  # this page ends no higher
+                merged.position, merged.bottom, merged.estimated = span.position, span.bottom, False
+                merged.oldest = min(merged.oldest, span.oldest)
+                merged.tries, merged.due, merged.why = 0, 0.0, ""
+                self.placed.add(merged.id)
+                self.frontier.keep(merged)
             return
 
     def all_known(self, lower: Span, rows: list[Listed]) -> bool:
