@@ -56,7 +56,7 @@ DETECTORS = (
     (
         "PHONE",
         phone_and_bank_numbers.phones,
-        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}"),
+        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}|洞"),
     ),
     ("PLATE", identity_documents.plates, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{identity_documents.GAP}){{3}}")),
     (

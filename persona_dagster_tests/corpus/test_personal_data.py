@@ -150,3 +150,46 @@ def test_the_hour_of_an_edit_in_september_is_no_telephone() -> None:
     line = "※ 編輯: abc (1.160.0.1 臺灣), 09/08/2026 17:20:49"
     assert "<PHONE>" not in privacy.mask(line)[0]
     assert privacy.mask("09/08/2026 打 0937547275")[0].endswith("<PHONE>")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("昨天 BKR-5512 的狗狗好可愛", "PLATE"),
+        ("有人看到 nmw-3312 嗎", "PLATE"),
+        ("092-KHT 很吵", "PLATE"),
+        ("EFS-1855 鏡頭開箱", None),
+        ("CSC-3021 這門課會當人嗎", None),
+        ("KTM-1290 重機", None),
+        ("鴻海(2317-TW)是白衣騎士", None),
+        ("有人認識 b09401077 嗎", "STUDENT_ID"),
+        ("清大 108062233 電資大三", "STUDENT_ID"),
+        ("料號 B10705021 缺貨", None),
+        ("全班 110000000 元捐款", None),
+        ("將來銀行 88800012345678 謝謝", "BANK"),
+        ("團費匯 50812345678901(第一)", "BANK"),
+        ("刷 4311-9522-0123-4564 不過", "BANK"),  # its check digit is wrong
+        ("刷卡滿 3000 6000 9000 送", None),
+        ("KKTIX 韓國場實名 309988776", "PASSPORT"),
+        ("飯店一晚 320 500 800 三種", None),
+        ("jenny_w22 ← 加賴", "LINE_ID"),
+        ("My LINE is tim.chen, say hi", "LINE_ID"),
+        ("Line\nkk_0912", "LINE_ID"),
+        ("waited 25min in line and about 10min", None),
+        ("LINE 傳 final_v3.docx 給我", None),
+        ("脆上 cat_daily77 那個人", "SITE_ID"),
+        ("telegram 的 chat_id 怎麼拿", None),
+        ("Discord 打 @everyone 會被踢嗎", None),
+        ("@cache 這個裝飾器和 @my_timer 差在哪", None),
+        ("kevin_w#yahoo.com.tw", "EMAIL"),
+        ("amychen 底線 03 老鼠 gmail", "EMAIL"),
+        ("寄到 admin@example.org", None),
+        ("老媽電話是 293-4412", "PHONE"),
+        ("2394-7152 打這支訂餐", "PHONE"),
+        ("電話費 1999 吃到飽", None),
+        ("今彩 09、12、18、23、34", None),
+    ],
+)
+def test_shape_tells_where_no_word_does(text: str, kind: str | None) -> None:
+    _, counts = privacy.mask(text)
+    assert dict(counts) == ({kind: 1} if kind else {})

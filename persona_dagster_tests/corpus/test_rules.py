@@ -195,7 +195,7 @@ def test_the_version_is_stable_and_follows_the_rules(monkeypatch, tmp_path):
 HOSTILE = [
     "a", "a@", "a.", "@a", "0", "09", "0-", "1.", "(0", "::", "f:", "fb ", "line:", "ig的", "路", "街1號", "市區路1",
     "號", "-", "--", "字----", "？--", ": ", ": :", "> ", "推 a:", "※ ", "引述《", "作者", "字\n", "https://", "<USER>",
-    " ", "\n",
+    " ", "\n", "底線 ", "a底線", "賴 a_", "ig a.", "B08", "4111 ", "AAA-", "dc a", "電話2",
 ]  # fmt: skip
 
 

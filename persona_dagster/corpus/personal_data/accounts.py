@@ -21,7 +21,8 @@ HANDLE = rf"(?P<handle>@?[A-Za-z0-9_]{LETTER}{{2,31}}(?:#[0-9]{{4}})?)"
 SUFFIX = r"(?:的|官方帳號|官方|私訊|聊|嗎|喔|🆔|[\u2600-\u27bf\U0001f300-\U0001faff])?"
 # "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
 NAMED = (
-    r"(?:[ ]?(?:i ?d|[ㄧㄞ]ㄉㄧ?|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?)?[ ]{0,2}"
+    r"(?:[ ]?(?:i ?d|[ㄧㄞ]ㄉㄧ?|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?|請?[搜加找]尋?)?"
+    r"[ ]{0,2}"
     r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?:小老鼠|(?=@)))"
 )
 # After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
@@ -137,7 +138,7 @@ PLAYER = re.compile(  # of a game or a shop: a number after its own name
 )
 SKYPE = re.compile(r"(?<![A-Za-z0-9])(?P<handle>live:[A-Za-z0-9._\-]{3,32})", re.IGNORECASE)
 HAN_TAG = re.compile(
-    r"(?:discord|dc)[^A-Za-z0-9\n]{0,3}?(?:名稱|名字|帳號|暱稱|[:是叫 ])[:是叫 ]{0,2}"
+    r"(?<![a-z])(?:discord|dc)[^A-Za-z0-9\n#]{0,10}?(?:名稱|名字|帳號|暱稱|[:是叫成為找加 ])[:是叫 ]{0,2}"
     r"(?P<handle>[\u4e00-\u9fffA-Za-z0-9_.]{2,20}#[0-9]{4})"
     r"(?![0-9])",
     re.IGNORECASE,
@@ -184,7 +185,7 @@ SITES_BEHIND = (
 BEHIND = re.compile(SITES_BEHIND, re.IGNORECASE)
 SITE_BEHIND = re.compile(rf"(?<![A-Za-z0-9._/@]){LOOKS}{SITES_BEHIND}", re.IGNORECASE)
 CONTACT = re.compile(  # whichever site it is on
-    r"(?:[加找搜敲密追私]我|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|[主小大本分]帳"
+    r"(?:[加找搜敲密追私]我|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|[\u4e00-\u9fff]帳[是:叫]?"
     r"|(?<![A-Za-z])id ?[:是](?= ?[a-z._]{0,30}[0-9]))"
     rf" ?{STRONG}(?![A-Za-z0-9@/])",
     re.IGNORECASE,
@@ -192,6 +193,49 @@ CONTACT = re.compile(  # whichever site it is on
 SPELT_LINK = re.compile(  # f b . c o m / x, fb點com/x
     r"(?<![A-Za-z])(?=[a-z]{1,9} ?(?: |點|\())(?:f ?b|f ?a ?c ?e ?b ?o ?o ?k|i ?n ?s ?t ?a ?g ?r ?a ?m|l ?i ?n ?e|t)"
     r" ?(?:\.|點|\(點\)|\(?dot\)?) ?(?:c ?o ?m|m ?e|e ?e|n ?e ?t) ?/ ?(?P<handle>[~@%+A-Za-z0-9_.\-/]{3,60})",
+    re.IGNORECASE,
+)
+# What can hardly be anything but an account, beside a site's name on either side of it and over a line's end.
+BESIDE = re.compile(
+    r"(?<![A-Za-z0-9._@/\-$#+&=])@?(?=[A-Za-z0-9.\-]{0,20}_|[A-Za-z0-9]{2,20}\.[A-Za-z0-9]"
+    r"|(?=(?:[0-9.\-]{0,9}[A-Za-z]){3})(?:[A-Za-z.\-]{0,20}[0-9]){2})"
+    r"(?=[0-9._\-]{0,9}[A-Za-z]{2}"
+    r"|[A-Za-z][0-9]{2,6}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31}(?![A-Za-z0-9@/\[={$]|[._\-][A-Za-z0-9]"
+    r"|\((?!line|ig|dc|threads|[\u4e00-\u9fff]))"
+)
+ALONE = r"(?<![A-Za-z0-9_.\-])(?:{})(?![A-Za-z0-9_.\-])"  # a Latin name as a word of its own
+SITES_BESIDE = tuple(
+    (kind, keys.split(), re.compile(names, re.IGNORECASE))
+    for kind, keys, names in (
+        (
+            LINE,
+            "line 賴",
+            r"(?<!in )(?<!on )"
+            + ALONE.format("line")
+            + r"(?! ?(?:pay|bank|today|notify|bot|tv|theme|friends|[0-9]|[\"群貼主禮社購]))"
+            r"|賴(?!清德|總統|床|皮|在|著|院)",
+        ),
+        ("IG_ID", "ig instagram", ALONE.format("ig|instagram")),
+        (
+            SITE,
+            "threads twitch 推特 抖音 噗浪 小紅書 微博 脆",
+            ALONE.format("threads|twitch")
+            + r"|推特|抖音|噗浪|小紅書|微博|(?<![爽酥清乾])脆(?![弱皮餅片笛骨脆的]|友[們都])",
+        ),
+        (CHAT, "discord dc telegram tg wechat 微信", ALONE.format("discord|dc|telegram|tg|wechat") + "|微信"),
+    )
+)
+OFFERING = re.compile(r"[加搜找追聊私敲是叫我打帳台換:\"@]|(?<![a-z])(?:is|on|add)(?![a-z])", re.IGNORECASE)
+WRITTEN_BEFORE, WRITTEN_BEHIND = 16, 14  # letters between an account and the site's name, and the name
+# Files, hosts, programs and machines are written like accounts.
+NOT_BESIDE = re.compile(
+    r".*\.(?:com|net|org|tw|io|me|cc|tv|app|dev|ai|html?|php|aspx?|png|jpe?g|gif|webp|mp[34]|mov|pdf|docx?|xlsx?"
+    r"|pptx?|zip|rar|7z|txt|json|csv"
+    r"|exe|apk|md|js|ts|py|css|java|cpp|sh|ya?ml|sql|log|conf|ini|dll|so|edu|gov|ee|be|ly|gl)$"
+    r"|[0-9.]+(?:min|sec|hr|hour|day|week|year|month)s?$|.*_$|.*[a-z][0-9]+[a-z]+[0-9]+[a-z]"
+    r"|(?:ios|android|win(?:dows)?|iphone|ipad|ipod|galaxy|pixel|macbook|mac|rtx|gtx|python|gpt|chatgpt|wifi|usb"
+    r"|covid|type|level|lv|ver|v|day|ep|part|no|vol|top)[._\-]?[0-9]"
+    r"|(?-i:[A-Z0-9_\-]+$)",  # MAX_LEN
     re.IGNORECASE,
 )
 OTHERS = (
@@ -209,6 +253,8 @@ OTHERS = (
     (SITE, SPELT_LINK, "handle"),
 )
 
+WITH_SIGN = (HAN_TAG, TAGGED)
+
 LINKS = (
     (LINE, r"line(?:\.me/|://)(?:r/)?ti/[pg]2?/|page\.line\.me/|lin\.ee/"),
     ("IG_ID", r"instagram\.com/(?:stories/)?|instagr\.am/|ig\.me/(?:m/)?"),
@@ -219,7 +265,8 @@ LINKS = (
     ),
     (
         CHAT,
-        r"(?:t|telegram)\.me/(?:joinchat/)?|(?:wa\.me|chat\.whatsapp\.com)/|api\.whatsapp\.com/send\?phone=|discord\.gg/"
+        r"(?:t|telegram)\.me/(?:joinchat/)?|(?:wa\.me|chat\.whatsapp\.com)/|api\.whatsapp\.com/send\?phone="
+        r"|discord\.gg/"
         r"|discord(?:app)?\.com/(?:users|invite)/",
     ),
     (
@@ -229,7 +276,8 @@ LINKS = (
     ),
     (
         SITE,
-        r"(?:twitter|x)\.com/|plurk\.com/|twitch\.tv/|steamcommunity\.com/(?:id|profiles)/|linkedin\.com/in/|weibo\.com/(?:u/)?"
+        r"(?:twitter|x)\.com/|plurk\.com/|twitch\.tv/|steamcommunity\.com/(?:id|profiles)/|linkedin\.com/in/"
+        r"|weibo\.com/(?:u/)?"
         r"|shopee\.tw/(?:shop/)?",
     ),
     (SITE, r"github\.com/(?=[^/\s]{1,40}(?:[^/A-Za-z0-9\-]|$))"),
@@ -264,7 +312,7 @@ NOT_A_PROFILE = frozenset(
 )  # fmt: skip
 VERSION = re.compile(r"v?[0-9]+(?:[.\-][0-9]+)*[a-z]?", re.IGNORECASE)
 NOT_A_HANDLE = re.compile(
-    r"^(?:(?:points?|pay)[0-9]+$|b[0-9]{1,4}$|v[0-9]{1,3}$|ver[0-9.]|"
+    r"^(?:[a-z_]{1,20}_(?:id|token|ur[li]|secret|key|code|type|api|path|error|config)$|(?:points?|pay)[0-9]+$|b[0-9]{1,4}$|v[0-9]{1,3}$|ver[0-9.]|"
     r"(?:iphone|ios|android|ipad|covid-?|ps|win|mate|note|s|b|m|f)[ _]?[0-9]{1,4}[a-z]{0,3}$|"
     r"[0-9.]+(?:[km]|gb?|mb?|mah|hz|fps|v|w|a|p|s|ms|px|mm|cm|kg|am|pm)$|"
     r"pay|points?|today|shopping|music|tv|webtoon|bank|travel|taxi|game|games|id|ig|fb|line|http|https|www|com|and|the|"
@@ -272,6 +320,10 @@ NOT_A_HANDLE = re.compile(
     re.IGNORECASE,
 )
 HOST_AFTER = re.compile(r"^\.(?:com|net|tw|me|org|io|js|py|cc)(?![A-Za-z0-9])", re.IGNORECASE)
+
+
+# Accounts of PTT where it prints who wrote: they are for the detector of users.
+WRITER = re.compile(r"(?:《 ?|作者[: ]{0,3}|編輯: |轉錄者: |(?:^|\n)[推噓→:] ?|@)$")
 
 
 def linked(text: str) -> Iterator[tuple[int, int, str]]:
@@ -292,7 +344,7 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
     for found in GLUED.finditer(text):
         yield *found.span("handle"), GLUED_KINDS.get((found["name"] or found["sign"] or "line").lower(), CHAT)
     for kind, pattern, group in OTHERS:
-        if pattern is SITE_BEHIND and not BEHIND.search(text):
+        if (pattern is SITE_BEHIND and not BEHIND.search(text)) or (pattern in WITH_SIGN and "#" not in text):
             continue
         for found in pattern.finditer(text):
             if pattern is not CONTACT or not NOT_A_HANDLE.match(found[group]):
@@ -306,6 +358,30 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
                 yield *span, site.kind
     for found in FB_NAME.finditer(text):
         yield *found.span("handle"), "FB_ID"
+    yield from _beside(text, small)
+
+
+def _beside(text: str, small: str) -> Iterator[tuple[int, int, str]]:
+    sites = [
+        (kind, name) for kind, keys, name in SITES_BESIDE if any(key in small for key in keys) and name.search(text)
+    ]
+    for found in BESIDE.finditer(text) if sites else ():
+        handle = found.group().rstrip(".-")
+        bare = handle.lstrip("@")
+        if NOT_BESIDE.match(bare) or NOT_A_HANDLE.match(bare) or VERSION.fullmatch(bare):
+            continue
+        start, end = found.start(), found.start() + len(handle)
+        ahead, behind = text[max(0, start - WRITTEN_BEFORE) : start], text[end : end + WRITTEN_BEHIND]
+        if WRITER.search(ahead):
+            continue
+        around = f"{ahead}\n{behind}"
+        alone = ahead[-1:] in ("", "\n") and behind[:1] in ("", "\n")
+        if not (alone or re.search("[0-9]{2}", bare) or OFFERING.search(around)):
+            continue
+        for kind, name in sites:
+            if name.search(around):
+                yield start, end, kind
+                break
 
 
 def _handle(site: Service, found: re.Match[str], text: str) -> Span | None:
@@ -318,7 +394,7 @@ def _handle(site: Service, found: re.Match[str], text: str) -> Span | None:
         return None
     if len(bare) < 3 or NOT_A_HANDLE.match(bare) or (bare.isdigit() and not (site.numeric and len(bare) >= 5)):
         return None
-    if VERSION.fullmatch(bare) and not bare.isdigit():
+    if (VERSION.fullmatch(bare) and not bare.isdigit()) or NOT_A_MENTION.match(handle):
         return None
     if "@" not in handle and (bare.lower() in NOT_A_NAME or HOST_AFTER.match(text[found.start(group) + len(handle) :])):
         return None
@@ -337,9 +413,24 @@ USER = re.compile(
     r"|^(?:推|噓|→|:) ?(?P<push>[A-Za-z][A-Za-z0-9]{1,11}) {0,12}:",
     re.MULTILINE,
 )
+NOT_A_MENTION = re.compile(  # everybody on a server, and what programs write with the same sign
+    r"@(?:everyone|here|all|channel|property|override|staticmethod|classmethod|abstractmethod|media|click|import"
+    r"|param|return|types|app|test"
+    r"|dataclass|cache|component|keyframes|autowired|entity|bean|input|change|submit|angular|babel|vue|nestjs"
+    r"|deprecated|latest|wraps"
+    r"|(?:[a-z]+_)?(?:required|cache|exempt|view|fixture|property|task)|pytest|router|functools|(?:[a-z]+)?mapping"
+    r"|service|controller"
+    r"|restcontroller|repository|transactional|nullable|notnull|injectable|composable|published|state|objc"
+    r"|available|mainactor"
+    r"|supports|layer|tailwind|apply|include|extend|mixin|charset|layout|section|endsection|foreach"
+    r"|endif)(?![A-Za-z0-9_])",
+    re.IGNORECASE,
+)
+PROGRAM = re.compile(
+    r"decorator|裝飾器|sql|c#|annotation|註解|(?:^|\n) *(?:def|class|function|public|private) ", re.IGNORECASE
+)
 MENTION = re.compile(
-    r"(?<![A-Za-z0-9_.@/])@(?!(?:everyone|here|all|property|override|staticmethod|classmethod|media|click|import|param|return|types|app|test"
-    r"|dataclass|cache|component|keyframes|autowired|entity|bean|input|change|submit|angular|babel|vue|nestjs|deprecated)(?![A-Za-z0-9_]))"
+    r"(?<![A-Za-z0-9_.@/])@"
     r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@(/])",
     re.IGNORECASE,
 )
@@ -357,5 +448,6 @@ def users(text: str) -> Iterator[Span]:
         yield found.span(group)
     for found in MENTION.finditer(text):
         name = found["name"]
-        if not MAIL_HOST.search(name) and not QUANTITY_NAME.fullmatch(name):
+        code = NOT_A_MENTION.match(found.group()) or PROGRAM.search(text[max(0, found.start() - 40) : found.end() + 40])
+        if not code and not MAIL_HOST.search(name) and not QUANTITY_NAME.fullmatch(name):
             yield found.span()

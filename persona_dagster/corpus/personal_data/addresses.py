@@ -33,18 +33,26 @@ EMAIL = re.compile(
     rf"|{LOCAL}[ ]?小老鼠[ ]?{HOST}(?:\.{HOST}){{1,3}}(?![A-Za-z0-9])"
     rf"|{LOCAL} ?在 ?{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
     # "at" behind what is no word, or any sign, before a host that only has mail on it
-    rf"|{EDGE_OF_LOCAL}(?=[A-Za-z]{{0,30}}[0-9._])[A-Za-z0-9._]{{3,40}} at {PROVIDER}{DOT}{TLD}(?:{DOT}tw)?"
+    rf"|{EDGE_OF_LOCAL}(?=[A-Za-z]{{0,30}}[0-9._])[A-Za-z0-9._]{{3,40}} at "
+    rf"(?:{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?|(?:g-?mail|yahoo|hotmail|outlook|icloud))"
     r"(?![A-Za-z0-9])"
-    rf"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9.%+\-]{{0,40}}?(?:_?at_|[ ]?[^\sA-Za-z0-9._:,。，、/+\-]{{1,2}}[ ]?)"
+    rf"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{{0,40}}?(?:[._]at[._]|at_"
+    rf"|[ ]?[^\sA-Za-z0-9._:,。，、/+\-]{{1,2}}[ ]?)"
     rf"{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
     r"|[\u4e00-\u9fffA-Za-z0-9]{1,16}@[\u4e00-\u9fffA-Za-z0-9\-]{1,30}\.(?:[台臺]灣|公司|中國|香港|集团|集團)"
+    # its signs called by their names, and the provider's name for the host
+    rf"|{EDGE_OF_LOCAL}[A-Za-z0-9](?:[A-Za-z0-9._\-]| ?(?:底線|小?點|[橫減]?槓|減號) ?(?=[A-Za-z0-9])){{2,40}}"
+    rf" ?(?:小?老鼠|艾特"
+    rf"|@) ?{PROVIDER}"
+    rf"(?:{DOT}{TLD}){{0,2}}(?![A-Za-z0-9])"
     r"|\[email[ ]protected\]",
     re.IGNORECASE,
 )
 # Half an address, where the provider's name stands for the rest.
 MAILBOX = re.compile(
     r"(?<![A-Za-z0-9@.])(?:g-?mail|hotmail|outlook|icloud|信箱|e-?mail)(?:帳號|信箱|地址)?(?: ?[:=是為] ?| )"
-    r"(?P<local>(?=[A-Za-z._\-]{0,40}[0-9])(?=[0-9._\-]{0,40}[A-Za-z])[A-Za-z0-9][A-Za-z0-9._\-]{4,40})(?![A-Za-z0-9@])",
+    r"(?P<local>(?=[A-Za-z\-]{0,40}[0-9._])(?![A-Za-z0-9.\-]{1,40}\.(?:com|net|org|tw|io"
+    r"|app)(?![A-Za-z]))(?=[0-9._\-]{0,40}[A-Za-z])[A-Za-z0-9][A-Za-z0-9._\-]{4,40})(?![A-Za-z0-9@])",
     re.IGNORECASE,
 )
 TOKEN = r"(?=[A-Za-z0-9]{0,20}[._0-9])(?=[0-9._]{0,9}[A-Za-z]{2})[A-Za-z0-9][A-Za-z0-9._\-]{3,40}"
@@ -53,7 +61,11 @@ PROVIDED = re.compile(
     rf"|(?<![A-Za-z0-9._\-@])(?P<after>{TOKEN})(?=[^A-Za-z0-9\n]{{0,6}}[後接@][^A-Za-z0-9\n]{{0,6}}{PROVIDER})",
     re.IGNORECASE,
 )
-SERVICE = re.compile(r"git@|noreply@", re.IGNORECASE)
+# Of programs, of those who do not read, and of the hosts that documents write (RFC 2606).
+SERVICE = re.compile(
+    r"(?:git|noreply)@|[^@]*@(?:example\.(?:com|net|org)|(?:(?:your-?)?domain|test|foo|xxx+)\.com|localhost|[a-z0-9\-]+\.local)$",
+    re.IGNORECASE,
+)
 
 
 def emails(text: str) -> Iterator[Span]:
@@ -75,10 +87,12 @@ GLUED_IPV4 = re.compile(r"(?:(?<![0-9.])|(?<=:[0-9]{2}))(?:[0-9]{1,3}\.){3}[0-9]
 IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
 # Every router has them, or everybody asks them for names: they lead to nobody.
 HOUSEHOLD = re.compile(
-    r"(?:10|127|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.|(?:1\.1\.1\.1|1\.0\.0\.1|8\.8\.[84]\.[84]|9\.9\.9\.9|168\.95\.1(?:92)?\.1)$"
+    r"(?:10|127|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.|(?:1\.1\.1\.1|1\.0\.0\.1|8\.8\.[84]\.[84]|9\.9\.9\.9"
+    r"|168\.95\.1(?:92)?\.1)$"
 )
 VERSION_BEFORE = re.compile(
-    r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|python|java|node|php|cuda|torch|mysql|nginx|office|windows|linux|kernel|更新(?:到|至|為)?|"
+    r"(?:\bv|ver\.?|version|版本|版|韌體|firmware|driver|驅動(?:程式)?|chrome|firefox|edge|safari|build|python|java|node|php"
+    r"|cuda|torch|mysql|nginx|office|windows|linux|kernel|更新(?:到|至|為)?|"
     r"升級?(?:到|至|為)|章節?|第|§|ios|android|app|release|rev\.?|SDK|bios|條|節|圖|表|式|日期)[ :=]{0,3}$",
     re.IGNORECASE,
 )
@@ -120,7 +134,8 @@ CITY = (
 )
 # The part from the road on is searched; what stands before it is read backwards.
 ROAD_ON = re.compile(
-    rf"(?:路|街|大道|巷|(?P<village>[村里])(?:{PART}{NUMBER} ?鄰)?)"
+    rf"(?:(?:路|街|大道|巷|(?P<village>[村里]))(?:{PART}{NUMBER} ?鄰)?"
+    rf"|(?P<hamlet>[村里](?:(?![路街道巷段鎮鄉市區號]){HAN}){{1,4}}?))"
     rf"(?:{PART}(?:[東西南北中]?{NUMBER}|[東西南北]) ?段)?"
     rf"(?:{PART}{NUMBER} ?巷)?(?:{PART}{NUMBER} ?弄)?(?:{PART}{NUMBER} ?衖)?"
     rf"{PART}{NUMBER}(?: ?[-之~、] ?{NUMBER})?(?: ?(?:[號号]|ㄏㄠˋ?)(?: ?[之\-] ?{NUMBER})?"
@@ -164,7 +179,7 @@ def addresses(text: str) -> Iterator[Span]:
         window = max(position, found.start() - 30)
         before = UP_TO_ROAD.search(text[window : found.start()])
         # A village and its number, or a road and a floor, only with a district before it.
-        thin = found["village"] or found["floor"]
+        thin = found["village"] or found["hamlet"] or found["floor"]
         if (
             before
             and (before["district"] or not thin)
