@@ -185,7 +185,7 @@ SITES_BEHIND = (
 BEHIND = re.compile(SITES_BEHIND, re.IGNORECASE)
 SITE_BEHIND = re.compile(rf"(?<![A-Za-z0-9._/@]){LOOKS}{SITES_BEHIND}", re.IGNORECASE)
 CONTACT = re.compile(  # whichever site it is on
-    r"(?:[加找搜敲密追私]我|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|[\u4e00-\u9fff]帳[是:叫]?"
+    r"(?:[加找搜敲密追私]我|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|帳[是:叫]?"
     r"|(?<![A-Za-z])id ?[:是](?= ?[a-z._]{0,30}[0-9]))"
     rf" ?{STRONG}(?![A-Za-z0-9@/])",
     re.IGNORECASE,
@@ -212,7 +212,7 @@ SITES_BESIDE = tuple(
             "line 賴",
             r"(?<!in )(?<!on )"
             + ALONE.format("line")
-            + r"(?! ?(?:pay|bank|today|notify|bot|tv|theme|friends|[0-9]|[\"群貼主禮社購]))"
+            + r"(?! ?(?:pay|bank|today|notify|bot|tv|theme|friends|points?|store|music|[0-9]|[\"群貼主禮社購]))"
             r"|賴(?!清德|總統|床|皮|在|著|院)",
         ),
         ("IG_ID", "ig instagram", ALONE.format("ig|instagram")),

@@ -151,15 +151,16 @@ PLATE_NAME = (
 )
 PLATE_BEFORE = re.compile(rf"{PLATE_NAME}{FILLING}", re.IGNORECASE)
 PLATE_AFTER = re.compile(rf"^[ ]?(?:[是這那,(為]|我)*的?{PLATE_NAME}", re.IGNORECASE)
-NO_PLATE = (  # makes, standards, parts, times and leagues
-    r"(?!(?i:XXX|BMW|MSI|RTX|GTX|ISO|RSA|AES|SHA|EOS|DDR|USB|CPU|GPU|SSD|NBA|MLB|CPC|CNS|AMG|GLC|SUV|CRV|GTR|MIL"
+NO_PLATE = re.compile(  # makes, standards, parts, times and leagues
+    r"(?:XXX|BMW|MSI|RTX|GTX|ISO|RSA|AES|SHA|EOS|DDR|USB|CPU|GPU|SSD|NBA|MLB|CPC|CNS|AMG|GLC|SUV|CRV|GTR|MIL"
     r"|RFC|PEP|SCP|UTC|GMT|SKU"
     r"|ERC|JRA|DSC|HDD|LED|LCD|NAS|CVE|NCC|ETF|DLC|NTD|TWD|USD|CNY|RMB|JPY|HKD|BUG|REQ|ASTM|DNA|RNA|MAC|PCB"
-    r"|GPT)[\- ]?[0-9])"
+    r"|GPT)[\- ]?[0-9]",
+    re.IGNORECASE,
 )
 CAPITALS = "[A-HJ-NP-Z]"
 BARE_PLATE = re.compile(
-    rf"(?<![A-Za-z0-9\-]){NO_PLATE}"
+    rf"(?<![A-Za-z0-9\-])"
     rf"(?:{CAPITALS}(?:{GAP}{CAPITALS}){{2}}(?! (?:19|20)[0-9]{{2}}(?![0-9])){GAP}[0-9](?:{GAP}[0-9]){{3}}"
     r"|[a-hj-np-z]{3}[\- ]?(?! (?:19|20)[0-9]{2}(?![0-9]))[0-9]{4}|(?!(?:19|20))[0-9]{4} (?!NT|TW|CC|KM|HP|[AP]M"
     r"|[MG]B|US|UP|OK)[A-Z]{2}"
@@ -238,6 +239,7 @@ def plates(text: str) -> Iterator[Span]:
                 driven = driven or (SURE_PLATE.fullmatch(found.group()) and not CODED.search(_clause(ahead, behind)))
             other = MODEL_AFTER.match(behind) or PART_NUMBER.search(ahead) or GOODS.search(around)
             other = other or PART_BEFORE.search(ahead) or PART_AFTER.match(behind) or ENGINE.fullmatch(found.group())
+            other = other or NO_PLATE.match(found.group())
             if driven and not other and not WRITER.search(ahead):
                 yield found.span()
 
