@@ -233,14 +233,21 @@ def plates(text: str) -> Iterator[Span]:
         for found in pattern.finditer(digits_of(text)):
             ahead, behind = preceding(text, found.start(), 16), text[found.end() : found.end() + 16]
             around = f"{ahead}\n{behind}"
-            driven = VEHICLE_BEFORE.search(ahead) or VEHICLE_AFTER.match(behind)
+            driven = bool(VEHICLE_BEFORE.search(ahead) or VEHICLE_AFTER.match(behind))
             if not beside:
-                driven = driven or TRAFFIC.search(around)
-                driven = driven or (SURE_PLATE.fullmatch(found.group()) and not CODED.search(_clause(ahead, behind)))
-            other = MODEL_AFTER.match(behind) or PART_NUMBER.search(ahead) or GOODS.search(around)
-            other = other or PART_BEFORE.search(ahead) or PART_AFTER.match(behind) or ENGINE.fullmatch(found.group())
-            other = other or NO_PLATE.match(found.group())
-            if driven and not other and not WRITER.search(ahead):
+                sure = SURE_PLATE.fullmatch(found.group()) and not CODED.search(_clause(ahead, behind))
+                driven = bool(driven or TRAFFIC.search(around) or sure)
+            other = (
+                MODEL_AFTER.match(behind)
+                or PART_NUMBER.search(ahead)
+                or GOODS.search(around)
+                or PART_BEFORE.search(ahead)
+                or PART_AFTER.match(behind)
+                or ENGINE.fullmatch(found.group())
+                or NO_PLATE.match(found.group())
+                or WRITER.search(ahead)
+            )
+            if driven and not other:
                 yield found.span()
 
 

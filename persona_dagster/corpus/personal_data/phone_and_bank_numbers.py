@@ -235,8 +235,7 @@ def bank_accounts(text: str) -> Iterator[Span]:
         issued = ISSUED.fullmatch(number) and GROUPS.fullmatch(spelt) and luhn.is_valid(number)
         around = f"{before}\n{behind}"
         named = FOUR_FOURS.fullmatch(found.group()) and CARD_WORD.search(around) and not NOT_A_CARD.search(around)
-        issued = issued or named
-        if issued and not NOT_A_BANK.search(before):
+        if (issued or named) and not NOT_A_BANK.search(before):
             yield found.span()
     for found in POST_OFFICE.finditer(text):
         yield found.span(1)
