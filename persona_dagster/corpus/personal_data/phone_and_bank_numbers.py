@@ -234,8 +234,8 @@ def bank_accounts(text: str) -> Iterator[Span]:
         before, behind = preceding(text, found.start()), text[found.end() : found.end() + 10]
         issued = ISSUED.fullmatch(number) and GROUPS.fullmatch(spelt) and luhn.is_valid(number)
         around = f"{before}\n{behind}"
-        named = FOUR_FOURS.fullmatch(found.group()) and CARD_WORD.search(around) and not NOT_A_CARD.search(around)
-        if (issued or named) and not NOT_A_BANK.search(before):
+        four = FOUR_FOURS.fullmatch(found.group()) and CARD_WORD.search(around) and not NOT_A_CARD.search(around)
+        if (issued or four) and not NOT_A_BANK.search(before):
             yield found.span()
     for found in POST_OFFICE.finditer(text):
         yield found.span(1)
