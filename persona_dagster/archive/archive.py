@@ -388,6 +388,16 @@ class Archive:
         records = (orjson.loads(self.fs.cat_file(path)) for path in self.fs.glob(f"{folder}/*.json"))
         return {record["new"]: record for record in records}
 
+    def stored_as(self, source: str, board: str) -> dict[str, str]:
+        """The sha256 of what is stored now, by every sha256 that a capture had before something was cut out of it."""
+        after = {record["old"]: new for new, record in self.redactions(source, board).items()}
+        now = {}
+        for old, new in after.items():
+            while new in after:
+                new = after[new]  # noqa: PLW2901
+            now[old] = new
+        return now
+
     def _rewrite_part(  # noqa: PLR0917 - a part, and what changes in it
         self,
         source: Source,

@@ -190,14 +190,19 @@ def make_plan(target: Target, settings: Settings, at: str) -> tuple[ForgetPlan, 
         [line for found in chosen for line in found.lines],
         # PTT prints a page's address below its text, and a reply that is kept names it: no id is anybody's words.
         pl.concat([said for found in chosen for said in (found.kept.select(said=SAID)["said"], found.gone["url"])]),
-        lambda spellings: _elsewhere(homes, plan, [_snapshots(found.quoting) for found in chosen], spellings),
+        lambda spellings: _elsewhere(
+            homes,
+            plan,
+            [_snapshots(found.quoting, home.archive()) for home, found in zip(homes, chosen, strict=True)],
+            spellings,
+        ),
         settings,
     )
     for home, found, of in zip(homes, chosen, plan.homes, strict=True):
         quoting = found.quoting.filter(SAID.str.contains_any(pieces)) if pieces else found.quoting.clear()
         plan.cut += quoting.height if home is homes[0] else 0
         places = {*of.keys, *of.cuts}
-        of.quoting = sorted(name for name in _snapshots(quoting) if name not in places)
+        of.quoting = sorted(name for name in _snapshots(quoting, home.archive()) if name not in places)
         _downstream(home, plan.docs, pieces, of)
     return plan, pieces
 
@@ -239,10 +244,14 @@ def _below(pages: pl.DataFrame, posts: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([posts.clear(), *levels[1:]])
 
 
-def _snapshots(rows: pl.DataFrame) -> set[str]:
-    """`source/board/sha256` of the captures that rows were parsed from."""
+def _snapshots(rows: pl.DataFrame, archive: Archive) -> set[str]:
+    """`source/board/sha256` of the captures that rows were parsed from, as they are stored since others were cut."""
     named = rows.filter(pl.col("snapshot").is_not_null())
-    return set(named.select(pl.concat_str("source", "board", "snapshot", separator="/")).to_series())
+    found = set()
+    for (source, board), some in named.group_by("source", "board"):
+        now = archive.stored_as(str(source), str(board))
+        found |= {f"{source}/{board}/{now.get(digest, digest)}" for digest in some["snapshot"].unique()}
+    return found
 
 
 def _at_url(home: Home, url: str) -> set[str]:
@@ -259,10 +268,10 @@ def _at_url(home: Home, url: str) -> set[str]:
 def _home_plan(home: Home, found: _Chosen, keys: set[str], *, by_author: bool) -> HomePlan:
     """Captures: every version of a page that holds the target's post goes; out of the others its comments are cut."""
     archive, of = home.archive(), HomePlan(str(home.settings.home), sorted(keys))
-    pages = {name.rsplit("/", 1)[1] for name in _snapshots(_pages(found.own))}
+    pages = {name.rsplit("/", 1)[1] for name in _snapshots(_pages(found.own), archive)}
     answers = found.own.filter(pl.col("kind").is_in(ANSWERS))
     wanted = set(answers["doc_id"])
-    cut_from = {name.rsplit("/", 1)[1] for name in _snapshots(answers)}
+    cut_from = {name.rsplit("/", 1)[1] for name in _snapshots(answers, archive)}
     for source in SOURCES:
         for board in archive.boards(source):
             index = archive.index(source, board)

@@ -126,10 +126,8 @@ def captures(found: Trace, settings: Settings) -> Iterator[Capture]:
         if row["capture"]:
             places.add((cast(Source, doc.source), doc.board, row["capture"]))
     for source, board, digest in sorted(places):
-        now = {record["old"]: new for new, record in archive.redactions(source, board).items()}
-        while digest in now:
-            digest = now[digest]  # noqa: PLW2901
-        seen = next(iter(archive.index(source, board).with_body(digest)), None)
+        now = archive.stored_as(source, board).get(digest, digest)
+        seen = next(iter(archive.index(source, board).with_body(now)), None)
         if seen and (capture := archive.capture(source, board, seen)):
             yield capture
 

@@ -141,9 +141,13 @@ def test_a_commenter_takes_nobody_along(tmp_path: Path) -> None:
     assert [found.body for found in shown] == [page.body]
 
 
-def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize("before", [None, "dcard:@uid1"])
+def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path, before: str | None) -> None:
+    """Also where the page was cut for somebody else before, and is stored under another hash than its rows name."""
     text = "星期三的晚上我一個人在河堤把戒指丟進水裡了"
     settings, _ = home_of_comments(tmp_path, text)
+    if before:
+        assert forget(before, settings).left == []
     report = forget("dcard:@uid3", settings)
     assert report.left == [] and byte_search.find(settings.home, byte_search.spellings(text)) == []
     archive = Archive(settings.raw_dir)
