@@ -77,7 +77,8 @@ def test_every_written_command_runs(tmp_path: Path) -> None:
             expected = {0, 1} if " build " in command else {0}  # 60 rows are too few to train on: it says so
             assert done.returncode in expected, f"{line}: {done.stdout[-2000:]}{done.stderr[-2000:]}"
             if done.returncode:
-                assert "too little to train on" in done.stderr or "mix_suffices" in done.stderr, done.stderr[-2000:]
+                why = ("too little to train on", "mix_suffices", "no train dialogue")
+                assert any(one in done.stderr for one in why), done.stderr[-2000:]
     assert len(ran) >= 12, ran
 
 

@@ -99,11 +99,12 @@ def comment(number: int, department: str) -> dict[str, object]:
 
 
 def home_of_comments(tmp_path: Path, quote: str = "") -> tuple[Settings, list[Post]]:
-    """Forty comments of five people; uid3 says `quote` in the third, and uid0 repeats it in the last."""
+    """Forty comments of five people; uid3 says `quote` in the third, uid4 and uid0 repeat it in the last two."""
     settings = Settings(home=tmp_path / "home", archive_url=None)
     rows = [comment(n, f"uid{n % 5}") for n in range(1, 41)]
     if quote:
-        rows[2]["content"], rows[-1]["content"] = quote, f"上面說\n{quote}\n我也是"
+        rows[2]["content"], rows[-1]["content"] = quote, f"上面說\n{quote} 我也是"
+        rows[-2]["content"] = f"他說的 {quote} 沒有錯"
     body = json.dumps(rows, ensure_ascii=False).encode()
     page = capture("dcard", "mood", "comments", "230000001@0", body, "https://www.dcard.tw/f/mood/p/230000001")
     Archive(settings.raw_dir).append([page])
@@ -150,6 +151,7 @@ def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path, b
         assert forget(before, settings).left == []
     report = forget("dcard:@uid3", settings)
     assert report.left == [] and byte_search.find(settings.home, byte_search.spellings(text)) == []
+    assert forget("dcard:@uid4", settings).left == []  # the mark in the place of the quote is nobody's words
     archive = Archive(settings.raw_dir)
     (page,) = archive.every("dcard", "mood")
     assert "我也是" in page.body.decode() and archive.verify("dcard", "mood") == []
