@@ -110,6 +110,8 @@ def holding(pieces: Iterable[tuple[Name, bytes]], needles: Iterable[bytes]) -> s
 def occurring(data: bytes, needles: Iterable[bytes]) -> set[bytes]:
     """Those of the needles that `data` holds, also where they overlap."""
     wanted = sorted({needle.decode("latin-1") for needle in needles})
+    if not wanted:
+        return set()
     text = pl.Series([data.decode("latin-1")])
     return {found.encode("latin-1") for found in text.str.extract_many(wanted, overlapping=True).explode().drop_nulls()}
 

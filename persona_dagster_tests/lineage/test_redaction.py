@@ -221,6 +221,7 @@ def test_a_threads_post_goes_from_the_pages_that_offer_it_too(tmp_path: Path) ->
 )
 def test_a_blank_is_as_wide_as_what_stood_there(body: str, needle: str, expected: str) -> None:
     assert blanked(body.encode(), [needle.encode()]).decode() == expected
+    assert blanked(body.encode(), []).decode() == body  # of a post none of whose words are its own
 
 
 def test_the_log_of_tombstones_shows_what_was_changed(tmp_path: Path) -> None:
