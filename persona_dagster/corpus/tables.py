@@ -130,6 +130,8 @@ class Tables:
         if _stored_views(self.catalogue_path) != views:
             with artifacts.writing(self.catalogue_path) as fresh, duckdb.connect(str(fresh)) as connection:
                 _create(views, connection)
+            # What somebody wrote into the old one is no part of the new.
+            self.catalogue_path.with_name(f"{self.catalogue_path.name}.wal").unlink(missing_ok=True)
         return self.catalogue_path
 
     def show(self, connection: duckdb.DuckDBPyConnection) -> duckdb.DuckDBPyConnection:

@@ -85,6 +85,25 @@ def test_a_catalogue_that_is_missing_or_old_is_made_anew(tmp_path: Path, fault: 
     assert tables.query("SELECT count(*) FROM posts").item() == 3
 
 
+FOREIGN = (
+    "import duckdb, sys; held = duckdb.connect(sys.argv[1]); held.execute('CREATE TABLE own AS SELECT 1');"
+    "print('held', flush=True); sys.stdin.read()"
+)
+
+
+def test_somebody_who_writes_into_the_catalogue_holds_up_nobody(tmp_path: Path) -> None:
+    """Neither while he has it open, nor by the log that he leaves beside it."""
+    tables = Tables(tmp_path)
+    tables.write("posts", "A", rows(3))
+    command = [sys.executable, "-c", FOREIGN, str(tables.catalogue_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout and other.stdout.readline() == "held\n"
+        tables.write("posts", "B", rows(2))
+        assert tables.query("SELECT count(*) FROM posts").item() == 5
+        other.kill()
+    assert tables.query("SELECT count(*) FROM posts").item() == 5
+
+
 def test_a_query_cannot_write_and_a_wrong_one_names_the_tables(tmp_path: Path) -> None:
     tables = Tables(tmp_path)
     with pytest.raises(QueryError, match="materialise `posts` first"):
