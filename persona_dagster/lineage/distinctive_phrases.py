@@ -23,8 +23,8 @@ from persona_dagster.settings import PROJECT_ROOT, Settings
 MIN_LINE = byte_search.WINDOW
 # In more rows than this, a line is a signature ("Sent from…") or a header, and nobody's own.
 BOILERPLATE = 5
-# Of a page's head: when something was posted is the site's line, and begins as many others do.
-DATED = r"^(?:時間|日期)[:：]?\s"
+# Lines of the site, at a page's head and foot: they begin as those of many others do.
+SITE_LINE = r"^(?:(?:時間|日期)[:：]?\s|※ \S{2,4}[:：])"
 PROGRAMS = ("dagster", "dagster_shared", "dagster_pipes", "persona_dagster")
 SOURCES = (".py", ".yaml", ".j2", ".html", ".sql", ".css", ".json")
 
@@ -39,7 +39,7 @@ def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
         every = frame.select("doc_id", line=said.str.split("\n")).explode("line")
         every = every.with_columns(pl.col("line").str.strip_chars()).filter(
             pl.col("line").str.replace_all(PLACEHOLDER, "").str.len_chars() >= MIN_LINE,
-            ~pl.col("line").str.contains(DATED),
+            ~pl.col("line").str.contains(SITE_LINE),
         )
         return every.unique()
 
