@@ -61,11 +61,7 @@ PROVIDED = re.compile(
     rf"|(?<![A-Za-z0-9._\-@])(?P<after>{TOKEN})(?=[^A-Za-z0-9\n]{{0,6}}[後接@][^A-Za-z0-9\n]{{0,6}}{PROVIDER})",
     re.IGNORECASE,
 )
-# Of programs, of those who do not read, and of the hosts that documents write (RFC 2606).
-SERVICE = re.compile(
-    r"(?:git|noreply)@|[^@]*@(?:example\.(?:com|net|org)|(?:(?:your-?)?domain|test|foo|xxx+)\.com|localhost|[a-z0-9\-]+\.local)$",
-    re.IGNORECASE,
-)
+SERVICE = re.compile(r"git@|noreply@", re.IGNORECASE)
 
 
 def emails(text: str) -> Iterator[Span]:
