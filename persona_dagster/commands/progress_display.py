@@ -26,6 +26,7 @@ from persona_dagster.pipes_reporting import listening, progress_bars
 PACKAGED = Path(__file__).with_name("times.yaml")
 SHORT_S = 0.7  # of a step that finds nothing to do, Dagster's own part of any
 PRIOR_S = 60  # seconds of steps before this machine's pace counts as much as the expected one
+PRIOR_SHARE = 0.1  # of what a stage counts, as which its expected time weighs against what was measured
 LONG_S = 45  # a step from which on a line says that it began, where no terminal is
 DRAWN_A_SECOND = 4
 
@@ -125,9 +126,18 @@ class Estimate:
             return 0.0
         spent = self.clock() - self.began
         expected = next((step.expected for step in self.steps if step.name == self.current), 0.0) * self.pace
-        counted = (self.total - self.done) / self.rate if self.total and self.rate else 0.0
+        counted = self._left_by_count(expected)
         overdue = 0.1 * spent if not counted and spent > expected else 0.0
         return max(expected - spent, counted, overdue)
+
+    def _left_by_count(self, expected: float) -> float:
+        """At the rate of what was counted, which weighs little while little was: the first ones load and warm up."""
+        if not self.total or not self.rate:
+            return 0.0
+        passed, done = self.clock() - self.counted_from, self.done - self.done_from
+        foreseen = max(expected - (self.counted_from - self.began), 0.0)  # for all that is counted
+        weight = PRIOR_SHARE * self.total if foreseen else 0.0
+        return (self.total - self.done) * (PRIOR_SHARE * foreseen + passed) / (weight + done)
 
 
 class Display:

@@ -40,8 +40,8 @@ def test_the_time_left_follows_the_plan_then_the_pace_of_this_machine_then_what_
     left.begin("lora_adapter · v2")
     left.counted("steps", 0, 100)
     clock.now += 50
-    left.counted("steps", 5, 100)  # 10 s a step: 950 s, where the plan says 325
-    assert left.left() == pytest.approx(950 + 80 * left.pace)
+    left.counted("steps", 5, 100)  # 10 s a step, where the plan says 3.75, which weighs as ten steps
+    assert left.left() == pytest.approx(95 * (10 * 3.75 + 5 * 10) / 15 + 80 * left.pace)
     clock.now += 950
     left.counted("steps", 100, 100)
     left.end()
