@@ -20,7 +20,7 @@ import yaml
 
 from persona_dagster.lineage.byte_search import covered, holding, occurring, unzipped
 
-BLOT = "[forgotten]"
+FORGOTTEN_MARK = "[forgotten]"
 PATIENCE_S = 30  # for a writer that holds a SQLite file
 UNSWEPT = "persona_unswept"  # stands in a Postgres from when rows were rewritten until the dead ones are gone from disk
 # Of a serialised record: what names, orders or versions it. Everything else may hold somebody's words.
@@ -40,13 +40,13 @@ class StoreBusyError(ValueError):
     """Another program writes to a store; the message says which."""
 
 
-def blotted(value: str, needles: Collection[bytes]) -> str:
-    """The text with every run of needles replaced by `BLOT`."""
+def without_phrases(value: str, needles: Collection[bytes]) -> str:
+    """The text with every run of needles replaced by `FORGOTTEN_MARK`."""
     data = value.encode("utf-8", "surrogateescape")
     parts, done = [], 0
     for start, end in covered(data, occurring(data, needles)):
         # A backslash before it would hang in JSON.
-        parts += [data[done:start].rstrip(b"\\") if value[:1] in '{["' else data[done:start], BLOT.encode()]
+        parts += [data[done:start].rstrip(b"\\") if value[:1] in '{["' else data[done:start], FORGOTTEN_MARK.encode()]
         done = end
     return b"".join([*parts, data[done:]]).decode("utf-8", "surrogateescape") if parts else value
 
@@ -66,9 +66,9 @@ def rewritten(value: str | bytes, needles: Collection[bytes]) -> str | bytes:
     try:
         record = json.loads(value)
     except ValueError:
-        return blotted(value, needles)
+        return without_phrases(value, needles)
     if not isinstance(record, dict | list):
-        return blotted(value, needles)
+        return without_phrases(value, needles)
     return json.dumps(_without(record, needles))
 
 
@@ -79,12 +79,12 @@ def _without(value: Any, needles: Collection[bytes]) -> Any:
             return value
         return {
             key: item if key in STEERING or str(key).startswith(STEERED) else _without(item, needles)
-            for key, item in ((blotted(str(key), needles), item) for key, item in value.items())
+            for key, item in ((without_phrases(str(key), needles), item) for key, item in value.items())
         }
     if isinstance(value, list):
         return [_without(item, needles) for item in value]
     if isinstance(value, str):
-        inner = rewritten(value, needles) if value[:1] in ("{", "[") else blotted(value, needles)
+        inner = rewritten(value, needles) if value[:1] in ("{", "[") else without_phrases(value, needles)
         return inner if isinstance(inner, str) else value
     return value
 

