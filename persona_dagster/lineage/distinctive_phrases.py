@@ -35,9 +35,7 @@ def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
     """The lines by which the rows' text is found again: long ones, but for those that many others have as well."""
 
     def lines(frame: pl.DataFrame) -> pl.DataFrame:
-        said = SAID.str.replace_all(
-            FORGOTTEN_MARK, "\n", literal=True
-        )  # where an earlier forgetting was: nobody's words
+        said = SAID.str.replace_all(FORGOTTEN_MARK, "\n", literal=True)  # of an earlier forgetting
         every = frame.select("doc_id", line=said.str.split("\n")).explode("line")
         every = every.with_columns(pl.col("line").str.strip_chars()).filter(
             pl.col("line").str.replace_all(PLACEHOLDER, "").str.len_chars() >= MIN_LINE,
