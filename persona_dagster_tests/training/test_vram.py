@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -123,6 +124,13 @@ def test_a_recipe_for_a_card_says_that_there_is_none(make_job: Any) -> None:
         preflight.check_machine(make_job().model_copy(update={"recipe": recipe()}))
 
 
+@pytest.fixture
+def roomy_disk(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weights of 8B have room, however full this machine is."""
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=100 * GIB))
+
+
+@pytest.mark.usefixtures("roomy_disk")
 def test_a_pytorch_that_cannot_use_the_card_is_named(monkeypatch: pytest.MonkeyPatch, make_job: Any) -> None:
     """The build of this machine, which knows no card; one whose driver is too old; one without code for this card."""
     import torch
@@ -143,6 +151,7 @@ def test_a_pytorch_that_cannot_use_the_card_is_named(monkeypatch: pytest.MonkeyP
     preflight.check_machine(job)
 
 
+@pytest.mark.usefixtures("roomy_disk")
 def test_a_gated_base_wants_a_token(monkeypatch: pytest.MonkeyPatch, make_job: Any, tmp_path: Path) -> None:
     monkeypatch.setattr(preflight, "cards", lambda: [Card(0, "a card of 24 GB", 24.0, 23.0)])
     monkeypatch.setenv("HF_HOME", str(tmp_path))
@@ -156,7 +165,7 @@ def test_a_gated_base_wants_a_token(monkeypatch: pytest.MonkeyPatch, make_job: A
 
 
 def test_a_full_disk_is_seen_before(monkeypatch: pytest.MonkeyPatch, make_job: Any) -> None:
-    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: type("Usage", (), {"free": 0.0001 * GIB})())
+    monkeypatch.setattr(preflight.shutil, "disk_usage", lambda _: SimpleNamespace(free=0.0001 * GIB))
     with pytest.raises(JobError, match="make room"):
         preflight.check_machine(make_job())
 
