@@ -28,6 +28,14 @@ _CURES = {
     "CANCELLED": "somebody cancelled it; materialise again to go on from its checkpoint",
 }
 
+# Reasons to wait that seldom end by themselves: Slurm keeps such a job in its queue for ever.
+_WAITS = {
+    "PartitionConfig": "no node of the partition has what slurm.cpus, memory and gpus in cluster.yaml ask for",
+    "BadConstraints": "no node is what slurm.options in cluster.yaml ask for",
+    "PartitionTimeLimit": "slurm.time in cluster.yaml is over the partition's limit",
+    "PartitionDown": "the partition is down: see sinfo",
+}
+
 # Slurm sends USR1 to this shell alone, some time before the limit; TERM, on a cancel, to the program too. The program
 # answers TERM with a checkpoint and a status other than 0.
 _SCRIPT = """#!/bin/bash
@@ -114,7 +122,7 @@ def wait(
     Raises:
         SlurmError: it did not end well; with the last lines of its output.
     """
-    known: str | None = None
+    known: tuple[str, str] | None = None
     ended_at: float | None = None
     while True:
         code = _code(job)
@@ -122,14 +130,15 @@ def wait(
             return
         if code is not None:
             raise SlurmError(f"Slurm job {job.number} ended with status {code}:\n{job.tail()}")
-        state = _state(job.number)
-        if state != known and state is not None:
-            say(f"Slurm job {job.number}: {state}")
-            known = state
+        seen = _state(job.number)
+        state, reason = seen or (None, "")
+        if seen and seen != known:
+            say(", ".join(filter(None, (f"Slurm job {job.number}: {state}", reason, _WAITS.get(reason)))))
+            known = seen
         if state in _ENDED:
             ended_at = ended_at or time.monotonic()
             if time.monotonic() - ended_at > settle_s:
-                cure = _CURES.get(state or "", f"see {job.folder / 'output.txt'}")
+                cure = _CURES.get(state, f"see {job.folder / 'output.txt'}")
                 raise SlurmError(f"Slurm job {job.number}: {state}; {cure}\n{job.tail()}")
         else:
             ended_at = None
@@ -140,7 +149,7 @@ def cancel(job: SlurmJob, grace_s: float) -> None:
     """Ends the job, queued or running: the program has Slurm's KillWait to save. Waits until it is gone."""
     _call(["scancel", job.number])
     ends = time.monotonic() + grace_s
-    while time.monotonic() < ends and _state(job.number) not in _ENDED:
+    while time.monotonic() < ends and (_state(job.number) or ("",))[0] not in _ENDED:
         time.sleep(min(_POLL_SECONDS, grace_s / 10))
 
 
@@ -151,12 +160,14 @@ def _code(job: SlurmJob) -> int | None:
         return None
 
 
-def _state(number: str) -> str | None:
-    """The state in Slurm's word; `COMPLETED` for one that is forgotten, None where nobody answers."""
-    done = _call(["squeue", "--noheader", "--states=all", "--format=%T", f"--jobs={number}"])
+def _state(number: str) -> tuple[str, str] | None:
+    """State and, of a job that waits, the reason, in Slurm's words; `COMPLETED` for one that is forgotten, None where
+    nobody answers."""
+    done = _call(["squeue", "--noheader", "--states=all", "--format=%T %r", f"--jobs={number}"])
     if done.returncode == 0:
-        return done.stdout.strip() or "COMPLETED"
-    return "COMPLETED" if "Invalid job id" in done.stderr else None
+        state, _, reason = (done.stdout.strip() or "COMPLETED").partition(" ")
+        return state, reason if state == "PENDING" else ""
+    return ("COMPLETED", "") if "Invalid job id" in done.stderr else None
 
 
 def _refused(spec: SlurmSpec, words: str) -> str:

@@ -103,6 +103,18 @@ def test_a_program_reports_from_its_job(node: Path, tmp_path: Path) -> None:
     assert "status 1" in str(failure.event_specific_data) and "the disk is full" in str(failure.event_specific_data)
 
 
+def test_a_job_that_no_node_can_take_says_so(node: Path, tmp_path: Path) -> None:
+    """Slurm queues it as any other, and for ever."""
+    job = slurm.submit(SlurmSpec(cpus=1000), ["-c", "0"], tmp_path, name="one", gpus=0)
+
+    def heard(words: str) -> None:
+        if "slurm.cpus, memory and gpus in cluster.yaml" in words:
+            slurm.cancel(job, 10)
+
+    with pytest.raises(slurm.SlurmError, match="CANCELLED; somebody cancelled it"):
+        slurm.wait(job, heard, poll_s=0.2, settle_s=0.5)
+
+
 def test_a_cancelled_run_leaves_no_job(node: Path, tmp_path: Path, request: pytest.FixtureRequest) -> None:
     job = job_file(tmp_path, seconds=600)
     body = "import sys; from pathlib import Path; from persona_dagster.config.cluster import SlurmSpec\n"
@@ -179,7 +191,9 @@ def test_slurmctld_dies_and_comes_back(node: Path, make_job: Callable[..., Train
 def test_the_tiny_graph_trains_and_evaluates_through_sbatch(node: Path, tmp_path: Path) -> None:
     env = os.environ | {"PERSONA_HOME": str(tmp_path), "PERSONA_PROFILE": "tiny", "PERSONA_ENGINE": "slurm"}
     env |= {"DAGSTER_HOME": str(tmp_path / "dagster"), "PERSONA_HARDWARE": "cpu"}
-    (tmp_path / "dagster").mkdir()
+    for folder in ("dagster", "config"):
+        (tmp_path / folder).mkdir()
+    (tmp_path / "config" / "cluster.yaml").write_text("slurm: {cpus: 1}\n", encoding="utf-8")  # the node has two
     command = [sys.executable, "-m", "persona_dagster.defs.demo"]
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=900, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
