@@ -32,7 +32,9 @@ RETRY_SECONDS = 30
 class ImportConfig(dg.Config):
     """What `persona import` takes on the command line."""
 
-    paths: list[str] = Field(min_length=1, description="Files, folders or ZIPs on this machine.")
+    paths: list[str] = Field(  # a default, or `Materialize all` is refused
+        default=[], description="Files, folders or ZIPs on this machine. None: what lies in the imports folder."
+    )
     source: str = Field(default="", description="ptt, dcard, threads, chat or notes, where no column says it.")
     board: str = Field(default="", description="Of all rows, where no column says it.")
     consent: bool = Field(default=False, description="The people of these chats agree that a model learns from them.")
@@ -164,7 +166,7 @@ def _imported_files(project: ProjectResource) -> dg.AssetsDefinition:
         for problem in problems[:50]:
             context.log.warning("%s", problem)
         streams = [seen.stream for look in looks for seen in look.streams]
-        if not streams:
+        if paths and not streams:
             raise dg.Failure("; ".join(problems) or "nothing lies at these paths", allow_retries=False)
         files = [f"| {s.name} | {s.format} | {s.mapping.fields if s.mapping else ''} |" for s in streams]
         return dg.MaterializeResult(

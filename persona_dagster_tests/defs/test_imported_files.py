@@ -63,3 +63,13 @@ def test_a_chat_needs_consent_and_a_wrong_path_fails(settings: Settings, tmp_pat
     assert launch(settings, paths=[str(tmp_path / "line.txt")], consent=True).success
     assert read_ledger(settings.intake_dir)["source"].to_list() == ["chat", "chat"]
     assert not launch(settings, paths=[str(tmp_path / "nowhere.csv")]).success
+
+
+def test_without_a_path_what_lies_in_the_imports_folder_is_taken_in(settings: Settings) -> None:
+    """As `Materialize all` launches it."""
+    assert launch(settings).success
+    settings.imports_dir.mkdir(parents=True, exist_ok=True)
+    row = '{"source": "ptt", "kind": "post", "board": "Hate", "id": "1", "text": "主管又把鍋甩給我"}'
+    (settings.imports_dir / "dump.jsonl").write_text(row, encoding="utf-8")
+    assert launch(settings).success
+    assert read_ledger(settings.intake_dir)["fate"].to_list() == ["stored"]
