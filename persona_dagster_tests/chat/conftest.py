@@ -20,8 +20,8 @@ from persona_dagster.settings import Settings
 TINY = Base(model="tiny:llama", dtype="float32")
 
 
-def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = TINY) -> Path:
-    """An adapter as training publishes it, with weights drawn at random instead of learnt."""
+def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = TINY, *, alpha: int = 32) -> Path:
+    """An adapter as training publishes it, with weights drawn at random instead of learnt, `alpha` times as strong."""
     import torch
     from peft import LoraConfig, get_peft_model
 
@@ -29,7 +29,9 @@ def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = T
 
     model, tokenizer = load_base(base, home / "models")
     torch.manual_seed(seed)
-    config = LoraConfig(r=4, lora_alpha=32, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False)
+    config = LoraConfig(
+        r=4, lora_alpha=alpha, target_modules=["q_proj", "v_proj", "down_proj"], init_lora_weights=False
+    )
     folder = home / "adapters" / recipe / digest
     save_weights(get_peft_model(model, config), folder, base)
     tokenizer.save_pretrained(folder)

@@ -249,7 +249,7 @@ def test_a_red_blocking_check_holds_what_is_behind_it(month: Month) -> None:
 def test_new_rules_clean_again_without_the_network(month: Month, monkeypatch: pytest.MonkeyPatch) -> None:
     assert month.project.replica
     asked = len(month.project.replica.asked)
-    monkeypatch.setattr(corpus, "rules_version", lambda: "another version of the rules")
+    monkeypatch.setattr(corpus, "cleaning_version", lambda *_: "another version of the rules")
     month.reload()
     ran = month.day("new cleaning rules that change no row", scrape=False)
     assert set(ran) == {"ptt_posts/Hate", "dcard_posts/mood", "threads_posts/失戀", "notes"}

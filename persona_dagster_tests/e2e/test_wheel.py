@@ -96,7 +96,7 @@ def test_three_commands_from_a_wheel_to_a_finished_report(stranger: Stranger) ->
     (report,) = (stranger.folder / "my-bot" / "reports" / "persona_v2").glob("*/report.html")
     assert report.stat().st_size > 10_000
     assert "Nothing changed" in stranger.run("persona", "demo", cwd="my-bot")
-    assert "1 passed" in stranger.run("python", "-m", "pytest", "-q", "tests", cwd="my-bot")
+    assert " passed" in stranger.run("python", "-m", "pytest", "-q", "tests", cwd="my-bot")
 
 
 def test_from_a_csv_of_one_s_own_to_posts_and_their_funnel(stranger: Stranger) -> None:

@@ -245,9 +245,10 @@ def test_no_quantiser_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory: pytest.TempPathFactory, personas: Personas) -> exports.Export:
-    """Merged weights of SmolLM2, whose tokenizer llama.cpp knows: a model drawn at random is sure of no token."""
-    home = tmp_path_factory.mktemp("small")
-    adapter = make_adapter(home, "persona_v2", 1, DIGEST, Base(model="smollm2-135m-instruct", dtype="float32"))
+    """Merged weights of SmolLM2, whose tokenizer llama.cpp knows, and an adapter too weak to spoil it: a model drawn at
+    random is sure of no token."""
+    home, base = tmp_path_factory.mktemp("small"), Base(model="smollm2-135m-instruct", dtype="float32")
+    adapter = make_adapter(home, "persona_v2", 1, DIGEST, base, alpha=1)
     return merge(adapter, personas, home / "models", home / "weights" / "persona_v2" / DIGEST)
 
 
