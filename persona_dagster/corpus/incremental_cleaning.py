@@ -8,9 +8,13 @@ it, and after any change of rules, parsers or labels, everything is cleaned.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -39,11 +43,14 @@ from persona_dagster.corpus.parsing import (
 from persona_dagster.corpus.rules import rules_version
 from persona_dagster.digest import framed, sha256, text_digest
 from persona_dagster.pipes_reporting import progress
-from persona_dagster.records import Post, Source, posts_frame
+from persona_dagster.records import Source, posts_frame
 from persona_dagster.sites.parser_results import AuthorKey
+from persona_dagster.worker_processes import worker_processes
 
 # Captures of a stretch, on average: an article brings some forty rows, a capture of an imported file is one.
 PAGES, ROWS = 64, 4096
+SIDE_BY_SIDE = 6  # stretches to clean, from which on processes of their own are worth their start
+MOST_PROCESSES = 4  # of some 250 MB each, and several boards may be cleaned at once
 
 
 def cleaning_version(personas: Mapping[str, Any], name_model: str | None = None) -> str:
@@ -106,7 +113,7 @@ class BoardCleaner:
 
     def _all(self, boards: list[str], tally: Tally) -> pl.DataFrame:
         parts = [rows for board in boards for rows in self._stretches(board, tally)]
-        return pl.concat(parts) if parts else self._rows([], Funnel())
+        return pl.concat(parts) if parts else self._cleaning.rows(posts_frame([]).with_columns(subjects([]))).frame
 
     @property
     def _cleaning(self) -> Cleaning:
@@ -117,29 +124,48 @@ class BoardCleaner:
         folder = self.folder / self.source / quote(board, safe="")
         version = self._version(board)
         seen = [one for one in self.archive.newest_sightings(self.source, board) if one.kind not in LISTS]
-        paths = []
-        for stretch in stretches(seen, imported=board == IMPORT_BOARD):
-            path = folder / f"{_name(version, stretch)}.parquet"
+        cut = stretches(seen, imported=board == IMPORT_BOARD)
+        paths = {folder / f"{_name(version, stretch)}.parquet": stretch for stretch in cut}
+        fresh = {path: stretch for path, stretch in paths.items() if not path.exists()}
+        if len(fresh) >= SIDE_BY_SIDE and _cores() > 1:
+            with suppress(BrokenProcessPool):  # killed for memory, say: what is not there then is cleaned below
+                self._clean_side_by_side(board, fresh)
+        for path, stretch in paths.items():
             rows, of_stretch = _read(path) or self._cleaned(board, stretch, path)
+            if path in fresh:
+                of_stretch = replace(of_stretch, fresh=len(stretch), kept=0)
             tally.add(of_stretch)
-            paths.append(path)
             progress(f"{self.source}/{board}: captures cleaned", tally.fresh + tally.kept, len(seen))
             yield rows
         for path in set(folder.glob("*.parquet")) - set(paths):
             path.unlink(missing_ok=True)
 
+    def _clean_side_by_side(self, board: str, fresh: Mapping[Path, list[Sighting]]) -> None:
+        """Writes the files of these stretches, of which processes beside this one clean their share."""
+        beside = min(MOST_PROCESSES, _cores()) - 1
+        begun: deque[tuple[Path, Tally, Future[Cleaned]]] = deque()
+        with worker_processes(beside) as pool:
+            for done, (path, stretch) in enumerate(fresh.items(), 1):
+                frame, tally = self._parsed(board, stretch)
+                if len(begun) < 2 * beside:  # each has one to do next
+                    begun.append((path, tally, pool.submit(self._cleaning.rows, frame)))
+                    continue
+                _kept(path, tally, self._cleaning.rows(frame))
+                while begun and begun[0][-1].done():
+                    _settle(*begun.popleft())
+                progress(f"{self.source}/{board}: stretches cleaned", done - len(begun), len(fresh))
+            for one in begun:
+                _settle(*one)
+
     def _cleaned(self, board: str, stretch: list[Sighting], path: Path) -> tuple[pl.DataFrame, Tally]:
+        frame, tally = self._parsed(board, stretch)
+        return _kept(path, tally, self._cleaning.rows(frame))
+
+    def _parsed(self, board: str, stretch: list[Sighting]) -> tuple[pl.DataFrame, Tally]:
+        """In the order of the stretch, and with what links articles."""
         parsed = parse_captures(self.archive.captures(self.source, board, stretch), self.author_key)
         tally = Tally(problems=parsed.problems, lost=parsed.lost, fresh=len(stretch))
-        rows = self._rows(parsed.posts, tally.funnel)
-        _write(path, rows, tally)
-        return rows, tally
-
-    def _rows(self, posts: list[Post], funnel: Funnel) -> pl.DataFrame:
-        """In the order of the stretch, and with what links articles."""
-        cleaned = self._cleaning.rows(in_order(posts_frame(posts).with_columns(subjects(posts))))
-        funnel.add(cleaned.funnel)
-        return cleaned.frame
+        return in_order(posts_frame(parsed.posts).with_columns(subjects(parsed.posts))), tally
 
     def _version(self, board: str) -> str:
         """Of all that decides what a stretch becomes, besides its captures. A pseudonym stands for the secret."""
@@ -176,10 +202,20 @@ def _name(version: str, stretch: list[Sighting]) -> str:
     return state.hexdigest()
 
 
-def _write(path: Path, rows: pl.DataFrame, tally: Tally) -> None:
+def _cores() -> int:
+    return len(os.sched_getaffinity(0))
+
+
+def _settle(path: Path, tally: Tally, cleaned: Future[Cleaned]) -> None:
+    _kept(path, tally, cleaned.result())
+
+
+def _kept(path: Path, tally: Tally, cleaned: Cleaned) -> tuple[pl.DataFrame, Tally]:
+    tally.funnel.add(cleaned.funnel)
     about = {"funnel": tally.funnel.dump(), "problems": tally.problems, "lost": tally.lost, "captures": tally.fresh}
     with writing(path) as fresh:
-        rows.write_parquet(fresh, compression="lz4", metadata={"tally": orjson.dumps(about).decode()})
+        cleaned.frame.write_parquet(fresh, compression="lz4", metadata={"tally": orjson.dumps(about).decode()})
+    return cleaned.frame, tally
 
 
 def _read(path: Path) -> tuple[pl.DataFrame, Tally] | None:

@@ -16,10 +16,8 @@ import sys
 import tarfile
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
-from multiprocessing import get_context
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -28,6 +26,7 @@ from persona_dagster.chat.engine import Sampling
 from persona_dagster.config.personas import Persona, Personas
 from persona_dagster.models.chat_format import system_message
 from persona_dagster.publishing.verify_export import Reader, ReferenceAnswer
+from persona_dagster.worker_processes import worker_processes
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -234,7 +233,7 @@ def llama_cpp_reader(gguf: Path, window: int) -> Reader:
 
     def read(said: Sequence[ReferenceAnswer]) -> list[Tensor]:
         asked = [(one.prompt, one.ids, one.start) for one in said]
-        with ProcessPoolExecutor(1, mp_context=get_context("spawn")) as pool:
+        with worker_processes(1) as pool:
             try:
                 logits = pool.submit(_read_with_llama_cpp, gguf, window, asked).result()
             except BrokenProcessPool as error:

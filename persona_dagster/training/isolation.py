@@ -21,8 +21,8 @@ from pathlib import Path
 import psutil
 
 from persona_dagster.models.hardware import Card
+from persona_dagster.worker_processes import PR_SET_PDEATHSIG
 
-_PR_SET_PDEATHSIG = 1
 _POLL_SECONDS = 0.2
 _DYING_SECONDS = 10
 
@@ -60,7 +60,7 @@ def run_isolated(
     libc, parent = ctypes.CDLL(None, use_errno=True), os.getpid()
 
     def die_with_parent() -> None:
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        libc.prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
         # What a script starts with `&` ignores SIGINT, and so would everything below it: no checkpoint on a cancel.
         signal.signal(signal.SIGINT, signal.SIG_DFL)
         if os.getppid() != parent:  # it died before the kernel knew

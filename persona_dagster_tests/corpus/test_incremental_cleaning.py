@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
+import shutil
+import threading
+import time
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -136,3 +140,27 @@ def test_the_counts_of_the_rules_are_those_of_the_whole_board(cleaner: BoardClea
     posts = parse_board(cleaner.archive.latest("ptt", BOARD), str).posts
     at_once = clean_posts(posts_frame(posts), "ptt", cleaner.sources).funnel
     assert first.to_dict()["rules"] == at_once.to_dict()["rules"] and first.rows_out == at_once.rows_out
+
+
+def test_a_long_board_is_cleaned_side_by_side_and_outlives_the_death_of_a_process(
+    cleaner: BoardCleaner, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cleaner.archive.append(captures(items(range(4))))
+    monkeypatch.setattr(incremental_cleaning, "SIDE_BY_SIDE", 10**6)
+    alone, tally = cleaner.clean([BOARD])
+    monkeypatch.setattr(incremental_cleaning, "SIDE_BY_SIDE", 1)
+    killed: list[int] = []
+
+    def kill_one() -> None:
+        while not (workers := multiprocessing.active_children()):
+            time.sleep(0.01)
+        workers[0].kill()
+        killed.append(1)
+
+    for meanwhile in (threading.Thread(), threading.Thread(target=kill_one)):
+        shutil.rmtree(cleaner.folder)
+        meanwhile.start()
+        frame, again = cleaner.clean([BOARD])
+        assert frame.frame.equals(alone.frame)
+        assert again.fresh == tally.fresh and again.funnel.to_dict() == tally.funnel.to_dict()
+    assert killed and not multiprocessing.active_children()

@@ -74,8 +74,9 @@ class Service:
         )
         return re.compile(rf"{name}[ ]?{SUFFIX}[ ]?(?:{SPACED}|{NAMED}{HANDLE}{loose})", re.IGNORECASE)
 
-    def in_(self, small: str) -> bool:
-        return any(key in small for key in self.keys or (*self.latin.split("|"), *self.han.split("|")))
+    @cached_property
+    def said_by(self) -> tuple[str, ...]:
+        return self.keys or tuple(name for name in f"{self.latin}|{self.han}".split("|") if name != "(?!)")
 
 
 LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
@@ -159,6 +160,7 @@ HAN_AT = re.compile(
     r"(?:微博|weibo|小紅書|抖音|噗浪)[ :]{0,3}(?P<handle>@[\u4e00-\u9fffA-Za-z0-9_\-]{2,20})", re.IGNORECASE
 )
 
+FACEBOOK = ("fb", "facebook", "臉書")
 # A name holds no word of a sentence: 臉書名字她看得到是Lo and 臉書搜尋或LINE掃描 name nobody.
 FB_NAME = re.compile(
     r"(?<![A-Za-z<])(?:fb|facebook|臉書) ?(?:(?:搜尋|搜(?!尋))[: ]?(?!功能|結果|不到|紀錄|引擎|欄)"
@@ -238,22 +240,21 @@ NOT_BESIDE = re.compile(
     r"|(?-i:[A-Z0-9_\-]+$)",  # MAX_LEN
     re.IGNORECASE,
 )
+# One of the last stands, in small letters and without spaces, in every text in which the pattern finds something.
 OTHERS = (
-    (CHAT, NUMERIC_QQ, "handle"),
-    (CHAT, SKYPE, "handle"),
-    (SITE, PLAYER, "handle"),
-    (CHAT, HAN_TAG, "handle"),
-    (CHAT, TAGGED, "handle"),
-    (SITE, HAN_AT, "handle"),
-    ("FB_ID", FB_PERSON, "handle"),
-    ("FB_ID", FB_QUOTED, "handle"),
-    (CHAT, ID_FIRST, "other"),
-    (CHAT, SITE_BEHIND, "other"),
-    (SITE, CONTACT, "strong"),
-    (SITE, SPELT_LINK, "handle"),
+    (CHAT, NUMERIC_QQ, "handle", ("qq",)),
+    (CHAT, SKYPE, "handle", ("live:",)),
+    (SITE, PLAYER, "handle", ("好友代碼", "好友碼", "好友編號", "uid")),
+    (CHAT, HAN_TAG, "handle", ("#",)),
+    (CHAT, TAGGED, "handle", ("#",)),
+    (SITE, HAN_AT, "handle", ("@",)),
+    ("FB_ID", FB_PERSON, "handle", FACEBOOK),
+    ("FB_ID", FB_QUOTED, "handle", FACEBOOK),
+    (CHAT, ID_FIRST, "other", ("id", "帳")),
+    (CHAT, SITE_BEHIND, "other", ("line", "賴", "ig", "脆", "threads", "tg", "dc")),
+    (SITE, CONTACT, "strong", ("我", "搜", "帳", "id")),
+    (SITE, SPELT_LINK, "handle", ("/",)),
 )
-
-WITH_SIGN = (HAN_TAG, TAGGED)
 
 LINKS = (
     (LINE, r"line(?:\.me/|://)(?:r/)?ti/[pg]2?/|page\.line\.me/|lin\.ee/"),
@@ -343,20 +344,20 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
     """Spans with their kinds, of handles beside a site's name."""
     for found in GLUED.finditer(text):
         yield *found.span("handle"), GLUED_KINDS.get((found["name"] or found["sign"] or "line").lower(), CHAT)
-    for kind, pattern, group in OTHERS:
-        if (pattern is SITE_BEHIND and not BEHIND.search(text)) or (pattern in WITH_SIGN and "#" not in text):
+    small = text.lower().replace(" ", "")
+    for kind, pattern, group, keys in OTHERS:
+        if not any(key in small for key in keys) or (pattern is SITE_BEHIND and not BEHIND.search(text)):
             continue
         for found in pattern.finditer(text):
             if pattern is not CONTACT or not NOT_A_HANDLE.match(found[group]):
                 yield *found.span(group), kind
-    small = text.lower().replace(" ", "")
     for site in SITES:
-        if not site.in_(small):
+        if not any(key in small for key in site.said_by):
             continue
         for found in site.pattern.finditer(text):
             if span := _handle(site, found, text):
                 yield *span, site.kind
-    for found in FB_NAME.finditer(text):
+    for found in FB_NAME.finditer(text) if any(key in small for key in FACEBOOK) else ():
         yield *found.span("handle"), "FB_ID"
     yield from _beside(text, small)
 
