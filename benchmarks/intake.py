@@ -1,5 +1,5 @@
-"""Files to `posts` and the reply graph, by the steps of the graph's assets, in one process: seconds and peak memory a
-stage; and the row ledger, whose buckets must sum to the rows.
+"""Files to `posts` and the reply graph, by the steps of the graph's assets: seconds and peak memory a stage, with the
+processes that it starts; and the row ledger, whose buckets must sum to the rows.
 
     python benchmarks/intake.py              # the three claims below, a process each
     python benchmarks/intake.py ROWS [FILE]  # so many rows of ../shared's corpus, or of FILE
@@ -18,8 +18,11 @@ import random
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+from contextlib import suppress
 from functools import partial
+from multiprocessing import active_children
 from pathlib import Path
 
 import polars as pl
@@ -45,20 +48,45 @@ MEMORY, STREAMED = 1000, 512  # MB
 
 
 class Stages:
-    """A line a stage: seconds by the clock, CPU seconds of all threads, the most memory since the stage before."""
+    """A line a stage: seconds by the clock, CPU seconds of all processes, the most memory since the stage before.
+
+    Memory is that of this process alone, whose peak the kernel keeps, or with those that it started, whichever is more.
+    """
 
     def __init__(self) -> None:
         self.start = self.last = time.perf_counter()
-        self.cpu, self.peak = time.process_time(), 0
+        self.cpu, self.peak, self.together = cpu_seconds(), 0, 0
+        threading.Thread(target=self.watch, daemon=True).start()
+
+    def watch(self) -> None:
+        while True:
+            if started := active_children():
+                all_of_us = sum(proportional(process) for process in (os.getpid(), *(child.pid for child in started)))
+                self.together = max(self.together, all_of_us)
+            time.sleep(0.1)
 
     def told(self, stage: str) -> None:
-        now, cpu, (peak, held) = time.perf_counter(), time.process_time(), megabytes()
+        now, cpu, (own, held) = time.perf_counter(), cpu_seconds(), megabytes()
+        peak, self.together = max(own, self.together), 0
         print(f"{stage}: {now - self.last:.1f} s, CPU {cpu - self.cpu:.1f} s, peak {peak} MB, then {held}", flush=True)
         self.last, self.cpu, self.peak = now, cpu, max(self.peak, peak)
 
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.start
+
+
+def cpu_seconds() -> float:
+    """Of this process and of those that it started and that ended."""
+    return sum(os.times()[:4])
+
+
+def proportional(pid: int | None) -> int:
+    """MB of a process, its share of what several processes map."""
+    with suppress(OSError):
+        lines = Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()
+        return next(int(line.split()[1]) // 1000 for line in lines if line.startswith("Pss:"))
+    return 0
 
 
 def megabytes() -> tuple[int, int]:
@@ -85,10 +113,10 @@ def build(settings: Settings) -> Stages:
         del cleaned
         done.told(f"{source} parsed and cleaned")
     found = pl.concat([pl.read_parquet(tables / f"{source}_posts" / "import.parquet") for source in FORUMS])
-    posts = mark_duplicates(found, settings.dedup_dir).frame
-    write_parquet(posts, tables / "posts" / "all.parquet")
+    write_parquet(mark_duplicates(found, settings.dedup_dir).frame, tables / "posts" / "all.parquet")
     del found
     done.told("posts, without copies")
+    posts = pl.scan_parquet(tables / "posts" / "all.parquet")
     write_parquet(reply_graph(posts, imported_rows(settings.intake_dir)), tables / "reply_graph" / "all.parquet")
     done.told("reply graph")
     return done
@@ -101,7 +129,7 @@ def rows(number: int, path: Path = CORPUS) -> None:
         with gzip.open(path) as file, (settings.imports_dir / "dump.jsonl").open("wb") as out:
             out.writelines(itertools.islice(file, number))
         done = build(settings)
-        seconds, limit, cpu = done.seconds, LIMITS.get(number, 1e9), time.process_time()
+        seconds, limit, cpu = done.seconds, LIMITS.get(number, 1e9), cpu_seconds()
         print(f"{number:,} rows: {seconds:.1f} s (limit {limit}), CPU {cpu:.0f} s, {done.peak} MB (limit {MEMORY})")
         brought, ledger = read_ledger(settings.intake_dir), row_ledger(settings)
         assert ledger.filter(pl.col("part") < 1000).height == brought.height, "a row is lost or stands twice"

@@ -9,6 +9,7 @@ and 99.7 % of those whose floor is named.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import polars as pl
@@ -46,7 +47,10 @@ _GRAPH = {
 GRAPH_SCHEMA = pl.Schema(_GRAPH)
 
 
-def named_rows(posts: pl.DataFrame) -> pl.DataFrame:
+Rows = TypeVar("Rows", pl.DataFrame, pl.LazyFrame)
+
+
+def named_rows(posts: Rows) -> Rows:
     """`posts` (POST_SCHEMA) with what the graph joins by: doc_id, thread_doc, parent_doc, topic, is_reply."""
     doc = pl.concat_str("source", pl.col("board").fill_null(""), "post_id", separator=":")
     topic = pl.col("title").str.replace(r"(?i)^\s*(?:(?:re|fw)\s*:\s*)+", "").str.strip_chars().str.to_lowercase()
@@ -68,22 +72,21 @@ def _thread() -> pl.Expr:
     )
 
 
-def reply_graph(posts: pl.DataFrame, origins: pl.DataFrame | None = None) -> pl.DataFrame:
+def reply_graph(posts: pl.DataFrame | pl.LazyFrame, origins: pl.DataFrame | None = None) -> pl.DataFrame:
     """The edges (GRAPH_SCHEMA) among `posts` (POST_SCHEMA), duplicates and unusable rows included.
 
     `origins`: of imported rows the `origin` (file:row) by `snapshot`.
     """
     # Articles name no floors, and are most of the bytes: the texts of comments alone are copied about.
     names_floors = pl.col("kind").is_in(["comment", "reply"]) & pl.col("floor").is_not_null()
-    slim = posts.select(
+    slim = posts.lazy().select(
         "source", "board", "kind", "post_id", "parent_id", "thread_id", "title", "author_key", "created_at", "floor",
         "snapshot", pl.col("quoted").str.head(1), pl.when(names_floors).then("text_raw").alias("text_raw"),
     )  # fmt: skip
     rows = named_rows(slim).unique("doc_id", keep="first", maintain_order=True)
-    del slim
     known = origins if origins is not None else pl.DataFrame(schema={"snapshot": pl.String, "origin": pl.String})
-    rows = rows.join(known.unique("snapshot"), on="snapshot", how="left", maintain_order="left")
-    rows = rows.drop("post_id", "parent_id", "thread_id", "title", "snapshot")
+    rows = rows.join(known.lazy().unique("snapshot"), on="snapshot", how="left", maintain_order="left")
+    unused = ("post_id", "parent_id", "thread_id", "title", "snapshot")
     parameters = {
         "head": _HEAD,
         "tail": _TAIL,
@@ -91,7 +94,7 @@ def reply_graph(posts: pl.DataFrame, origins: pl.DataFrame | None = None) -> pl.
         "range": LONGEST_RANGE,
         "reply_days": REPLY_DAYS,
     }
-    edges = run_sql(str(_SQL / "reply_graph"), parameters, rows=rows)
+    edges = run_sql(str(_SQL / "reply_graph"), parameters, rows=rows.drop(unused).collect())
     return _without_circles(edges.select(pl.col(name).cast(dtype) for name, dtype in GRAPH_SCHEMA.items()))
 
 

@@ -6,6 +6,7 @@ client opens is a catalogue of views over the Parquet, made anew beside the old 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from persona_dagster import artifacts
 SQL = Path(__file__).parent / "sql"
 WHOLE = "all"  # the partition of a table without partitions
 MEMORY = "1GB"  # of a query that may spill
+GROUP = 1 << 16  # rows of a file that are packed at once
 LARGE = 50_000  # rows: DuckDB keeps what a query took until its database is closed, here some 300 MB
 
 
@@ -73,7 +75,7 @@ def _quoted(name: str) -> str:
 def write_parquet(frame: pl.DataFrame, path: Path) -> Path:
     """A frame as zstd Parquet, put in place whole."""
     with artifacts.writing(path) as fresh:
-        frame.write_parquet(fresh, compression="zstd")
+        frame.write_parquet(fresh, compression="zstd", row_group_size=GROUP)
     return path
 
 
@@ -103,13 +105,15 @@ class Tables:
 
         Raises `SchemaMismatchError` for a file that another version of the project wrote.
         """
+        return self.scan(table, schema, partitions).collect()
+
+    def scan(self, table: str, schema: pl.Schema, partitions: list[str] | None = None) -> pl.LazyFrame:
+        """The same, read when it is collected: of a few columns, say."""
         paths = [self.path(table, key) for key in partitions] if partitions is not None else self._files(table)
-        frames = [pl.DataFrame(schema=schema)]
-        for path in paths:
-            if path.is_file():
-                frame = pl.read_parquet(path)
-                _check(table, unquote(path.stem), frame.schema, schema)
-                frames.append(frame.select(schema.names()))
+        frames = [pl.LazyFrame(schema=schema)]
+        for path in filter(Path.is_file, paths):
+            _check(table, unquote(path.stem), pl.read_parquet_schema(path), schema)
+            frames.append(pl.scan_parquet(path, glob=False).select(schema.names()))
         return pl.concat(frames)
 
     def _files(self, table: str) -> list[Path]:
@@ -183,7 +187,7 @@ def _literal(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
 
 
-def _check(table: str, partition: str, given: pl.Schema, wanted: pl.Schema) -> None:
+def _check(table: str, partition: str, given: Mapping[str, pl.DataType], wanted: pl.Schema) -> None:
     if dict(given) != dict(wanted):
         differences = sorted(
             f"{name}: {wanted.get(name, 'absent')} wanted, {given.get(name, 'absent')} found"

@@ -67,7 +67,7 @@ def _reply_graph(project: ProjectResource) -> dg.AssetsDefinition:
         io_manager_key="tables",
         automation_condition=only_if_data_changed(),
     )
-    def reply_graph(posts: pl.DataFrame) -> Frame:
+    def reply_graph(posts: pl.LazyFrame) -> Frame:
         edges = graph.reply_graph(posts, imported_rows(project.settings.intake_dir))
         counts = graph.graph_yield(edges)
         return versioned(edges, GRAPH_MEANING, {"edges": dg.MetadataValue.md(Yield(counts).markdown())})

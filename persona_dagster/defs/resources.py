@@ -156,7 +156,9 @@ class TableIOManager(dg.IOManager):
             }
         )
 
-    def load_input(self, context: dg.InputContext) -> pl.DataFrame:
+    def load_input(self, context: dg.InputContext) -> pl.DataFrame | pl.LazyFrame:
+        """The rows, or where the asset asks for a LazyFrame, the files: it need not hold all columns."""
         table = context.asset_key.to_user_string()
-        keys = context.asset_partition_keys if context.has_asset_partitions else [WHOLE]
-        return self.tables.read(table, SCHEMAS[table], list(keys))
+        keys = list(context.asset_partition_keys if context.has_asset_partitions else [WHOLE])
+        rows = self.tables.scan(table, SCHEMAS[table], keys)
+        return rows if context.dagster_type.typing_type is pl.LazyFrame else rows.collect()
