@@ -132,20 +132,6 @@ def test_a_backfill_by_hand_is_not_run_again(month: Month) -> None:
 
 
 @pytest.mark.soak
-def test_materialize_all_is_not_run_again(month: Month) -> None:
-    """Every asset and every partition that can be made, in the graph's order, as `Materialize all` backfills them."""
-    graph = month.defs.resolve_asset_graph()
-    for key in graph.toposorted_asset_keys:
-        name, partitions = key.to_user_string(), graph.get(key).partitions_def
-        if name == "hub_release":
-            continue
-        for partition in partitions.get_partition_keys() if partitions else (None,):
-            if partition != "Nowhere":
-                month.materialize(name, partition)
-    assert month.day("nothing: everything was materialised by hand", scrape=False) == []
-
-
-@pytest.mark.soak
 def test_evaluation_follows_the_first_training_and_a_failure_is_tried_once_more(month: Month) -> None:
     month.engine.failures["generate"] = 1
     ran = month.day("a click on the first training; generating dies once", scrape=False, click=("lora_adapter", V2))
@@ -283,6 +269,20 @@ def test_edits_and_deletions_are_followed_and_the_rest_of_the_month_is_quiet(mon
     assert below(month.day("the window of the recipe has passed")) == TRAINED, month.reasons
     while len(month.table) < 30:
         assert below(month.day("nothing")) == []
+
+
+@pytest.mark.soak
+def test_materialize_all_is_not_run_again(month: Month) -> None:
+    """Every asset and every partition that can be made, in the graph's order, as `Materialize all` backfills them."""
+    graph = month.defs.resolve_asset_graph()
+    for key in graph.toposorted_asset_keys:
+        name, partitions = key.to_user_string(), graph.get(key).partitions_def
+        if name == "hub_release":
+            continue
+        for partition in partitions.get_partition_keys() if partitions else (None,):
+            if partition != "Nowhere":
+                month.materialize(name, partition)
+    assert month.day("nothing: everything was materialised by hand", scrape=False) == []
 
 
 def report(month: Month, *, passed: bool) -> None:
