@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 
 from persona_dagster.corpus.personal_data import accounts, addresses, identity_documents, names, phone_and_bank_numbers
-from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, normalise
+from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, joined, normalise
 
 Found = tuple[int, int, str]  # start, end, kind
 
@@ -85,19 +85,29 @@ WORTH_READING = (
 
 def find(text: str) -> list[Found]:
     """Spans of personal data `(start, end, kind)`, in order, never overlapping."""
-    read = normalise(text)
-    links = [found.span() for found in URL.finditer(read.text)]
     taken: list[Found] = []
-    for start, end, kind in _detected(read.text):
+    for read in filter(None, (normalise(text), joined(text))):
+        for start, end, kind in _read(read.text):
+            span = read.span(start, end)
+            if not _overlaps(taken, *span):
+                insort(taken, (*span, kind))
+    return taken
+
+
+def _read(text: str) -> list[Found]:
+    """The same of a text in one spelling."""
+    links = [found.span() for found in URL.finditer(text)]
+    taken: list[Found] = []
+    for start, end, kind in _detected(text):
         in_link = kind not in INSIDE_URLS and _overlaps(links, start, end)
         if not in_link and not _overlaps(taken, start, end):
             insort(taken, (start, end, kind))
-    said = {read.text[start:end]: kind for start, end, kind in taken if end - start >= REPEATED}
+    said = {text[start:end]: kind for start, end, kind in taken if end - start >= REPEATED}
     for identifier, kind in said.items():  # wherever it is said again, without its cue
-        for again in re.finditer(rf"(?<![0-9A-Za-z]){re.escape(identifier)}(?![0-9A-Za-z])", read.text):
+        for again in re.finditer(rf"(?<![0-9A-Za-z]){re.escape(identifier)}(?![0-9A-Za-z])", text):
             if not _overlaps(taken, *again.span()):
                 insort(taken, (*again.span(), kind))
-    return [(*read.span(start, end), kind) for start, end, kind in taken]
+    return taken
 
 
 def _detected(text: str) -> Iterator[Found]:

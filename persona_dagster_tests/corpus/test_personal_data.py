@@ -135,6 +135,19 @@ def test_the_output_filter_has_a_word_for_every_kind() -> None:
     assert set(WORDS) == set(privacy.KINDS)
 
 
+@pytest.mark.parametrize(
+    ("text", "masked"),
+    [
+        ("身分證 A1★2★3★4★5★6★7★8★9，星星拿掉", "身分證 <ID>，星星拿掉"),
+        ("我的護🐱照號碼是 312🐱456🐱789", "我的護🐱照號碼是 <PASSPORT>"),
+        ("手機 0912・345・678 找我", "手機 <PHONE> 找我"),
+        ("這家 4★共12則，5★8則 🎉2026🎉 年再去", "這家 4★共12則，5★8則 🎉2026🎉 年再去"),
+    ],
+)
+def test_signs_between_the_letters_hide_nobody(text: str, masked: str) -> None:
+    assert privacy.mask(text)[0] == masked
+
+
 def test_what_is_masked_stays_as_it_is() -> None:
     texts = ["IG: <IG_ID>", "LINE🔎<LINE_ID>", "本名：<NAME>", *(MARKED.sub(r"\1", line) for _, _, line in LINES)]
     once = [privacy.mask(text)[0] for text in texts]

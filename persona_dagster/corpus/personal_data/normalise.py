@@ -6,6 +6,7 @@ dashes of any kind, and characters that take no room are undone here, once.
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from dataclasses import dataclass
@@ -52,6 +53,10 @@ UNSEEN = frozenset(
     chr(code)
     for code in (*_of_category("Cf", "Me"), *range(0x300, 0x370), *range(0xFE00, 0xFE10), 0x34F, 0x115F, 0x1160, 0x3164)
 )
+# What people put between the letters of an identifier, or of the word that says what it is, so that nobody finds it:
+# emoji and signs (088★1234, 護💚照), never what belongs between words.
+_SIGNS = frozenset((*map(chr, _of_category("So", "Sk")), *"•·‧∙⋅・｜︱＊"))
+_BETWEEN = re.compile(r"(?<=\w)[^\w\s\x00-\x7f]+(?=\w)")
 # 〇 and formal digits of cheques; read as digits only where a shape asks for them.
 HAN_DIGITS = {
     ord(form): str(digit)
@@ -69,7 +74,6 @@ class Normalised:
 
     text: str
     places: list[int] | None
-    length: int  # of the original, in characters
 
     def span(self, start: int, end: int) -> tuple[int, int]:
         """The original's span for `text[start:end]`, unseen characters within it included."""
@@ -78,11 +82,27 @@ class Normalised:
 
 def normalise(text: str) -> Normalised:
     if text.isascii():
-        return Normalised(text, None, len(text))
+        return Normalised(text, None)
     if UNSEEN.isdisjoint(text):
-        return Normalised(text.translate(FOLD), None, len(text))
-    places = [place for place, character in enumerate(text) if character not in UNSEEN]
-    return Normalised("".join(text[place] for place in places).translate(FOLD), places, len(text))
+        return Normalised(text.translate(FOLD), None)
+    return _without(text, _unseen(text))
+
+
+def joined(text: str) -> Normalised | None:
+    """The same without the signs that part letters; None where none does."""
+    if _SIGNS.isdisjoint(text):
+        return None
+    parting = {at for found in _BETWEEN.finditer(text) if _SIGNS.issuperset(found[0]) for at in range(*found.span())}
+    return _without(text, parting | _unseen(text)) if parting else None
+
+
+def _unseen(text: str) -> set[int]:
+    return {place for place, character in enumerate(text) if character in UNSEEN}
+
+
+def _without(text: str, gone: set[int]) -> Normalised:
+    places = [place for place in range(len(text)) if place not in gone]
+    return Normalised("".join(text[place] for place in places).translate(FOLD), places)
 
 
 @lru_cache(maxsize=4)  # one text passes all detectors before the next
