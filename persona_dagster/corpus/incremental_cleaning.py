@@ -48,8 +48,9 @@ from persona_dagster.sites.parser_results import AuthorKey
 from persona_dagster.worker_processes import worker_processes
 
 # Captures of a stretch, on average: an article brings some forty rows, a capture of an imported file is one.
-PAGES, ROWS = 64, 4096
+PAGES, ROWS = 64, 2048
 SIDE_BY_SIDE = 6  # stretches to clean, from which on processes of their own are worth their start
+WAITING = 6  # stretches for each process, parsed; more would only be held in memory
 MOST_PROCESSES = 4  # of some 250 MB each, and several boards may be cleaned at once
 
 
@@ -141,21 +142,24 @@ class BoardCleaner:
             path.unlink(missing_ok=True)
 
     def _clean_side_by_side(self, board: str, fresh: Mapping[Path, list[Sighting]]) -> None:
-        """Writes the files of these stretches, of which processes beside this one clean their share."""
+        """Writes the files of these stretches. All are given to processes beside this one, which takes some back and
+        cleans them itself: what a stretch costs, by the length of its texts, is not known before."""
         beside = min(MOST_PROCESSES, _cores()) - 1
-        begun: deque[tuple[Path, Tally, Future[Cleaned]]] = deque()
+        begun: deque[tuple[Path, Tally, pl.DataFrame, Future[Cleaned]]] = deque()
         with worker_processes(beside) as pool:
-            for done, (path, stretch) in enumerate(fresh.items(), 1):
+            for number, (path, stretch) in enumerate(fresh.items(), 1):
                 frame, tally = self._parsed(board, stretch)
-                if len(begun) < 2 * beside:  # each has one to do next
-                    begun.append((path, tally, pool.submit(self._cleaning.rows, frame)))
-                    continue
-                _kept(path, tally, self._cleaning.rows(frame))
+                begun.append((path, tally, frame, pool.submit(self._cleaning.rows, frame)))
+                if len(begun) > WAITING * beside:
+                    self._settle(*begun.pop())
                 while begun and begun[0][-1].done():
-                    _settle(*begun.popleft())
-                progress(f"{self.source}/{board}: stretches cleaned", done - len(begun), len(fresh))
-            for one in begun:
-                _settle(*one)
+                    self._settle(*begun.popleft())
+                progress(f"{self.source}/{board}: stretches cleaned", number - len(begun), len(fresh))
+            while begun:
+                self._settle(*begun.pop())
+
+    def _settle(self, path: Path, tally: Tally, frame: pl.DataFrame, rows: Future[Cleaned]) -> None:
+        _kept(path, tally, self._cleaning.rows(frame) if rows.cancel() else rows.result())
 
     def _cleaned(self, board: str, stretch: list[Sighting], path: Path) -> tuple[pl.DataFrame, Tally]:
         frame, tally = self._parsed(board, stretch)
@@ -204,10 +208,6 @@ def _name(version: str, stretch: list[Sighting]) -> str:
 
 def _cores() -> int:
     return len(os.sched_getaffinity(0))
-
-
-def _settle(path: Path, tally: Tally, cleaned: Future[Cleaned]) -> None:
-    _kept(path, tally, cleaned.result())
 
 
 def _kept(path: Path, tally: Tally, cleaned: Cleaned) -> tuple[pl.DataFrame, Tally]:

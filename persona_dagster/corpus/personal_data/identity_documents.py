@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 
 from persona_dagster.corpus.personal_data.accounts import WRITER
-from persona_dagster.corpus.personal_data.normalise import digits_of
+from persona_dagster.corpus.personal_data.normalise import GAP, digits_of
 from persona_dagster.corpus.personal_data.phone_and_bank_numbers import QUANTITY, Span, preceding
 
 NATIONAL_ID = re.compile(
@@ -39,8 +39,6 @@ def national_ids(text: str) -> Iterator[Span]:
         yield found.span("number")
 
 
-# What may stand between the characters of a number whose word is beside it: signs, and what signs are called.
-GAP = r"(?:[^0-9A-Za-z\u4e00-\u9fff<>\n]|之|點|底線|斜線|[橫槓減]線?){0,3}"
 DIGIT = "[0-9OoIl]"
 EDGE, END = r"(?<![0-9A-Za-z])(?!(?:no|num|id|is|ppt?)(?![a-z]))", r"(?![0-9A-Za-z])"
 

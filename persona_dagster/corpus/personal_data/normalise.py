@@ -66,6 +66,10 @@ HAN_DIGITS = {
     for form in forms
 }
 HAN_NUMERALS = "".join(map(chr, HAN_DIGITS))
+# What may stand between the characters of a number: signs, and what signs are called.
+GAP = r"(?:[^0-9A-Za-z\u4e00-\u9fff<>\n]|之|點|底線|斜線|[橫槓減]線?){0,3}"
+# A Han digit and another digit (or a letter read as one) side by side: no number is without; 一個 and 第二 are alone.
+_IN_A_NUMBER = re.compile(rf"[{HAN_NUMERALS}]\n?{GAP}[0-9OoIl{HAN_NUMERALS}]|[0-9OoIl]\n?{GAP}[{HAN_NUMERALS}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,5 +111,5 @@ def _without(text: str, gone: set[int]) -> Normalised:
 
 @lru_cache(maxsize=4)  # one text passes all detectors before the next
 def digits_of(text: str) -> str:
-    """`text`, as long as it was, with Han digits read as digits."""
-    return text.translate(HAN_DIGITS)
+    """`text`, as long as it was, with Han digits read as digits where one can be part of a number."""
+    return text.translate(HAN_DIGITS) if _IN_A_NUMBER.search(text) else text
