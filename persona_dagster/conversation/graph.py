@@ -83,10 +83,10 @@ def reply_graph(posts: pl.DataFrame | pl.LazyFrame, origins: pl.DataFrame | None
         "source", "board", "kind", "post_id", "parent_id", "thread_id", "title", "author_key", "created_at", "floor",
         "snapshot", pl.col("quoted").str.head(1), pl.when(names_floors).then("text_raw").alias("text_raw"),
     )  # fmt: skip
-    rows = named_rows(slim).unique("doc_id", keep="first", maintain_order=True)
     known = origins if origins is not None else pl.DataFrame(schema={"snapshot": pl.String, "origin": pl.String})
-    rows = rows.join(known.lazy().unique("snapshot"), on="snapshot", how="left", maintain_order="left")
-    unused = ("post_id", "parent_id", "thread_id", "title", "snapshot")
+    slim = slim.join(known.lazy().unique("snapshot"), on="snapshot", how="left", maintain_order="left").drop("snapshot")
+    rows = named_rows(slim).unique("doc_id", keep="first", maintain_order=True)
+    unused = ("post_id", "parent_id", "thread_id", "title")
     parameters = {
         "head": _HEAD,
         "tail": _TAIL,
