@@ -115,7 +115,7 @@ def review_page(review: Review, personas: Personas) -> Any:
 
     with gr.Blocks(title="persona review") as page:
         gr.Markdown("### 這個回答是這個人格會說的嗎？ Would this persona say this?")
-        done = gr.Textbox(label="labels", interactive=False)
+        done = gr.Textbox(label="標註 · labels", interactive=False)
         thread = gr.Textbox(label="討論串 · thread", interactive=False, lines=3, max_lines=6)
         question = gr.Textbox(label="回覆的對象 · replies to", interactive=False, lines=3, max_lines=8)
         answer = gr.Textbox(label="回答 · answer", interactive=False, lines=5)

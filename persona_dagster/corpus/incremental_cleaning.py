@@ -207,7 +207,7 @@ def _name(version: str, stretch: list[Sighting]) -> str:
 
 
 def _cores() -> int:
-    return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _kept(path: Path, tally: Tally, cleaned: Cleaned) -> tuple[pl.DataFrame, Tally]:

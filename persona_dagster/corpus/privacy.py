@@ -87,14 +87,14 @@ def find(text: str) -> list[Found]:
     """Spans of personal data `(start, end, kind)`, in order, never overlapping."""
     taken: list[Found] = []
     for read in filter(None, (normalise(text), joined(text))):
-        for start, end, kind in _read(read.text):
+        for start, end, kind in _found_in(read.text):
             span = read.span(start, end)
             if not _overlaps(taken, *span):
                 insort(taken, (*span, kind))
     return taken
 
 
-def _read(text: str) -> list[Found]:
+def _found_in(text: str) -> list[Found]:
     """The same of a text in one spelling."""
     links = [found.span() for found in URL.finditer(text)]
     taken: list[Found] = []
