@@ -312,6 +312,7 @@ def test_both_languages_are_whole(chromium: Any, served: Served, personas: Perso
     if language == "zh":
         page.locator("#language").get_by_text("中文").click()
         page.wait_for_selector(f"#send:has-text('{say('send', 'zh')}')")
+        page.wait_for_timeout(2500)  # a status that was asked for before in the other language comes, and goes
     words = set(page.evaluate(ALL_WORDS))
     ask(page, "我好像失戀了", 1)
     toggle_settings(page)
