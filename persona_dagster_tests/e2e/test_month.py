@@ -238,7 +238,7 @@ def test_new_rules_clean_again_without_the_network(month: Month, monkeypatch: py
     monkeypatch.setattr(corpus, "cleaning_version", lambda *_: "another version of the rules")
     month.reload()
     ran = month.day("new cleaning rules that change no row", scrape=False)
-    assert set(ran) == {"ptt_posts/Hate", "dcard_posts/mood", "threads_posts/失戀", "notes"}
+    assert set(ran) == {"ptt_posts/Hate", "dcard_posts/mood", "threads_posts/失戀", "chat_posts", "notes"}
     assert len(month.project.replica.asked) == asked
 
 
