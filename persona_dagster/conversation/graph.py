@@ -56,8 +56,7 @@ def named_rows(posts: Rows) -> Rows:
     topic = pl.col("title").str.replace(r"(?i)^\s*(?:(?:re|fw)\s*:\s*)+", "").str.strip_chars().str.to_lowercase()
     reply = pl.col("title").str.contains(r"(?i)^\s*re\s*:").fill_null(value=False)
     rows = posts.with_columns(doc_id=doc, topic=topic, is_reply=reply).with_columns(thread_doc=_thread())
-    names = rows.select("source", parent_doc="doc_id", parent_id="post_id").sort("parent_doc")
-    parents = names.unique(["source", "parent_id"], keep="first", maintain_order=True)
+    parents = rows.group_by("source", parent_id="post_id").agg(parent_doc=pl.col("doc_id").min())
     return rows.join(parents, on=["source", "parent_id"], how="left", maintain_order="left")
 
 
