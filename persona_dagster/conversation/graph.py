@@ -9,6 +9,7 @@ and 99.7 % of those whose floor is named.
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import numpy as np
@@ -93,7 +94,10 @@ def reply_graph(posts: pl.DataFrame | pl.LazyFrame, origins: pl.DataFrame | None
         "range": LONGEST_RANGE,
         "reply_days": REPLY_DAYS,
     }
-    edges = run_sql(str(_SQL / "reply_graph"), parameters, rows=rows.drop(unused).collect())
+    with TemporaryDirectory(prefix="persona-graph-") as folder:  # not in memory beside what the query takes
+        (kept := Path(folder) / "rows").mkdir()
+        rows.drop(unused).sink_parquet(kept / "rows.parquet", compression="lz4")
+        edges = run_sql(str(_SQL / "reply_graph"), parameters, spill=Path(folder) / "spill", rows=kept)
     return _without_circles(edges.select(pl.col(name).cast(dtype) for name, dtype in GRAPH_SCHEMA.items()))
 
 
