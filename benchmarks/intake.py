@@ -117,7 +117,8 @@ def build(settings: Settings) -> Stages:
     del found
     done.told("posts, without copies")
     posts = pl.scan_parquet(tables / "posts" / "all.parquet")
-    write_parquet(reply_graph(posts, imported_rows(settings.intake_dir)), tables / "reply_graph" / "all.parquet")
+    edges = reply_graph(posts, imported_rows(settings.intake_dir), settings.cleaned_dir)
+    write_parquet(edges, tables / "reply_graph" / "all.parquet")
     done.told("reply graph")
     return done
 

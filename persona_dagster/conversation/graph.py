@@ -72,10 +72,13 @@ def _thread() -> pl.Expr:
     )
 
 
-def reply_graph(posts: pl.DataFrame | pl.LazyFrame, origins: pl.DataFrame | None = None) -> pl.DataFrame:
+def reply_graph(
+    posts: pl.DataFrame | pl.LazyFrame, origins: pl.DataFrame | None = None, scratch: Path | None = None
+) -> pl.DataFrame:
     """The edges (GRAPH_SCHEMA) among `posts` (POST_SCHEMA), duplicates and unusable rows included.
 
-    `origins`: of imported rows the `origin` (file:row) by `snapshot`.
+    `origins`: of imported rows the `origin` (file:row) by `snapshot`. `scratch`: a folder where the rows wait for the
+    query, and not in memory; they hold what people wrote, so it has to be one that forgetting deletes.
     """
     # Articles name no floors, and are most of the bytes: the texts of comments alone are copied about.
     names_floors = pl.col("kind").is_in(["comment", "reply"]) & pl.col("floor").is_not_null()
@@ -94,11 +97,18 @@ def reply_graph(posts: pl.DataFrame | pl.LazyFrame, origins: pl.DataFrame | None
         "range": LONGEST_RANGE,
         "reply_days": REPLY_DAYS,
     }
-    with TemporaryDirectory(prefix="persona-graph-") as folder:  # not in memory beside what the query takes
+    rows, query = rows.drop(unused), str(_SQL / "reply_graph")
+    if scratch is None:
+        return _edges(run_sql(query, parameters, rows=rows.collect()))
+    scratch.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(prefix="graph-", dir=scratch) as folder:
         (kept := Path(folder) / "rows").mkdir()
-        rows.drop(unused).sink_parquet(kept / "rows.parquet", compression="lz4")
-        edges = run_sql(str(_SQL / "reply_graph"), parameters, spill=Path(folder) / "spill", rows=kept)
-    return _without_circles(edges.select(pl.col(name).cast(dtype) for name, dtype in GRAPH_SCHEMA.items()))
+        rows.sink_parquet(kept / "rows.parquet", compression="lz4")
+        return _edges(run_sql(query, parameters, spill=Path(folder) / "spill", rows=kept))
+
+
+def _edges(found: pl.DataFrame) -> pl.DataFrame:
+    return _without_circles(found.select(pl.col(name).cast(dtype) for name, dtype in GRAPH_SCHEMA.items()))
 
 
 def _without_circles(edges: pl.DataFrame) -> pl.DataFrame:

@@ -68,7 +68,8 @@ def _reply_graph(project: ProjectResource) -> dg.AssetsDefinition:
         automation_condition=only_if_data_changed(),
     )
     def reply_graph(posts: pl.LazyFrame) -> Frame:
-        edges = graph.reply_graph(posts, imported_rows(project.settings.intake_dir))
+        settings = project.settings
+        edges = graph.reply_graph(posts, imported_rows(settings.intake_dir), settings.cleaned_dir)
         counts = graph.graph_yield(edges)
         return versioned(edges, GRAPH_MEANING, {"edges": dg.MetadataValue.md(Yield(counts).markdown())})
 

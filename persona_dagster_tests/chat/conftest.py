@@ -21,7 +21,7 @@ TINY = Base(model="tiny:llama", dtype="float32")
 
 
 def make_adapter(home: Path, recipe: str, seed: int, digest: str, base: Base = TINY, *, alpha: int = 32) -> Path:
-    """An adapter as training publishes it, with weights drawn at random instead of learnt, `alpha` times as strong."""
+    """An adapter as training publishes it, with weights drawn at random instead of learnt; `alpha` is LoRA's."""
     import torch
     from peft import LoraConfig, get_peft_model
 

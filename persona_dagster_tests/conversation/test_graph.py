@@ -121,6 +121,14 @@ def test_a_row_says_from_which_row_of_which_file_it_came() -> None:
     assert reply_graph(rows, origins).select("origin", "parent_origin").row(0) == ("dump.jsonl:9", "dump.jsonl:7")
 
 
+def test_from_files_and_by_way_of_the_disk_the_edges_are_the_same_and_nothing_is_left_there(tmp_path: Path) -> None:
+    rows = posts(*(comment(floor, f"B{floor - 1} 說得對") for floor in range(1, 30)))
+    rows.write_parquet(tmp_path / "posts.parquet")
+    scratch = tmp_path / "cleaned"
+    assert reply_graph(pl.scan_parquet(tmp_path / "posts.parquet"), scratch=scratch).equals(reply_graph(rows))
+    assert scratch.is_dir() and not list(scratch.iterdir())
+
+
 def test_replies_of_real_threads_pages_hang_where_their_json_puts_them(shared_data: Path) -> None:
     """By a reading of its own: a reply stands right under the post that it answers, or first under the page's post."""
     right = total = 0
