@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 
 from persona_dagster.corpus.personal_data import accounts, addresses, identity_documents, names, phone_and_bank_numbers
-from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, joined, normalise
+from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, normalise, undisguised
 
 Found = tuple[int, int, str]  # start, end, kind
 
@@ -35,7 +35,9 @@ DETECTORS = (
     (
         "ID",
         identity_documents.national_ids,
-        re.compile(rf"[A-Za-z][ \-._]?[0-9A-Da-d{HAN_NUMERALS}][ \-._]?[0-9{HAN_NUMERALS}]|[九9][碼位]"),
+        re.compile(
+            rf"[A-Za-z]{identity_documents.GAP}[0-9A-Da-d{HAN_NUMERALS}]{identity_documents.GAP}[0-9{HAN_NUMERALS}]|[九9][碼位]"
+        ),
     ),
     (
         "PASSPORT",
@@ -86,7 +88,7 @@ WORTH_READING = (
 def find(text: str) -> list[Found]:
     """Spans of personal data `(start, end, kind)`, in order, never overlapping."""
     taken: list[Found] = []
-    for read in filter(None, (normalise(text), joined(text))):
+    for read in filter(None, (normalise(text), undisguised(text))):
         for start, end, kind in _found_in(read.text):
             span = read.span(start, end)
             if not _overlaps(taken, *span):

@@ -36,6 +36,14 @@ NEWS = [
     *(f"mix/{name}" for name in ("capybara_qlora", "persona_v1", V2, "starter")),
 ]
 RETRAIN = {"window_days": 3, "min_changed_share": 0.01}
+# The pushes of the days to come are of 20 characters, and each is to change the mix.
+ALL_LENGTHS = {
+    "max_train_rows": 64,
+    "max_test_rows": 6,
+    "question_chars": None,
+    "answer_chars": None,
+    "accept_shortfall": "a month of a small board",
+}
 
 
 def few_boards(folder: Path) -> None:
@@ -79,7 +87,7 @@ def _still(item: PttItem, day: int) -> PttItem:
 def month(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Month]:
     home = tmp_path_factory.mktemp("home")
     few_boards(home / "config")
-    edit_recipe(home / "config", retrain=RETRAIN)
+    edit_recipe(home / "config", retrain=RETRAIN, mix=ALL_LENGTHS)
     with (
         dg.DagsterInstance.ephemeral(str(home)) as instance,
         serve(content(), Clock(), Scenario()) as replica,

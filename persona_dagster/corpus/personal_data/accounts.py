@@ -12,23 +12,25 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from persona_dagster.corpus.common_words import NOT_A_NAME
+from persona_dagster.corpus.personal_data.homophones import SOUNDS, sounds_like
 
 Span = tuple[int, int]
 
-SIGN = r" ?[(\[]?(?:下?底線|小?點|[橫減]?槓|減號)[)\]]? ?(?=[A-Za-z0-9])"  # of an account, by its name
-LETTER = rf"(?:[A-Za-z0-9._\-]|{SIGN})"
-HANDLE = rf"(?P<handle>@?[A-Za-z0-9_]{LETTER}{{2,31}}(?:#[0-9]{{4}})?)"
+HANDLE = r"(?P<handle>@?[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}(?:#[0-9]{4})?)"
 SUFFIX = r"(?:的|官方帳號|官方|私訊|聊|嗎|喔|🆔|[\u2600-\u27bf\U0001f300-\U0001faff])?"
 # "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
 NAMED = (
-    r"(?:[ ]?(?:i ?d|[ㄧㄞ]ㄉㄧ?|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?|請?[搜加找]尋?)?"
+    r"(?:[ ]?(?:i ?d|[ㄧㄞ愛哀艾挨][ㄉ滴低底弟迪d]ㄧ?"
+    r"|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?|請?[搜加找]尋?)?"
     r"[ ]{0,2}"
     r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?:小老鼠|(?=@)))"
 )
 # After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
-LOOSE = r"(?:[ 的是就為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一樣聊談詳喔唷囉]|id){0,8}"
+LOOSE = (
+    r"(?:[ 上請的是就為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一下樣聊談詳喔唷囉]|id){0,8}"
+)
 LOOKS = (
-    rf"(?P<other>@?(?=[A-Za-z0-9\-]{{0,29}}(?:[0-9._]|{SIGN}))(?=[0-9._\-]{{0,29}}[A-Za-z])[A-Za-z0-9_]{LETTER}{{2,31}}"
+    r"(?P<other>@?(?=[A-Za-z\-]{0,29}[0-9._]|[A-Za-z]{1,9}-[A-Za-z]{1,9}-)(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}"
     r"(?:#[0-9]{4})?)"
 )
 SPACED = r"[ :=是\"]{0,3}(?P<spaced>(?:@ )?(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
@@ -47,6 +49,7 @@ IN_SENTENCE = (
     r"(?P<far>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{2,20}\.[A-Za-z0-9]|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})"
     r"(?=[0-9._\-]{0,9}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
 )
+PARTED = r"[ .*_\-]?"  # of a site's name
 FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
 
 
@@ -83,11 +86,11 @@ LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
 SITES = (
     Service(
         LINE,
-        r"[l1|][ .]?[i!1l|][ .]?n[ .]?e|[來賴]ine",
-        r"賴{1,2}|[癩籟](?![^\s]?[皮蛤])|ㄌㄞˋ?|ㄌ[ㄧ|]?ㄋㄜ?ˋ?|拉印|加萊|[萊賴]ㄣ|綠色(?:軟體|通訊軟體|通訊|程式|app|那個)|綠綠(?!的)"
-        r"|(?<![大變])小綠(?!人|燈|豆|葉)",
+        rf"[l1|]{PARTED}[i!1l|ㄧ]{PARTED}n{PARTED}[e3]|[來賴]ine",
+        r"賴{1,2}|[癩籟](?![^\s]?[皮蛤])|ㄌㄞˋ?|ㄌ[ㄧ|]?ㄋㄜ?ˋ?|[+加]ㄌ|[拉來賴萊]印|加萊|[來萊賴]ㄣ|綠色(?:[^\s,。]{0,4}?(?:軟體|程式|app)|通訊|那個)"
+        r"|綠綠(?!的)|綠綠的(?:那個)?app|(?<![大變])小綠(?!人|燈|豆|葉)",
         numeric=True,
-        keys=("ine", "l.i.n.e", "!ne", "1ne", "|ne", "lne", "賴", "癩", "籟", "ㄌ", "拉印", "加萊", "綠"),
+        keys=("ne", "n3", ".e", "-e", "*e", "_e", "賴", "癩", "籟", "ㄌ", "印", "加萊", "ㄣ", "綠"),
     ),
     Service(
         LINE,
@@ -96,25 +99,32 @@ SITES = (
         SIGNED,
         keys=("+l", "加l", "l號", "萊", "加來", "來id"),
     ),
-    Service(LINE, han="萊恩"),
+    Service(LINE, han="[萊來][恩因]"),
     Service(
         "IG_ID",
-        r"ig|i g(?= ?:)|i ?[._*\-] ?g|instagram|insta|ins(?= ?[:@]| [a-z]{2,}_)",
-        "[哀愛艾挨](?:居|寄|吉(?!他)|雞|g(?![a-z]))|ㄞ ?ㄐㄩ?|小盒子",
-        keys=("ig", "i.g", "i_g", "i-g", "i*g", "ins", "居", "寄", "吉", "雞", "哀g", "愛g", "ㄐ", "小盒子"),
+        r"ig|i g(?= ?:)|i ?[._*\-] ?g|[1!|](?:g|9)(?= ?(?:[:搜找追私]|帳|id))|[i1l!]nst[a4@](?:gr[a4@]m)?"
+        r"|ins(?= ?[:@]| [a-z]{2,}_)",
+        rf"{sounds_like('愛居')}|[哀愛艾挨](?:寄|吉(?!他)|雞|g(?![a-z]))|[哀艾挨]機|小盒子",
+        keys=("ig", "i.g", "i_g", "i-g", "i*g", "ns", "1g", "19", "!g", "|g", *"哀愛艾挨ㄞ", "小盒子"),
     ),
-    Service("FB_ID", "fb|facebook", "臉書|臉臉|非死不可"),
+    Service("FB_ID", "fb|f[a4@]ceb[o0]{2}k", "臉書|臉臉|非死不可", keys=("fb", "ceb", "臉", "非死")),
     Service(
         CHAT,
-        r"we ?chat|weixin|vx|wx|v信",
-        r"綠泡泡|[微薇葳威] ?信|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
+        r"we ?ch[a4@]t|wei ?xin|vx|wx|v信",
+        rf"綠泡泡|{sounds_like('微信')}"
+        r"|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
         r"|(?<![A-Za-z])v信|(?<![\u4e00-\u9fff])[薇葳](?=[^\w\s]? ?[:A-Za-z])",
         numeric=True,
-        keys=("wechat", "weixin", "vx", "wx", "信", "+v", "加v", "+微", "加微", "+薇", "加薇", "薇", "葳", "泡"),
+        keys=("wech", "weixin", "vx", "wx", "+v", "加v", *SOUNDS["信"][0], *"微薇葳ㄒ泡"),
     ),
-    Service(CHAT, "telegram|tg|tele", "電報|紙飛機|小飛機"),
+    Service(
+        CHAT,
+        r"te[l1i|]egr[a4@]m|t[.|ㄧ_\-]?g|tele",
+        "電報|紙飛機|小飛機",
+        keys=(*["tel", "te1", "tei", "te|", "tg", "t.g", "t|g", "tㄧg", "t-g", "t_g"], "電報", "飛機"),
+    ),
     Service(CHAT, han="飛機", mode=SIGNED),
-    Service(CHAT, "discord|dc", numeric=True),
+    Service(CHAT, "d[i1l!|ㄧ]sc[o0]rd|dc", numeric=True, keys=("dc", "sc")),
     Service(
         CHAT, "whats ?app|kakao ?(?:talk)?|viber|signal|skype", keys=("whats", "kakao", "viber", "signal", "skype")
     ),
@@ -150,7 +160,7 @@ TAGGED = re.compile(  # Discord's old names
 GLUED = re.compile(  # 加linemei88
     r"(?:(?:加|\+|私|我的?) ?(?P<name>line|ig|fb|vx|wx|tg|dc)(?:id)?(?=[A-Za-z._]{0,31}[0-9])"
     # of the sign alone only in capitals, before small letters with an underscore: IGa_b, 加La_b
-    r"|(?-i:(?:(?<![A-Za-z0-9])(?P<sign>LINE|IG|FB)|(?<=[加+])L)(?=[a-z][a-z0-9.]{1,20}[_.]"
+    r"|(?-i:(?:(?<![A-Za-z0-9])(?P<sign>LINE|IG|FB)|(?<=[加+])L)(?=[a-z]{3,20}[0-9]{2,6}(?![0-9a-z])|[a-z][a-z0-9.]{1,20}[_.]{1,3}"
     r"(?!(?:com|tw|net|me|io|js|py)(?![a-z]))[a-z0-9])))"
     r"(?P<handle>[A-Za-z][A-Za-z0-9._\-]{3,31})",
     re.IGNORECASE,
@@ -200,7 +210,7 @@ SPELT_LINK = re.compile(  # f b . c o m / x, fb點com/x
 # What can hardly be anything but an account, beside a site's name on either side of it and over a line's end.
 BESIDE = re.compile(
     r"(?<![A-Za-z0-9._@/\-$#+&=])@?(?=[A-Za-z0-9.\-]{0,20}_|[A-Za-z0-9]{2,20}\.[A-Za-z0-9]"
-    r"|(?=(?:[0-9.\-]{0,9}[A-Za-z]){3})(?:[A-Za-z.\-]{0,20}[0-9]){2})"
+    r"|(?=(?:[0-9.\-]{0,9}[A-Za-z]){3})(?:[A-Za-z.\-]{0,20}[0-9]){2}|[a-z]{2,15}[A-Z][A-Za-z]{1,15}[0-9])"
     r"(?=[0-9._\-]{0,9}[A-Za-z]{2}"
     r"|[A-Za-z][0-9]{2,6}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31}(?![A-Za-z0-9@/\[={$]|[._\-][A-Za-z0-9]"
     r"|\((?!line|ig|dc|threads|[\u4e00-\u9fff]))"
@@ -218,13 +228,18 @@ SITES_BESIDE = tuple(
             r"|賴(?!清德|總統|床|皮|在|著|院)",
         ),
         ("IG_ID", "ig instagram", ALONE.format("ig|instagram")),
+        ("FB_ID", "fb facebook 臉書", ALONE.format("fb|facebook") + "|臉書"),
         (
             SITE,
-            "threads twitch 推特 抖音 噗浪 小紅書 微博 脆",
-            ALONE.format("threads|twitch")
-            + r"|推特|抖音|噗浪|小紅書|微博|(?<![爽酥清乾])脆(?![弱皮餅片笛骨脆的]|友[們都])",
+            "threads twitch twitter tiktok plurk snapchat 推特 抖音 噗浪 小紅書 微博 站內信 脆",
+            ALONE.format("threads|twitch|twitter|tiktok|plurk|snapchat")
+            + r"|推特|抖音|噗浪|小紅書|微博|站內信|(?<![爽酥清乾])脆(?![弱皮餅片笛骨脆的]|友[們都])",
         ),
-        (CHAT, "discord dc telegram tg wechat 微信", ALONE.format("discord|dc|telegram|tg|wechat") + "|微信"),
+        (
+            CHAT,
+            "discord dc telegram tg wechat whatsapp 微信 電報",
+            ALONE.format("discord|dc|telegram|tg|wechat|whatsapp") + "|微信|電報",
+        ),
     )
 )
 OFFERING = re.compile(r"[加搜找追聊私敲是叫我打帳台換:\"@]|(?<![a-z])(?:is|on|add)(?![a-z])", re.IGNORECASE)

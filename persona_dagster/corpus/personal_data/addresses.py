@@ -6,6 +6,7 @@ import ipaddress
 import re
 from collections.abc import Iterator
 
+from persona_dagster.corpus.personal_data.homophones import sounds_like
 from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS
 
 Span = tuple[int, int]
@@ -13,8 +14,14 @@ Span = tuple[int, int]
 EDGE_OF_LOCAL = r"(?<![A-Za-z0-9._%+\-])"
 LOCAL = rf"{EDGE_OF_LOCAL}[A-Za-z0-9](?:[A-Za-z0-9._%+\-]{{0,62}}[A-Za-z0-9_+\-])?"
 HOST = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
-TLD = r"(?:com|net|org|edu|gov|idv|mil|io|me|tw|hk|cn|jp|kr|sg|us|uk|de|cc|co|info|app|dev|ai|tv)"
-PROVIDER = r"(?:g-?mail|googlemail|yahoo|ymail|hotmail|outlook|live|livemail|icloud|msn|proton|pchome|kimo|qq|163|126)"
+TLD = (
+    r"(?:com|net|org|edu|gov|idv|mil|io|me|tw|hk|cn|jp|kr|sg|us|uk|de|fr|ru|ca|au|nz|eu|my|th|vn|ph|cc|xyz|co|info|app"
+    r"|dev|ai|tv)"
+)
+PROVIDER = (
+    r"(?:g-?mail|googlemail|yahoo|ymail|hotmail|outlook|live|livemail|icloud|msn|proton(?:mail)?|pchome|kimo|qq|163|126"
+    r"|mail|zoho|gmx|hey|hinet)"
+)
 BRACKETED_AT = r"[ ]?(?:[(\[{<*#_~\-] ?(?:at|@|a|小?老?鼠) ?[)\]}>*#_~\-])[ ]?"
 SPELT_AT = r"(?: at |[ ]?小老鼠[ ]?)"
 SPELT_DOT = r"(?: ?[(\[{] ?(?:dot|點|\.) ?[)\]}] ?| dot |_dot_| ?點 ?)"
@@ -38,19 +45,16 @@ EMAIL = re.compile(
     r"(?![A-Za-z0-9])"
     rf"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{{0,40}}?(?:[._]at[._]|at_"
     rf"|[ ]?[^\sA-Za-z0-9._:,。，、/+\-]{{1,2}}[ ]?)"
-    rf"{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
+    rf"{PROVIDER}(?:{DOT}|[^\w\s]{{1,2}}){TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
     r"|[\u4e00-\u9fffA-Za-z0-9]{1,16}@[\u4e00-\u9fffA-Za-z0-9\-]{1,30}\.(?:[台臺]灣|公司|中國|香港|集团|集團)"
-    # its signs called by their names, and the provider's name for the host
-    rf"|{EDGE_OF_LOCAL}[A-Za-z0-9](?:[A-Za-z0-9._\-]| ?(?:底線|小?點|[橫減]?槓|減號) ?(?=[A-Za-z0-9])){{2,40}}"
-    rf" ?(?:小?老鼠|艾特"
-    rf"|@) ?{PROVIDER}"
-    rf"(?:{DOT}{TLD}){{0,2}}(?![A-Za-z0-9])"
+    # the provider's name for the host
+    rf"|{EDGE_OF_LOCAL}[A-Za-z0-9][A-Za-z0-9._\-]{{2,40}} ?@ ?{PROVIDER}(?:{DOT}{TLD}){{0,2}}(?![A-Za-z0-9])"
     r"|\[email[ ]protected\]",
     re.IGNORECASE,
 )
 # Half an address, where the provider's name stands for the rest.
 MAILBOX = re.compile(
-    r"(?<![A-Za-z0-9@.])(?:g-?mail|hotmail|outlook|icloud|信箱|e-?mail)(?:帳號|信箱|地址)?(?: ?[:=是為] ?| )"
+    r"(?<![A-Za-z0-9@.])(?:g-?mail|hotmail|outlook|icloud|信箱|e-?mail)(?:帳號|信箱|地址)?(?:[^A-Za-z0-9\n@<,。]{1,5})"
     r"(?P<local>(?=[A-Za-z\-]{0,40}[0-9._])(?![A-Za-z0-9.\-]{1,40}\.(?:com|net|org|tw|io"
     r"|app)(?![A-Za-z]))(?=[0-9._\-]{0,40}[A-Za-z])[A-Za-z0-9][A-Za-z0-9._\-]{4,40})(?![A-Za-z0-9@])",
     re.IGNORECASE,
@@ -123,7 +127,7 @@ def addresses_of_machines(text: str) -> Iterator[Span]:
 HAN = r"[\u4e00-\u9fff]"
 CIPHER = rf"[0-9{HAN_NUMERALS}十廿卅百拾佰]"
 NUMBER = rf"{CIPHER}(?: ?{CIPHER}){{0,4}}"
-PART = r"[ \-/,.、|_\n]{0,2}"  # what may part the parts of an address
+PART = r"[ \-/,.、|_*~\n]{0,2}"  # what may part the parts of an address
 CITY = (
     r"(?:(?:[台臺][北中南東]|新北|桃園|高雄|基隆|新竹|嘉義|苗栗|彰化|南投|雲林|屏東|宜蘭|花蓮|澎湖|金門|連江|馬祖)[市縣]?"
     r"|[北中南高桃竹雄]市)"
@@ -134,7 +138,7 @@ ROAD_ON = re.compile(
     rf"|(?P<hamlet>[村里](?:(?![路街道巷段鎮鄉市區號]){HAN}){{1,4}}?))"
     rf"(?:{PART}(?:[東西南北中]?{NUMBER}|[東西南北]) ?段)?"
     rf"(?:{PART}{NUMBER} ?巷)?(?:{PART}{NUMBER} ?弄)?(?:{PART}{NUMBER} ?衖)?"
-    rf"{PART}{NUMBER}(?: ?[-之~、] ?{NUMBER})?(?: ?(?:[號号]|ㄏㄠˋ?)(?: ?[之\-] ?{NUMBER})?"
+    rf"{PART}{NUMBER}(?: ?[-之~、] ?{NUMBER})?(?:{PART}(?:[號号]|ㄏㄠˋ?)(?: ?[之\-] ?{NUMBER})?"
     rf"(?:{PART}[Bb]?{NUMBER} ?(?:樓|[Ff](?![A-Za-z])))?|(?P<floor> ?(?:樓|[Ff](?![A-Za-z]))))"
     rf"(?:[之\-]{NUMBER}(?![0-9]))?(?: ?{NUMBER}室)?"
 )
@@ -144,7 +148,7 @@ UP_TO_ROAD = re.compile(
     rf"{HAN}{{1,5}}$"
 )
 CALLED = re.compile(  # said to be one: without a road, too
-    rf"(?:[地住][址只止]|戶籍地|addr(?:ess)?|[寄收]件地)[ :是為]{{1,3}}"
+    rf"(?:{sounds_like('住址')}|地[址只止]|戶籍地|addr(?:ess)?|[寄收]件地)[ :是為]{{1,3}}"
     rf"(?P<place>(?:{HAN}|[0-9A-Za-z\-/ ]){{3,30}}?[0-9] ?[號号](?:{PART}{NUMBER} ?(?:樓|[Ff]))?)",
     re.IGNORECASE,
 )

@@ -10,14 +10,18 @@ import re
 from collections.abc import Iterator
 
 from persona_dagster.corpus.personal_data.accounts import WRITER
+from persona_dagster.corpus.personal_data.homophones import sounds_like
 from persona_dagster.corpus.personal_data.normalise import GAP, digits_of
 from persona_dagster.corpus.personal_data.phone_and_bank_numbers import QUANTITY, Span, preceding
 
 NATIONAL_ID = re.compile(
     r"(?<![A-Za-z0-9_\-])(?:[A-Za-z][ \-._]?[1289](?:[ \-._]?[0-9]){8}|[A-Za-z][A-Da-d][0-9]{8})(?![A-Za-z0-9_])"
 )
+PARTED_ID = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z]{GAP}[1289A-Da-d](?:{GAP}[0-9]){{8}}(?![A-Za-z0-9])")
 ID_TAIL = re.compile(r"身[分份]?證[^0-9\n]{0,6}[後末]面?(?:九|9)[碼位][^0-9\n]{0,4}(?P<number>[0-9]{9})(?![0-9])")
-ID_WORD = re.compile(r"(?:身[分份]證|身證|居留證|統一證號|字號)[^A-Za-z0-9\n]{0,10}$")
+ID_NAME = rf"(?:{sounds_like('身分證')}|身證|居留證|統一證號|字號)"
+ID_WORD = re.compile(rf"{ID_NAME}[^A-Za-z0-9\n]{{0,10}}$")
+ID_AROUND = re.compile(ID_NAME)
 LETTER = {letter: value for value, letter in enumerate("ABCDEFGHJKLMNPQRSTUVXYWZIO", start=10)}
 
 
@@ -34,6 +38,9 @@ def national_ids(text: str) -> Iterator[Span]:
     for found in _numbers(NATIONAL_ID, text):
         code, before = re.sub("[ ._-]", "", found.group()), preceding(text, found.start(), 20)
         if ID_WORD.search(before) or (valid_national_id(code) and not PART_NUMBER.search(before)):
+            yield found.span()
+    for found in _numbers(PARTED_ID, text, ID_NAME):
+        if ID_AROUND.search(text[max(0, found.start() - 20) : found.start()] + "\n" + text[found.end() :][:20]):
             yield found.span()
     for found in ID_TAIL.finditer(text):
         yield found.span("number")
@@ -86,7 +93,7 @@ PASSPORT = re.compile(
     re.IGNORECASE,
 )
 PASSPORT_NAME = (
-    r"(?<!<)(?:[護护戶互滬][ .]?[照兆昭趙]|[港日美韓英星馬泰越菲]護|ㄏㄨ?ˋ?[ ]?ㄓㄠ?ˋ?|hu[ ]?zhao|小本本"
+    rf"(?<!<)(?:{sounds_like('護照')}|[港日美韓英星馬泰越菲]護|hu[ ]?zhao|小本本"
     r"|[台臺]胞證|入[台臺]證|通行證|旅行證|travel document|document n"
     r"|p[a4@][s5$]{2}p[o0]r?t|(?<![A-Za-z])(?:pp|ppt|psp)(?= ?(?:no|num|#|:|號))"
     r"|(?<![A-Za-z])pp(?= ?[0-9]{9})|パスポ-?ト)"
@@ -96,9 +103,7 @@ PASSPORT_BEFORE = re.compile(rf"{PASSPORT_NAME}[^\n]{{0,18}}$", re.IGNORECASE)
 PASSPORT_SAID = re.compile(PASSPORT_NAME, re.IGNORECASE)
 FILLING = r"(?:[^0-9A-Za-z\n]|no|number|num|id|is){0,12}$"
 PASSPORT_RIGHT_BEFORE = re.compile(rf"{PASSPORT_NAME}{FILLING}", re.IGNORECASE)
-PASSPORT_AFTER = re.compile(
-    rf"^[ ]?(?:[是這那,(為]|我|[本張])*(?:[\u4e00-\u9fff]{{2,3}})?的?{PASSPORT_NAME}", re.IGNORECASE
-)
+PASSPORT_AFTER = re.compile(rf"^[ ]?(?:[是這那,(為]|我|[本張])*[\u4e00-\u9fff]{{0,6}}?{PASSPORT_NAME}", re.IGNORECASE)
 # Passports of here, or of a letter or two, where a journey is spoken of.
 ORDINARY = re.compile(rf"(?<![0-9A-Za-z])(?:3[0-9]{{2}}(?:[ -]?[0-9]{{3}}){{2}}|[A-Z]{{1,2}}[0-9]{{7,8}}[A-Z]?){END}")
 JOURNEY = re.compile(
@@ -145,7 +150,8 @@ PLATE = re.compile(
     re.IGNORECASE,
 )
 PLATE_NAME = (
-    r"(?<!<)(?:[車车摩][ ]?[牌號号排]|牌[照號]|[黃紅白綠軍試臨時交新舊原]牌|掛牌|ㄔㄜ?[ ]?ㄆㄞ?ˊ?|che[ ]?pai|plate)"
+    rf"(?<!<)(?:{sounds_like('車牌')}|[車车][ ]?[號号]|摩[ ]?[牌號]|牌[照號]|[黃紅白綠軍試臨時交新舊原]牌|掛牌"
+    r"|che[ ]?pai|plate)"
 )
 PLATE_BEFORE = re.compile(rf"{PLATE_NAME}{FILLING}", re.IGNORECASE)
 PLATE_AFTER = re.compile(rf"^[ ]?(?:[是這那,(為]|我)*的?{PLATE_NAME}", re.IGNORECASE)
@@ -162,7 +168,7 @@ BARE_PLATE = re.compile(
     rf"(?:{CAPITALS}(?:{GAP}{CAPITALS}){{2}}(?! (?:19|20)[0-9]{{2}}(?![0-9])){GAP}[0-9](?:{GAP}[0-9]){{3}}"
     r"|[a-hj-np-z]{3}[\- ]?(?! (?:19|20)[0-9]{2}(?![0-9]))[0-9]{4}|(?!(?:19|20))[0-9]{4} (?!NT|TW|CC|KM|HP|[AP]M"
     r"|[MG]B|US|UP|OK)[A-Z]{2}"
-    r"|[0-9]{4}-(?!TW|JP|US|HK|NT)(?:[A-Z][A-Z0-9]|[0-9][A-Z])|[A-Z0-9][A-Z]-[0-9]{4}|[A-Z][0-9]-[0-9]{4}"
+    r"|[0-9]{4}[\-.](?!TW|JP|US|HK|NT)(?:[A-Z][A-Z0-9]|[0-9][A-Z])|[A-Z0-9][A-Z]-[0-9]{4}|[A-Z][0-9]-[0-9]{4}"
     rf"|{CAPITALS}[A-Z0-9]{{2}}-[0-9]{{3}}|[0-9]{{3}}-{CAPITALS}{{3}})(?![0-9A-Za-z\-])"
     r"|(?<![\u4e00-\u9fff])[軍試臨使領外]-?(?:[A-Z]-?)?[0-9]{4,5}(?![0-9A-Za-z])"
 )
@@ -195,7 +201,7 @@ VEHICLE = (
     r"(?:[\u4e00-\u9fff]車(?<![火列單停搭坐纜]車)|車[輛子主是]|[一這那][台輛]|小黃|重機|速克達|休旅|司機|騎士|駕駛|檢舉|巴士"
     r"|勁戰|altis|camry|yaris|gogoro|many|focus|賓士|bmw|benz|特斯拉|tesla|豐田|本田|裕隆|光陽|三陽|山葉)"
 )
-VEHICLE_BEFORE = re.compile(rf"{VEHICLE}[ :]{{0,2}}$", re.IGNORECASE)
+VEHICLE_BEFORE = re.compile(rf"{VEHICLE}[ :(]{{0,3}}$", re.IGNORECASE)
 VEHICLE_AFTER = re.compile(rf"^ ?(?:的|[白黑紅藍灰銀]色?)?{VEHICLE}", re.IGNORECASE)
 GOODS = re.compile(r"筆電|螢幕|顯卡|耳機|鏡頭|解析度|折扣|優惠|便宜|降價|保固|開箱|[這那][組款]")
 MODEL_AFTER = re.compile(r"^ ?(?:年[式份]|型|款|版|系列|平台|底盤|引擎|規格|評測|開箱|元|片|吋|mah)", re.IGNORECASE)
@@ -256,7 +262,7 @@ STUDENT = re.compile(
     re.IGNORECASE,
 )
 STUDENT_NAME = (
-    r"(?<!<)(?:[學学薛雪][ \-.]?[號号耗浩好]|學籍[編號]|學生證|ㄒㄩ?ㄝ?ˊ?[ ]?ㄏㄠ?ˋ?|xue[ ]?hao"
+    rf"(?<!<)(?:{sounds_like('學號')}|學籍[編號]|學生證|xue[ ]?hao"
     r"|stu(?:dent)?[ ._]?(?:id|no|number)|員工編號|員編|工號|系級)"
 )
 STUDENT_BEFORE = re.compile(rf"{STUDENT_NAME}(?:姓名|{FILLING[:-1]}){{0,2}}$", re.IGNORECASE)

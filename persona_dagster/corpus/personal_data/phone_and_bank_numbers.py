@@ -16,6 +16,7 @@ from phonenumbers import PhoneNumberType
 from stdnum import iban, luhn
 
 from persona_dagster.corpus.personal_data.addresses import VERSION_BEFORE
+from persona_dagster.corpus.personal_data.homophones import sounds_like
 from persona_dagster.corpus.personal_data.normalise import digits_of
 
 Span = tuple[int, int]
@@ -38,6 +39,7 @@ TOKEN_BEFORE, TOKEN_AFTER = re.compile(r"[0-9A-Za-z]*\Z"), re.compile(r"^[0-9A-Z
 
 ABROAD = re.compile(
     r"(?<![0-9A-Za-z+\-])(?:\(?\+ ?|(?<![0-9] )00)\(?[1-9][0-9]{0,2}\)?(?:[ \-.()/]{0,3}[0-9]){6,12}(?![0-9])"
+    r"|(?<![0-9A-Za-z.+\-])86[ \-]?1[3-9][0-9](?:[ \-]?[0-9]{4}){2}(?![0-9])"
     r"|(?<![0-9A-Za-z.])\(?886\)?(?:[ \-.()/]{0,3}[0-9]){8,10}(?![0-9])"
 )
 LANDLINE = re.compile(
@@ -70,7 +72,7 @@ PHONE_WORD = re.compile(
 )
 NOT_A_PHONE = re.compile(
     r"(?:訂單|單號|編號|流水號|序號|統編|統一編號|代碼|發票|學號|料號|貨號|型號|案號|字第|條碼|帳號|帳戶|戶頭|匯款|轉帳|批號|"
-    r"ISBN|NT\$?|NTD|USD|\$|金額|(?<!預)約|文章代碼|AID|(?<![A-Za-z])sn|serial"
+    r"ISBN|NT\$?|NTD|USD|\$|金額|(?<![預房屋車面])約|文章代碼|AID|(?<![A-Za-z])sn|serial"
     r"|commit|hash|sha)[^0-9\n]{0,4}$|共[ :]{0,2}$",
     re.IGNORECASE,
 )
@@ -81,7 +83,10 @@ QUANTITY = re.compile(
 
 
 # O and I between the digits of a number, which only people read as 0 and 1
-LOOKALIKE = re.compile(r"(?<![A-Za-z])[Oo](?=9)|(?<=[0-9])[OoIl](?=[0-9\- ])|(?<=[0-9][OoIl])[OoIl](?=[0-9])")
+LOOKALIKE = re.compile(
+    r"(?<![A-Za-z])[Oo](?=[0-9])|(?<=[0-9])[OoIl](?=[0-9\- ])|(?<=[0-9][OoIl])[OoIl](?=[0-9])"
+    r"|(?<=[0-9][0-9])[OoIl](?![A-Za-z])"
+)
 
 
 @lru_cache(maxsize=4)
@@ -92,7 +97,7 @@ def _alike(text: str) -> str:
 def phones(text: str) -> Iterator[Span]:
     # 0919887766一直 ends at 一, which 零九一九… does not: the text as it stands comes first.
     spoken = digits_of(text.translate(RADIO)) if "洞" in text else text
-    for read in dict.fromkeys((text, _alike(text), digits_of(text), digits_of(_alike(text)), spoken)):
+    for read in dict.fromkeys((text, _alike(text), digits_of(text), _alike(digits_of(text)), spoken)):
         yield from _phones(read)
     if CALLED.search(text):
         yield from _local(digits_of(text))
@@ -199,8 +204,14 @@ CARD_WORD = re.compile(r"卡|刷|綁|驗證|扣款|訂閱|到期|cvv|cvc|exp|vis
 GROUPS = re.compile(r"[0-9]+|[0-9]{4,6}(?:X[0-9]{3,6}){1,3}(?:X[0-9]{1,3})?|[0-9](?:X[0-9])+")
 # three digits of the bank, then the account
 CODE_AND_ACCOUNT = re.compile(r"\(?[0-8][0-9]{2}\)?[- ]{1,2}[0-9]{10,16}|\([0-8][0-9]{2}\)[0-9]{10,16}")
+# The same parted by one sign all along, or digit by digit: only right behind a word of banks.
+PARTED_ACCOUNT = re.compile(
+    r"(?<![0-9A-Za-z_.\-/])(?:[0-9]+(?P<sign>[\-_./*~|])[0-9]+(?:(?P=sign)[0-9]+)+|[0-9](?: [0-9]){9,18})"
+    r"(?![0-9A-Za-z_\-/])"
+)
 BANK_WORD = re.compile(
-    r"(?:帳號|帳戶|戶頭|匯|轉帳|轉到|轉錯|轉入|存入|存摺|捐款|贊助|訂金|尾款|銀行|郵局|局號|分行|信用卡|卡號|account|a/c|iban"
+    rf"(?:{sounds_like('帳號', '帳戶')}"
+    r"|戶頭|匯|轉帳|轉到|轉錯|轉入|存入|存摺|捐款|贊助|訂金|尾款|銀行|郵局|局號|分行|信用卡|卡號|account|a/c|iban"
     r"|薪轉|薪水|撥款|入金|出金|收款|轉[至去我你他她給]|存簿|提款|金融卡|簽帳|盜刷|綁卡|刷卡"
     r"|(?<![A-Za-z])(?:visa|jcb|master ?card|amex|debit"
     r"|apple ?pay|atm)(?![A-Za-z])"
@@ -240,12 +251,14 @@ def bank_accounts(text: str) -> Iterator[Span]:
     for found in POST_OFFICE.finditer(text):
         yield found.span(1)
         yield found.span(2)
-    for found in chain.from_iterable(map(BANK.finditer, dict.fromkeys((text, read)))):
+    readings = dict.fromkeys((text, read))
+    for found in chain.from_iterable(pattern.finditer(one) for one in readings for pattern in (BANK, PARTED_ACCOUNT)):
         start, end = found.span()
         digits = re.sub(r"\D", "", found.group())
         before = preceding(text, start, 28)
         if (
             not 10 <= len(digits) <= 19
+            or digits.startswith(("0800", "0809"))  # free of charge, and of companies
             or PRICES.fullmatch(found.group())
             or NOT_A_BANK.search(before[-14:])
             or QUANTITY.match(text[end : end + 4])
