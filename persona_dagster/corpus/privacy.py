@@ -36,18 +36,18 @@ DETECTORS = (
         "ID",
         identity_documents.national_ids,
         re.compile(
-            rf"[A-Za-z]{identity_documents.GAP}[0-9A-Da-d{HAN_NUMERALS}]{identity_documents.GAP}[0-9{HAN_NUMERALS}]|[九9][碼位]"
+            rf"[A-Za-z]{identity_documents.GAP}[0-9A-Da-dOoIl兩洞{HAN_NUMERALS}]{identity_documents.GAP}[0-9{HAN_NUMERALS}]|[九9][碼位]"
         ),
     ),
     (
         "PASSPORT",
         identity_documents.passports,
-        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{identity_documents.GAP}){{2}}|<<"),
+        re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{identity_documents.GAP}){{2}}|<<"),
     ),
     (
         "STUDENT_ID",
         identity_documents.student_ids,
-        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{identity_documents.GAP}){{3}}"),
+        re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{identity_documents.GAP}){{3}}"),
     ),
     ("IP", addresses.addresses_of_machines, re.compile(r"[0-9][\])]?\.|[0-9A-Fa-f:]:[0-9A-Fa-f]{0,4}:|[0-9][\[(]\.")),
     (
@@ -58,13 +58,13 @@ DETECTORS = (
     (
         "PHONE",
         phone_and_bank_numbers.phones,
-        re.compile(rf"(?:[0-9{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}|洞"),
+        re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}|洞"),
     ),
-    ("PLATE", identity_documents.plates, re.compile(rf"(?:[0-9{HAN_NUMERALS}]{identity_documents.GAP}){{3}}")),
+    ("PLATE", identity_documents.plates, re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{identity_documents.GAP}){{3}}")),
     (
         "BANK",
         phone_and_bank_numbers.bank_accounts,
-        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|(?:[0-9{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{10}}|局號"),
+        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|(?:[0-9OoIl{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{10}}|局號"),
     ),
     ("NAME", names.names, re.compile(r"叫|名|人|fb|facebook|臉書", re.I)),
     ("USER", accounts.users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓:→]|\n[0-9]{4}-")),

@@ -36,7 +36,7 @@ LOOKS = (
 SPACED = r"[ :=是\"]{0,3}(?P<spaced>(?:@ )?(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
 # Without a sign or a looser word, what can hardly be anything else.
 STRONG = (
-    r"(?P<strong>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})(?=[0-9._\-]{0,9}[A-Za-z]{2})"
+    r"(?P<strong>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})(?=[A-Za-z]?[0-9._\-]{0,9}[A-Za-z]{2})"
     r"[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
 )
 # Whatever stands between, where a word or a sign of it offers an account: 有line嗎 我的是x.y, LINE🔎x_y.
@@ -47,7 +47,7 @@ OFFERED = (
 IN_SENTENCE = (
     r"(?=(?:[^A-Za-z0-9\n<]|id){0,21}?[加搜找追敲聊我用是在給換改叫這吧下樣])(?:[^A-Za-z0-9\n<]|id){1,22}"
     r"(?P<far>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{2,20}\.[A-Za-z0-9]|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})"
-    r"(?=[0-9._\-]{0,9}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
+    r"(?=[A-Za-z]?[0-9._\-]{0,9}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
 )
 PARTED = r"[ .*_\-]?"  # of a site's name
 FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
@@ -71,7 +71,7 @@ class Service:
         # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
         name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9_]|_ )|{self.han})[)\]\"]?"
         loose = (
-            rf"|[ 帳號id是好友搜加找]{{0,5}}{STRONG}"
+            rf"|[ 帳號id是好友搜加找叫上的用]{{0,5}}{STRONG}"
             if self.mode == SIGNED
             else rf"|(?:{LOOSE}|{OFFERED}){LOOKS}|{IN_SENTENCE}"
         )
@@ -86,11 +86,12 @@ LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
 SITES = (
     Service(
         LINE,
-        rf"[l1|]{PARTED}[i!1l|ㄧ]{PARTED}n{PARTED}[e3]|[來賴]ine",
-        r"賴{1,2}|[癩籟](?![^\s]?[皮蛤])|ㄌㄞˋ?|ㄌ[ㄧ|]?ㄋㄜ?ˋ?|[+加]ㄌ|[拉來賴萊]印|加萊|[來萊賴]ㄣ|綠色(?:[^\s,。]{0,4}?(?:軟體|程式|app)|通訊|那個)"
+        rf"[l1|]{PARTED}[i!1l|ㄧ*]{PARTED}n{PARTED}[e3]|[來賴]ine",
+        rf"賴{{1,2}}|[+加私](?:{sounds_like('賴')}){{1,2}}(?=[^\u4e00-\u9fff])|[癩籟](?![^\s]?[皮蛤])|ㄌㄞˋ?"
+        r"|ㄌ[ㄧ|]?ㄋㄜ?ˋ?|[+加]ㄌ|[拉來賴萊]印|加萊|[來萊賴]ㄣ|綠色(?:[^\s,。]{0,4}?(?:軟體|程式|app)|通訊|那個)"
         r"|綠綠(?!的)|綠綠的(?:那個)?app|(?<![大變])小綠(?!人|燈|豆|葉)",
         numeric=True,
-        keys=("ne", "n3", ".e", "-e", "*e", "_e", "賴", "癩", "籟", "ㄌ", "印", "加萊", "ㄣ", "綠"),
+        keys=("ne", "n3", ".e", "-e", "*e", "_e", *SOUNDS["賴"][0], "lai", "ㄌ", "印", "加萊", "ㄣ", "綠"),
     ),
     Service(
         LINE,
@@ -105,7 +106,7 @@ SITES = (
         r"ig|i g(?= ?:)|i ?[._*\-] ?g|[1!|](?:g|9)(?= ?(?:[:搜找追私]|帳|id))|[i1l!]nst[a4@](?:gr[a4@]m)?"
         r"|ins(?= ?[:@]| [a-z]{2,}_)",
         rf"{sounds_like('愛居')}|[哀愛艾挨](?:寄|吉(?!他)|雞|g(?![a-z]))|[哀艾挨]機|小盒子",
-        keys=("ig", "i.g", "i_g", "i-g", "i*g", "ns", "1g", "19", "!g", "|g", *"哀愛艾挨ㄞ", "小盒子"),
+        keys=("ig", "i.g", "i_g", "i-g", "i*g", "ns", "1g", "19", "!g", "|g", *SOUNDS["愛"][0], "ㄞ", "ai", "小盒子"),
     ),
     Service("FB_ID", "fb|f[a4@]ceb[o0]{2}k", "臉書|臉臉|非死不可", keys=("fb", "ceb", "臉", "非死")),
     Service(
@@ -124,7 +125,7 @@ SITES = (
         keys=(*["tel", "te1", "tei", "te|", "tg", "t.g", "t|g", "tㄧg", "t-g", "t_g"], "電報", "飛機"),
     ),
     Service(CHAT, han="飛機", mode=SIGNED),
-    Service(CHAT, "d[i1l!|ㄧ]sc[o0]rd|dc", numeric=True, keys=("dc", "sc")),
+    Service(CHAT, "d[i1l!|ㄧ]sc[o0]rd|d[ .]?c", numeric=True, keys=("dc", "sc")),
     Service(
         CHAT, "whats ?app|kakao ?(?:talk)?|viber|signal|skype", keys=("whats", "kakao", "viber", "signal", "skype")
     ),
@@ -158,7 +159,7 @@ TAGGED = re.compile(  # Discord's old names
     r"(?<![A-Za-z0-9#])(?P<handle>(?=[0-9_.]{0,31}[A-Za-z])[A-Za-z0-9_.]{3,32}#[0-9]{4})(?![0-9A-Za-z])"
 )
 GLUED = re.compile(  # 加linemei88
-    r"(?:(?:加|\+|私|我的?) ?(?P<name>line|ig|fb|vx|wx|tg|dc)(?:id)?(?=[A-Za-z._]{0,31}[0-9])"
+    r"(?:(?:加|\+|私|我的?) ?(?P<name>l[i1!|]ne|ig|fb|vx|wx|tg|dc)(?:id)?(?=[A-Za-z._]{0,31}[0-9])"
     # of the sign alone only in capitals, before small letters with an underscore: IGa_b, 加La_b
     r"|(?-i:(?:(?<![A-Za-z0-9])(?P<sign>LINE|IG|FB)|(?<=[加+])L)(?=[a-z]{3,20}[0-9]{2,6}(?![0-9a-z])|[a-z][a-z0-9.]{1,20}[_.]{1,3}"
     r"(?!(?:com|tw|net|me|io|js|py)(?![a-z]))[a-z0-9])))"
@@ -170,7 +171,7 @@ HAN_AT = re.compile(
     r"(?:微博|weibo|小紅書|抖音|噗浪)[ :]{0,3}(?P<handle>@[\u4e00-\u9fffA-Za-z0-9_\-]{2,20})", re.IGNORECASE
 )
 
-FACEBOOK = ("fb", "facebook", "臉書")
+FACEBOOK = ("fb", "facebook", "臉書", "非死")
 # A name holds no word of a sentence: 臉書名字她看得到是Lo and 臉書搜尋或LINE掃描 name nobody.
 FB_NAME = re.compile(
     r"(?<![A-Za-z<])(?:fb|facebook|臉書) ?(?:(?:搜尋|搜(?!尋))[: ]?(?!功能|結果|不到|紀錄|引擎|欄)"
@@ -183,7 +184,9 @@ FB_QUOTED = re.compile(
     r"(?:(?<![A-Za-z<])(?:fb|facebook)|臉書) ?[搜找]尋?\"(?P<handle>[^\"\n<]{2,20})\"", re.IGNORECASE
 )
 FB_PERSON = re.compile(
-    r"(?:(?<![A-Za-z<])(?i:fb|facebook)|臉書) ?: ?(?P<handle>[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15}){1,2})(?![A-Za-z])"
+    r"(?:(?<![A-Za-z<])(?i:fb|facebook)|臉書|非死不可)[ :上的叫是找名字搜]{1,6}"
+    r"(?!(?:Messenger|Market|Live|Business|Watch|Reels|Ads|Page|Group|Story|Reality|Meta))"
+    r"(?P<handle>[A-Z][a-z]{1,15}(?: [A-Z][a-z]{1,15}){1,2})(?![A-Za-z])"
 )
 
 ID_FIRST = re.compile(  # ID: x, and then which site it is for
@@ -197,7 +200,8 @@ SITES_BEHIND = (
 BEHIND = re.compile(SITES_BEHIND, re.IGNORECASE)
 SITE_BEHIND = re.compile(rf"(?<![A-Za-z0-9._/@]){LOOKS}{SITES_BEHIND}", re.IGNORECASE)
 CONTACT = re.compile(  # whichever site it is on
-    r"(?:[加找搜敲密追私]我|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|帳[是:叫]?"
+    r"(?:[加找搜敲密追私]我|[\U0001f4ac\U0001f4e9\U0001f4f2\U0001f194]|好友 ?(?:id)?"
+    r"|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|帳[是:叫]?"
     r"|(?<![A-Za-z])id ?[:是](?= ?[a-z._]{0,30}[0-9]))"
     rf" ?{STRONG}(?![A-Za-z0-9@/])",
     re.IGNORECASE,
@@ -211,7 +215,7 @@ SPELT_LINK = re.compile(  # f b . c o m / x, fb點com/x
 BESIDE = re.compile(
     r"(?<![A-Za-z0-9._@/\-$#+&=])@?(?=[A-Za-z0-9.\-]{0,20}_|[A-Za-z0-9]{2,20}\.[A-Za-z0-9]"
     r"|(?=(?:[0-9.\-]{0,9}[A-Za-z]){3})(?:[A-Za-z.\-]{0,20}[0-9]){2}|[a-z]{2,15}[A-Z][A-Za-z]{1,15}[0-9])"
-    r"(?=[0-9._\-]{0,9}[A-Za-z]{2}"
+    r"(?=[A-Za-z]?[0-9._\-]{0,9}[A-Za-z]{2}"
     r"|[A-Za-z][0-9]{2,6}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31}(?![A-Za-z0-9@/\[={$]|[._\-][A-Za-z0-9]"
     r"|\((?!line|ig|dc|threads|[\u4e00-\u9fff]))"
 )
@@ -243,7 +247,7 @@ SITES_BESIDE = tuple(
     )
 )
 OFFERING = re.compile(r"[加搜找追聊私敲是叫我打帳台換:\"@]|(?<![a-z])(?:is|on|add)(?![a-z])", re.IGNORECASE)
-WRITTEN_BEFORE, WRITTEN_BEHIND = 16, 14  # letters between an account and the site's name, and the name
+WRITTEN_BEFORE, WRITTEN_BEHIND = 16, 18  # letters between an account and the site's name, and the name
 # Files, hosts, programs and machines are written like accounts.
 NOT_BESIDE = re.compile(
     r".*\.(?:com|net|org|tw|io|me|cc|tv|app|dev|ai|html?|php|aspx?|png|jpe?g|gif|webp|mp[34]|mov|pdf|docx?|xlsx?"

@@ -15,7 +15,7 @@ EDGE_OF_LOCAL = r"(?<![A-Za-z0-9._%+\-])"
 LOCAL = rf"{EDGE_OF_LOCAL}[A-Za-z0-9](?:[A-Za-z0-9._%+\-]{{0,62}}[A-Za-z0-9_+\-])?"
 HOST = r"[A-Za-z0-9](?:[A-Za-z0-9\-]{0,61}[A-Za-z0-9])?"
 TLD = (
-    r"(?:com|net|org|edu|gov|idv|mil|io|me|tw|hk|cn|jp|kr|sg|us|uk|de|fr|ru|ca|au|nz|eu|my|th|vn|ph|cc|xyz|co|info|app"
+    r"(?:c[o0]m|net|org|edu|gov|idv|mil|io|me|tw|hk|cn|jp|kr|sg|us|uk|de|fr|ru|ca|au|nz|eu|my|th|vn|ph|cc|xyz|co|info|app"
     r"|dev|ai|tv)"
 )
 PROVIDER = (
@@ -31,6 +31,8 @@ EMAIL = re.compile(
     rf"{LOCAL} ?@ ?(?:{HOST}(?:\.| ?\. |{SPELT_DOT})){{1,6}}[A-Za-z]{{2,24}}(?![A-Za-z0-9\-])"
     # parted by spaces
     rf"|{LOCAL} ?@ ?{HOST} ?\. ?{TLD}(?![A-Za-z0-9])"
+    rf"|{LOCAL} ?@ ?[\u4e00-\u9fff]{{2,6}}(?:\.{TLD}|信箱)(?![A-Za-z0-9])"
+    rf"|{LOCAL} ?@ (?:[A-Za-z0-9] ){{3,20}}\. ?(?:[A-Za-z] ?){{2,3}}(?![A-Za-z])"
     r"|(?<![A-Za-z0-9])(?:[A-Za-z0-9._+\-] ){2,40}@ (?:[A-Za-z0-9.\-] ?){3,40}\. ?(?:[A-Za-z] ?){2,3}(?![A-Za-z])"
     # a stop or a comma where the dot should be: only before what ends a host
     rf"|{LOCAL} ?@ ?{HOST}(?:[.,。·]{HOST}){{0,3}}[,。]{TLD}(?![A-Za-z0-9])"
@@ -65,7 +67,8 @@ PROVIDED = re.compile(
     rf"|(?<![A-Za-z0-9._\-@])(?P<after>{TOKEN})(?=[^A-Za-z0-9\n]{{0,6}}[後接@][^A-Za-z0-9\n]{{0,6}}{PROVIDER})",
     re.IGNORECASE,
 )
-SERVICE = re.compile(r"git@|noreply@", re.IGNORECASE)
+# Of programs, and of nobody (RFC 2606).
+SERVICE = re.compile(r"git@|noreply@|[^@\s]+@(?:example\.[a-z]+|test\.com)$", re.IGNORECASE)
 
 
 def emails(text: str) -> Iterator[Span]:
@@ -87,7 +90,7 @@ GLUED_IPV4 = re.compile(r"(?:(?<![0-9.])|(?<=:[0-9]{2}))(?:[0-9]{1,3}\.){3}[0-9]
 IPV6 = re.compile(r"(?<![0-9A-Za-z:.])(?:[0-9A-Fa-f]{0,4}:){2,7}[0-9A-Fa-f]{0,4}(?![0-9A-Za-z:])")
 # Every router has them, or everybody asks them for names: they lead to nobody.
 HOUSEHOLD = re.compile(
-    r"(?:10|127|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.|(?:1\.1\.1\.1|1\.0\.0\.1|8\.8\.[84]\.[84]|9\.9\.9\.9"
+    r"(?:10|127|255|192\.168|172\.(?:1[6-9]|2[0-9]|3[01]))\.|(?:1\.1\.1\.1|1\.0\.0\.1|8\.8\.[84]\.[84]|9\.9\.9\.9"
     r"|168\.95\.1(?:92)?\.1)$"
 )
 VERSION_BEFORE = re.compile(
@@ -127,7 +130,7 @@ def addresses_of_machines(text: str) -> Iterator[Span]:
 HAN = r"[\u4e00-\u9fff]"
 CIPHER = rf"[0-9{HAN_NUMERALS}十廿卅百拾佰]"
 NUMBER = rf"{CIPHER}(?: ?{CIPHER}){{0,4}}"
-PART = r"[ \-/,.、|_*~\n]{0,2}"  # what may part the parts of an address
+PART = r"[ \-/,.、|_*~()\[\]\n]{0,2}"  # what may part the parts of an address
 CITY = (
     r"(?:(?:[台臺][北中南東]|新北|桃園|高雄|基隆|新竹|嘉義|苗栗|彰化|南投|雲林|屏東|宜蘭|花蓮|澎湖|金門|連江|馬祖)[市縣]?"
     r"|[北中南高桃竹雄]市)"
@@ -138,7 +141,7 @@ ROAD_ON = re.compile(
     rf"|(?P<hamlet>[村里](?:(?![路街道巷段鎮鄉市區號]){HAN}){{1,4}}?))"
     rf"(?:{PART}(?:[東西南北中]?{NUMBER}|[東西南北]) ?段)?"
     rf"(?:{PART}{NUMBER} ?巷)?(?:{PART}{NUMBER} ?弄)?(?:{PART}{NUMBER} ?衖)?"
-    rf"{PART}{NUMBER}(?: ?[-之~、] ?{NUMBER})?(?:{PART}(?:[號号]|ㄏㄠˋ?)(?: ?[之\-] ?{NUMBER})?"
+    rf"{PART}第?{NUMBER}(?: ?[-之~、] ?{NUMBER})?(?:{PART}(?:[號号]|ㄏㄠˋ?)(?: ?[之\-] ?{NUMBER})?"
     rf"(?:{PART}[Bb]?{NUMBER} ?(?:樓|[Ff](?![A-Za-z])))?|(?P<floor> ?(?:樓|[Ff](?![A-Za-z]))))"
     rf"(?:[之\-]{NUMBER}(?![0-9]))?(?: ?{NUMBER}室)?"
 )

@@ -15,7 +15,7 @@ from persona_dagster.corpus.personal_data.normalise import GAP, digits_of
 from persona_dagster.corpus.personal_data.phone_and_bank_numbers import QUANTITY, Span, preceding
 
 NATIONAL_ID = re.compile(
-    r"(?<![A-Za-z0-9_\-])(?:[A-Za-z][ \-._]?[1289](?:[ \-._]?[0-9]){8}|[A-Za-z][A-Da-d][0-9]{8})(?![A-Za-z0-9_])"
+    r"(?<![A-Za-z0-9_\-])(?:[A-Za-z][ \-._]?[1289](?:[ \-._]?[0-9]){8}|[A-Za-z][A-Da-d][0-9]{8})(?![A-Za-z0-9_]|-[0-9])"
 )
 PARTED_ID = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z]{GAP}[1289A-Da-d](?:{GAP}[0-9]){{8}}(?![A-Za-z0-9])")
 ID_TAIL = re.compile(r"身[分份]?證[^0-9\n]{0,6}[後末]面?(?:九|9)[碼位][^0-9\n]{0,4}(?P<number>[0-9]{9})(?![0-9])")
@@ -37,7 +37,8 @@ def valid_national_id(code: str) -> bool:
 def national_ids(text: str) -> Iterator[Span]:
     for found in _numbers(NATIONAL_ID, text):
         code, before = re.sub("[ ._-]", "", found.group()), preceding(text, found.start(), 20)
-        if ID_WORD.search(before) or (valid_national_id(code) and not PART_NUMBER.search(before)):
+        goods = PART_NUMBER.search(before) or (not valid_national_id(code) and GOODS_NUMBER.search(before[-8:]))
+        if ID_WORD.search(before) or not goods:  # one miswritten is one as well
             yield found.span()
     for found in _numbers(PARTED_ID, text, ID_NAME):
         if ID_AROUND.search(text[max(0, found.start() - 20) : found.start()] + "\n" + text[found.end() :][:20]):
@@ -93,9 +94,9 @@ PASSPORT = re.compile(
     re.IGNORECASE,
 )
 PASSPORT_NAME = (
-    rf"(?<!<)(?:{sounds_like('護照')}|[港日美韓英星馬泰越菲]護|hu[ ]?zhao|小本本"
+    rf"(?<!<)(?:{sounds_like('護照')}|[港日美韓英星馬泰越菲]護|旅券|小本本"
     r"|[台臺]胞證|入[台臺]證|通行證|旅行證|travel document|document n"
-    r"|p[a4@][s5$]{2}p[o0]r?t|(?<![A-Za-z])(?:pp|ppt|psp)(?= ?(?:no|num|#|:|號))"
+    r"|p[a4@][s5$]{2}[ -]?p[o0]r?t|(?<![A-Za-z])(?:pp|ppt|psp)(?= ?(?:no|num|#|:|號))"
     r"|(?<![A-Za-z])pp(?= ?[0-9]{9})|パスポ-?ト)"
 )
 # Of a number that is parted nothing but a word or two of filling may stand between.
@@ -103,7 +104,7 @@ PASSPORT_BEFORE = re.compile(rf"{PASSPORT_NAME}[^\n]{{0,18}}$", re.IGNORECASE)
 PASSPORT_SAID = re.compile(PASSPORT_NAME, re.IGNORECASE)
 FILLING = r"(?:[^0-9A-Za-z\n]|no|number|num|id|is){0,12}$"
 PASSPORT_RIGHT_BEFORE = re.compile(rf"{PASSPORT_NAME}{FILLING}", re.IGNORECASE)
-PASSPORT_AFTER = re.compile(rf"^[ ]?(?:[是這那,(為]|我|[本張])*[\u4e00-\u9fff]{{0,6}}?{PASSPORT_NAME}", re.IGNORECASE)
+PASSPORT_AFTER = re.compile(rf"^[ ,(\-]{{0,3}}[\u4e00-\u9fff]{{0,8}}?{PASSPORT_NAME}", re.IGNORECASE)
 # Passports of here, or of a letter or two, where a journey is spoken of.
 ORDINARY = re.compile(rf"(?<![0-9A-Za-z])(?:3[0-9]{{2}}(?:[ -]?[0-9]{{3}}){{2}}|[A-Z]{{1,2}}[0-9]{{7,8}}[A-Z]?){END}")
 JOURNEY = re.compile(
@@ -150,8 +151,7 @@ PLATE = re.compile(
     re.IGNORECASE,
 )
 PLATE_NAME = (
-    rf"(?<!<)(?:{sounds_like('車牌')}|[車车][ ]?[號号]|摩[ ]?[牌號]|牌[照號]|[黃紅白綠軍試臨時交新舊原]牌|掛牌"
-    r"|che[ ]?pai|plate)"
+    rf"(?<!<)(?:{sounds_like('車牌')}|[車车][ ]?[號号]|摩[ ]?[牌號]|牌[照號]|[黃紅白綠軍試臨時交新舊原]牌|掛牌|plate)"
 )
 PLATE_BEFORE = re.compile(rf"{PLATE_NAME}{FILLING}", re.IGNORECASE)
 PLATE_AFTER = re.compile(rf"^[ ]?(?:[是這那,(為]|我)*的?{PLATE_NAME}", re.IGNORECASE)
@@ -178,7 +178,8 @@ SURE_PLATE = re.compile(
 )
 # A make's model and its engine (KTM-1290, CB-350), or the year.
 ENGINE = re.compile(
-    r"[A-Z]{2,3}-(?:[1-9][05]0|1[25]5|158|[3678]90|1[0-9][0579]0|1290|[2-9]000|202[0-9])", re.IGNORECASE
+    r"(?:[A-Z]{2}|KTM|CBR|CRF|GSX|YZF|VFR|ZZR|FJR|XSR|XJR|ZRX|NSR|BMW|SMC)-(?:[1-9][05]0|1[25]5|158|[3678]90|1[0-9][0579]0|1290|[2-9]000|202[0-9])",
+    re.IGNORECASE,
 )
 SHORT_PLATE = re.compile(  # of trucks, buses, taxis, or parted by a space: only with a vehicle right beside it
     r"(?<![A-Za-z0-9\-])(?:(?=[0-9]?[A-Z])[A-Z0-9]{2}-[0-9]{3}|[0-9]{3}-(?=[0-9]?[A-Z])[A-Z0-9]{2}"
@@ -234,7 +235,7 @@ def plates(text: str) -> Iterator[Span]:
         ):
             yield found.span()
     for pattern, beside in ((BARE_PLATE, False), (SHORT_PLATE, True)):
-        for found in pattern.finditer(digits_of(text)):
+        for found in _numbers(pattern, text):
             ahead, behind = preceding(text, found.start(), 16), text[found.end() : found.end() + 16]
             around = f"{ahead}\n{behind}"
             driven = bool(VEHICLE_BEFORE.search(ahead) or VEHICLE_AFTER.match(behind))
@@ -262,11 +263,11 @@ STUDENT = re.compile(
     re.IGNORECASE,
 )
 STUDENT_NAME = (
-    rf"(?<!<)(?:{sounds_like('學號')}|學籍[編號]|學生證|xue[ ]?hao"
+    rf"(?<!<)(?:{sounds_like('學號')}|學籍[編號]|學生證"
     r"|stu(?:dent)?[ ._]?(?:id|no|number)|員工編號|員編|工號|系級)"
 )
 STUDENT_BEFORE = re.compile(rf"{STUDENT_NAME}(?:姓名|{FILLING[:-1]}){{0,2}}$", re.IGNORECASE)
-STUDENT_AFTER = re.compile(rf"^ ?(?:[是,(]|我|這)*的?{STUDENT_NAME}", re.IGNORECASE)
+STUDENT_AFTER = re.compile(rf"^[ ,(]{{0,3}}[\u4e00-\u9fff]{{0,5}}?{STUDENT_NAME}", re.IGNORECASE)
 # Without its word, where a school is spoken of: a letter and the year, or the year of a public school, or of a private
 # one after a 4.
 BARE_STUDENT = re.compile(

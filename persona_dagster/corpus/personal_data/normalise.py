@@ -13,10 +13,26 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+_NAMED_FOR = re.compile(r"(?:LETTER (?:SMALL )?(?:CAPITAL )?|SYMBOL LETTER )([A-Z])$")
+
 
 def _ascii_twins() -> dict[int, str]:
-    """Every character that is another form of one ASCII character, by NFKC."""
+    """Every character that is another form of one ASCII character, by NFKC or, as ᴀ, 🅰 and 🇦, by its name."""
     twins = {}
+    for code in (
+        *range(0x1D00, 0x1D80),
+        *range(0x1F150, 0x1F200),
+        0x262,
+        0x26A,
+        0x274,
+        0x280,
+        0x28F,
+        0x299,
+        0x29C,
+        0x29F,
+    ):
+        if found := _NAMED_FOR.search(unicodedata.name(chr(code), "")):
+            twins[code] = found[1].lower()
     for code in (*range(0x80, 0x3400), *range(0xFE00, 0x10000), *range(0x1D400, 0x1D800), *range(0x1F100, 0x1F190)):
         folded = unicodedata.normalize("NFKC", chr(code))
         if len(folded) == 1 and folded.isascii():
@@ -40,8 +56,8 @@ FOLD = (
         0x300D: '"',
         0x3010: "[",
         0x3011: "]",
-        0x3014: "[",
-        0x3015: "]",
+        **dict.fromkeys((0x3014, 0xFE5D), "["),
+        **dict.fromkeys((0x3015, 0xFE5E), "]"),
         **dict.fromkeys((0x2192, 0x21D2, 0x261E, 0x27A1, 0x1F449, 0x1F447), ":"),  # arrows that point at a name
         0x301C: "~",
         0x4E28: "|",
@@ -70,6 +86,9 @@ HAN_DIGITS = {
     for form in forms
 }
 HAN_NUMERALS = "".join(map(chr, HAN_DIGITS))
+_RADIO = str.maketrans("洞么幺兩拐勾", "011279")
+_LOOKALIKE = re.compile(r"(?<![A-Za-z])[OoIl](?=[\-. ]?[0-9])|[0-9OoIl]*(?:[0-9][OoIl]|[OoIl][0-9])[0-9OoIl]*(?![a-z])")
+_OF_LETTERS = str.maketrans("OoIl", "0011")
 # What may stand between the characters of a number: signs, and what signs are called.
 GAP = r"(?:[^0-9A-Za-z\u4e00-\u9fff<>\n]|之|點|底線|斜線|[橫槓減]線?){0,3}"
 # A Han digit and another digit (or a letter read as one) side by side: no number is without; 一個 and 第二 are alone.
@@ -84,15 +103,16 @@ _NAMED_SIGN = re.compile(
 )
 # A word twice or more between letters or digits, and none that counts, lists or ends a sentence.
 _FILLED = re.compile(
-    r"[A-Za-z0-9._\-]{1,20}(?P<filling>(?:(?![和與或跟及到至或比加減乘除等年月日號时時分秒點樓元塊萬千百個人次的是在])"
-    r"[\u3400-\u9fff\u2500-\u27bf\U0001f300-\U0001faff]){1,4})"
-    r"[A-Za-z0-9._\-]{1,20}(?:(?P=filling)[A-Za-z0-9._\-]{1,20})+"
+    r"[A-Za-z0-9._\-]{1,20} ?(?P<filling>"
+    r"(?:(?![和與或跟及到至或比加減乘除等年月日號时時分秒點樓元塊萬千百個人次的是在])"
+    r"[\u3105-\u312f\u3400-\u9fff\u2500-\u27bf\U0001f300-\U0001faff]){1,4}|\([\u3400-\u9fff]{1,4}\))"
+    r" ?[A-Za-z0-9._\-]{1,20}(?: ?(?P=filling) ?[A-Za-z0-9._\-]{1,20})+"
 )
 _HAN_IN_A_NAME = re.compile(rf"(?<=[A-Za-z_.])[{HAN_NUMERALS}]{{2,}}|[{HAN_NUMERALS}]{{2,}}(?=[A-Za-z_])")
 _SPACED = re.compile(r"(?<![\u3400-\u9fff])(?:[\u3400-\u9fff] ){3,}(?:[\u3400-\u9fff0-9] )*[\u3400-\u9fff0-9]")
 # Where letters or digits stand beside what may be one of these: most texts have none.
 _MIXED = re.compile(
-    rf"[A-Za-z0-9_.] ?[(\[]?(?:[底下小老圈艾點橫減槓井]|[{HAN_NUMERALS}]{{2}}|[^\x00-\x7f]{{1,4}}[A-Za-z0-9])"
+    rf"[A-Za-z0-9_.] ?[(\[]?(?:[底下小老圈艾點橫減槓井]|[{HAN_NUMERALS}]{{2}}|[^\x00-\x7f]{{1,4}}[) ]?[A-Za-z0-9])"
     rf"|[{HAN_NUMERALS}]{{2}}[A-Za-z_]"
 )
 
@@ -175,5 +195,10 @@ def _without(text: str, gone: set[int]) -> Normalised:
 
 @lru_cache(maxsize=4)  # one text passes all detectors before the next
 def digits_of(text: str) -> str:
-    """`text`, as long as it was, with Han digits read as digits where one can be part of a number."""
-    return text.translate(HAN_DIGITS) if _IN_A_NUMBER.search(text) else text
+    """`text`, as long as it was, with Han digits read as digits where one can be part of a number, as soldiers read
+    them out too, and with O and l among digits as 0 and 1."""
+    if "洞" in text:
+        text = text.translate(_RADIO)
+    if _IN_A_NUMBER.search(text):
+        text = text.translate(HAN_DIGITS)
+    return _LOOKALIKE.sub(lambda found: found[0].translate(_OF_LETTERS), text)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import lru_cache
 from itertools import chain
 
 import phonenumbers
@@ -55,7 +54,6 @@ LOCAL = re.compile(
 CALLED = re.compile("電話|市話|家電|傳真|專線|[撥打洽]|訂[位餐]|預約|來電|分機|找.{0,3}[先小老]")
 CALL_BEFORE = re.compile(r"(?:電話|市話|家電|傳真|專線|[撥打]|訂[位餐]|預約|洽|來電)[^0-9\n$,]{0,6}$")
 CALL_AFTER = re.compile(r"^ ?[(,]?(?:分機|打[這給去來]|訂[位餐]|找[^0-9\n]{0,3}(?:先生|小姐|老闆))")
-RADIO = str.maketrans("洞么幺兩拐勾", "011279")  # as soldiers read numbers out
 CHINA = re.compile(
     r"(?:微 ?信|手機|電話|號碼|同號|聯[絡繫系]|联系|whatsapp|支付寶|vx|wechat)[^0-9\n]{0,8}"
     r"(?P<number>1[3-9][0-9](?:[ \-]?[0-9]){8})(?![0-9])",
@@ -82,22 +80,9 @@ QUANTITY = re.compile(
 )
 
 
-# O and I between the digits of a number, which only people read as 0 and 1
-LOOKALIKE = re.compile(
-    r"(?<![A-Za-z])[Oo](?=[0-9])|(?<=[0-9])[OoIl](?=[0-9\- ])|(?<=[0-9][OoIl])[OoIl](?=[0-9])"
-    r"|(?<=[0-9][0-9])[OoIl](?![A-Za-z])"
-)
-
-
-@lru_cache(maxsize=4)
-def _alike(text: str) -> str:
-    return LOOKALIKE.sub(lambda found: "0" if found[0] in "Oo" else "1", text)
-
-
 def phones(text: str) -> Iterator[Span]:
     # 0919887766一直 ends at 一, which 零九一九… does not: the text as it stands comes first.
-    spoken = digits_of(text.translate(RADIO)) if "洞" in text else text
-    for read in dict.fromkeys((text, _alike(text), digits_of(text), _alike(digits_of(text)), spoken)):
+    for read in dict.fromkeys((text, digits_of(text))):
         yield from _phones(read)
     if CALLED.search(text):
         yield from _local(digits_of(text))
@@ -197,16 +182,17 @@ CARD = re.compile(rf"(?<![0-9A-Za-z_.\-])[2-6](?:{GAP_OF_LINES}[0-9]){{13,18}}(?
 ISSUED = re.compile(r"3[47][0-9]{13}|3[068][0-9]{12}|35[0-9]{14}|[45][0-9]{15}|2[2-7][0-9]{14}|6[0-9]{15}|62[0-9]{17}")
 # Four times four, which next to nothing else is, beside a word of cards: its check digit may have been miswritten.
 FOUR_FOURS = re.compile(
-    r"(?!(?:[0-9]{2}(?:[0-9]0|88|99)[ \-]){3})[3-6][0-9]{3}(?P<gap>[ \-])[0-9]{4}(?P=gap)[0-9]{4}(?P=gap)[0-9]{4}"
+    r"(?!(?:[0-9]{2}(?:[0-9]0|88|99)[ \-]){3})[3-6][0-9]{3}(?P<gap>[ \-.]?)[0-9]{4}(?P=gap)[0-9]{4}(?P=gap)[0-9]{4}"
+    r"|3[47][0-9]{13}"
 )
 NOT_A_CARD = re.compile(r"會員|集點|點數|禮[品物]|儲值|健保|悠遊卡|一卡通|序號")
-CARD_WORD = re.compile(r"卡|刷|綁|驗證|扣款|訂閱|到期|cvv|cvc|exp|visa|jcb|master|pay", re.IGNORECASE)
+CARD_WORD = re.compile(r"卡|刷|盜|掛失|運通|綁|驗證|扣款|訂閱|到期|cvv|cvc|exp|visa|jcb|master|pay", re.IGNORECASE)
 GROUPS = re.compile(r"[0-9]+|[0-9]{4,6}(?:X[0-9]{3,6}){1,3}(?:X[0-9]{1,3})?|[0-9](?:X[0-9])+")
 # three digits of the bank, then the account
 CODE_AND_ACCOUNT = re.compile(r"\(?[0-8][0-9]{2}\)?[- ]{1,2}[0-9]{10,16}|\([0-8][0-9]{2}\)[0-9]{10,16}")
 # The same parted by one sign all along, or digit by digit: only right behind a word of banks.
 PARTED_ACCOUNT = re.compile(
-    r"(?<![0-9A-Za-z_.\-/])(?:[0-9]+(?P<sign>[\-_./*~|])[0-9]+(?:(?P=sign)[0-9]+)+|[0-9](?: [0-9]){9,18})"
+    r"(?<![0-9A-Za-z_.\-/])(?:[0-9]+(?P<sign>[ \-_./*~|])[0-9]+(?:(?P=sign)[0-9]+)+|[0-9](?: [0-9]){9,18})"
     r"(?![0-9A-Za-z_\-/])"
 )
 BANK_WORD = re.compile(
@@ -221,6 +207,7 @@ BANK_WORD = re.compile(
     r"|合作金庫|[合土台臺華彰一高]銀|台新|聯邦|星展|京城|渣打|花旗|國泰|中信|玉山|富邦|兆豐|永豐|元大|凱基|新光|華南|合庫|華泰|陽信|板信|安泰|匯豐|台企|瑞興|遠銀)[^\n]{0,18}$",
     re.IGNORECASE,
 )
+GIRO = re.compile(r"劃撥[^0-9\n]{0,8}(?P<number>[0-9]{8})(?![0-9])")
 POST_OFFICE = re.compile(r"局號[^0-9\n]{0,3}([0-9]{6,7})[^0-9\n]{0,4}帳號[^0-9\n]{0,3}([0-9]{6,7})(?![0-9])")
 WALLET = re.compile(r"(?:街口|全支付|悠遊付|全盈|歐付寶|支付寶|橘子支)[^0-9\n]{0,8}(?P<number>[0-9]{8,12})(?![0-9])")
 PRICES = re.compile(r"(?:[0-9]+(?:0|99)(?: |\Z)){2,}")
@@ -239,13 +226,13 @@ IBAN = re.compile(r"(?<![A-Za-z0-9])[A-Z]{2}[0-9]{2}(?: ?[A-Z0-9]{4}){2,7}(?: ?[
 
 def bank_accounts(text: str) -> Iterator[Span]:
     read = digits_of(text)
-    for found in CARD.finditer(_alike(read)):
+    for found in CARD.finditer(read):
         spelt = re.sub("[^0-9]+", "X", found.group())
         number = spelt.replace("X", "")
         before, behind = preceding(text, found.start()), text[found.end() : found.end() + 10]
         issued = ISSUED.fullmatch(number) and GROUPS.fullmatch(spelt) and luhn.is_valid(number)
         around = f"{before}\n{behind}"
-        four = FOUR_FOURS.fullmatch(found.group()) and CARD_WORD.search(around) and not NOT_A_CARD.search(around)
+        four = FOUR_FOURS.fullmatch(found.group()) and CARD_WORD.search(around) and not NOT_A_CARD.search(before)
         if (issued or four) and not NOT_A_BANK.search(before):
             yield found.span()
     for found in POST_OFFICE.finditer(text):
@@ -270,5 +257,5 @@ def bank_accounts(text: str) -> Iterator[Span]:
     for found in IBAN.finditer(text):
         if iban.is_valid(found.group()):
             yield found.span()
-    for found in WALLET.finditer(text):
+    for found in chain(WALLET.finditer(text), GIRO.finditer(text)):
         yield found.span("number")
