@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 import polars as pl
 
 from persona_dagster.corpus.personal_data import accounts, addresses, identity_documents, names, phone_and_bank_numbers
-from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, normalise, undisguised
+from persona_dagster.corpus.personal_data.normalise import GAP, HAN_NUMERALS, normalise, undisguised
 
 Found = tuple[int, int, str]  # start, end, kind
 
@@ -35,19 +35,17 @@ DETECTORS = (
     (
         "ID",
         identity_documents.national_ids,
-        re.compile(
-            rf"[A-Za-z]{identity_documents.GAP}[0-9A-Da-dOoIl兩洞{HAN_NUMERALS}]{identity_documents.GAP}[0-9{HAN_NUMERALS}]|[九9][碼位]"
-        ),
+        re.compile(rf"[A-Za-z]{GAP}[0-9A-Da-dOoIl兩洞{HAN_NUMERALS}]{GAP}[0-9{HAN_NUMERALS}]|[九9][碼位]"),
     ),
     (
         "PASSPORT",
         identity_documents.passports,
-        re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{identity_documents.GAP}){{2}}|<<"),
+        re.compile(rf"[0-9{HAN_NUMERALS}]{GAP}[0-9OoIl{HAN_NUMERALS}]|<<"),
     ),
     (
         "STUDENT_ID",
         identity_documents.student_ids,
-        re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{identity_documents.GAP}){{3}}"),
+        re.compile(rf"[0-9{HAN_NUMERALS}](?:{GAP}[0-9OoIl{HAN_NUMERALS}]){{2}}"),
     ),
     ("IP", addresses.addresses_of_machines, re.compile(r"[0-9][\])]?\.|[0-9A-Fa-f:]:[0-9A-Fa-f]{0,4}:|[0-9][\[(]\.")),
     (
@@ -58,13 +56,17 @@ DETECTORS = (
     (
         "PHONE",
         phone_and_bank_numbers.phones,
-        re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{7}}|[0Oo]9[0-9]{{2}}|洞"),
+        re.compile(rf"[0-9{HAN_NUMERALS}](?:{GAP}[0-9OoIl{HAN_NUMERALS}]){{6}}|[0Oo]9[0-9]{{2}}|洞"),
     ),
-    ("PLATE", identity_documents.plates, re.compile(rf"(?:[0-9OoIl{HAN_NUMERALS}]{identity_documents.GAP}){{3}}")),
+    (
+        "PLATE",
+        identity_documents.plates,
+        re.compile(rf"[0-9{HAN_NUMERALS}](?:{GAP}[0-9OoIl{HAN_NUMERALS}]){{2}}"),
+    ),
     (
         "BANK",
         phone_and_bank_numbers.bank_accounts,
-        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|(?:[0-9OoIl{HAN_NUMERALS}]{phone_and_bank_numbers.GAP}){{10}}|局號"),
+        re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|[0-9{HAN_NUMERALS}](?:{GAP}[0-9OoIl{HAN_NUMERALS}]){{9}}|局號"),
     ),
     ("NAME", names.names, re.compile(r"叫|名|人|fb|facebook|臉書", re.I)),
     ("USER", accounts.users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓:→]|\n[0-9]{4}-")),
@@ -77,7 +79,7 @@ INSIDE_URLS = {"EMAIL", "LINE_ID", "IG_ID", "FB_ID", "CHAT_ID", "SITE_ID", "IP"}
 # Looser than any detector, since a row that stops here is not looked at again.
 _LETTERS = (
     r"0-9A-Za-z零〇○一二三四五六七八九壹貳參叁肆伍陸柒捌玖"
-    r"０-９Ａ-Ｚａ-ｚ\x{2070}-\x{24ff}\x{1d400}-\x{1d7ff}\x{1f100}-\x{1f18f}"
+    r"０-９Ａ-Ｚａ-ｚ\x{250}-\x{2af}\x{370}-\x{4ff}\x{1d00}-\x{1d7f}\x{2070}-\x{24ff}\x{1d400}-\x{1d7ff}\x{1f100}-\x{1f1ff}"
 )
 WORTH_READING = (
     rf"(?:[{_LETTERS}][^\n]{{0,4}}){{3}}|[號号@＠]|(?i:f ?b|ｆｂ|facebook|protected)|臉書|引述"

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 from persona_dagster.corpus.common_words import NOT_A_NAME
-from persona_dagster.corpus.personal_data.homophones import SOUNDS, sounds_like
+from persona_dagster.corpus.personal_data.homophones import sounds_like
 
 Span = tuple[int, int]
 
@@ -36,7 +36,7 @@ LOOKS = (
 SPACED = r"[ :=是\"]{0,3}(?P<spaced>(?:@ )?(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
 # Without a sign or a looser word, what can hardly be anything else.
 STRONG = (
-    r"(?P<strong>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})(?=[A-Za-z]?[0-9._\-]{0,9}[A-Za-z]{2})"
+    r"(?P<strong>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})(?=(?:[A-Za-z]\.)?[0-9._\-]{0,9}[A-Za-z]{2})"
     r"[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
 )
 # Whatever stands between, where a word or a sign of it offers an account: 有line嗎 我的是x.y, LINE🔎x_y.
@@ -47,7 +47,7 @@ OFFERED = (
 IN_SENTENCE = (
     r"(?=(?:[^A-Za-z0-9\n<]|id){0,21}?[加搜找追敲聊我用是在給換改叫這吧下樣])(?:[^A-Za-z0-9\n<]|id){1,22}"
     r"(?P<far>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{2,20}\.[A-Za-z0-9]|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})"
-    r"(?=[A-Za-z]?[0-9._\-]{0,9}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
+    r"(?=(?:[A-Za-z]\.)?[0-9._\-]{0,9}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
 )
 PARTED = r"[ .*_\-]?"  # of a site's name
 FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
@@ -57,6 +57,7 @@ FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much sa
 class Service:
     """`latin`, `han`: its names, alternatives of a pattern. `numeric`: its accounts may be plain numbers after a sign.
     `keys`: one of them stands, in small letters and without spaces, in every text that names it; its names by default.
+    `sounds`: what its names sound like, a service of its own, so that few texts are read for it.
     """
 
     kind: str
@@ -65,11 +66,12 @@ class Service:
     mode: str = FREE
     numeric: bool = False
     keys: tuple[str, ...] = ()
+    sounds: str = ""
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
-        name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9_]|_ )|{self.han})[)\]\"]?"
+        name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9_]|_ )|{self.sounds or self.han})[)\]\"]?"
         loose = (
             rf"|[ 帳號id是好友搜加找叫上的用]{{0,5}}{STRONG}"
             if self.mode == SIGNED
@@ -78,8 +80,14 @@ class Service:
         return re.compile(rf"{name}[ ]?{SUFFIX}[ ]?(?:{SPACED}|{NAMED}{HANDLE}{loose})", re.IGNORECASE)
 
     @cached_property
-    def said_by(self) -> tuple[str, ...]:
+    def _said_by(self) -> tuple[str, ...]:
         return self.keys or tuple(name for name in f"{self.latin}|{self.han}".split("|") if name != "(?!)")
+
+    def may_stand_in(self, text: str, small: str) -> bool:
+        """Whether it is worth looking for; `small`: the text in small letters, without spaces."""
+        if self.sounds:
+            return re.search(self.sounds, text) is not None
+        return any(key in small for key in self._said_by)
 
 
 LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
@@ -87,11 +95,30 @@ SITES = (
     Service(
         LINE,
         rf"[l1|]{PARTED}[i!1l|ㄧ*]{PARTED}n{PARTED}[e3]|[來賴]ine",
-        rf"賴{{1,2}}|[+加私](?:{sounds_like('賴')}){{1,2}}(?=[^\u4e00-\u9fff])|[癩籟](?![^\s]?[皮蛤])|ㄌㄞˋ?"
-        r"|ㄌ[ㄧ|]?ㄋㄜ?ˋ?|[+加]ㄌ|[拉來賴萊]印|加萊|[來萊賴]ㄣ|綠色(?:[^\s,。]{0,4}?(?:軟體|程式|app)|通訊|那個)"
+        r"賴{1,2}|[癩籟](?![^\s]?[皮蛤])|ㄌㄞˋ?|ㄌ[ㄧ|]?ㄋㄜ?ˋ?|拉印|加萊|綠色(?:[^\s,。]{0,4}?(?:軟體|程式|app)|通訊|那個)"
         r"|綠綠(?!的)|綠綠的(?:那個)?app|(?<![大變])小綠(?!人|燈|豆|葉)",
         numeric=True,
-        keys=("ne", "n3", ".e", "-e", "*e", "_e", *SOUNDS["賴"][0], "lai", "ㄌ", "印", "加萊", "ㄣ", "綠"),
+        keys=(
+            *"賴癩籟ㄌ綠",
+            "拉印",
+            "加萊",
+            "ine",
+            "!ne",
+            "1ne",
+            "|ne",
+            "lne",
+            "*ne",
+            "in3",
+            "i.n",
+            "i-n",
+            "i*n",
+            "i_n",
+        ),
+    ),
+    Service(
+        LINE,
+        sounds=rf"[+加私](?:{sounds_like('賴')}){{1,2}}(?=[^\u4e00-\u9fff])|[+加]ㄌ|[來賴萊]印|[來萊賴]ㄣ|[萊來][恩因]",
+        numeric=True,
     ),
     Service(
         LINE,
@@ -100,29 +127,29 @@ SITES = (
         SIGNED,
         keys=("+l", "加l", "l號", "萊", "加來", "來id"),
     ),
-    Service(LINE, han="[萊來][恩因]"),
     Service(
         "IG_ID",
         r"ig|i g(?= ?:)|i ?[._*\-] ?g|[1!|](?:g|9)(?= ?(?:[:搜找追私]|帳|id))|[i1l!]nst[a4@](?:gr[a4@]m)?"
         r"|ins(?= ?[:@]| [a-z]{2,}_)",
-        rf"{sounds_like('愛居')}|[哀愛艾挨](?:寄|吉(?!他)|雞|g(?![a-z]))|[哀艾挨]機|小盒子",
-        keys=("ig", "i.g", "i_g", "i-g", "i*g", "ns", "1g", "19", "!g", "|g", *SOUNDS["愛"][0], "ㄞ", "ai", "小盒子"),
+        "小盒子",
+        keys=("ig", "i.g", "i_g", "i-g", "i*g", "ns", "1g", "19", "!g", "|g", "小盒子"),
     ),
+    Service("IG_ID", sounds=rf"{sounds_like('愛居')}|[哀愛艾挨](?:寄|吉(?!他)|雞|g(?![a-z]))|[哀艾挨]機"),
     Service("FB_ID", "fb|f[a4@]ceb[o0]{2}k", "臉書|臉臉|非死不可", keys=("fb", "ceb", "臉", "非死")),
+    Service(CHAT, sounds=sounds_like("微信"), numeric=True),
     Service(
         CHAT,
-        r"we ?ch[a4@]t|wei ?xin|vx|wx|v信",
-        rf"綠泡泡|{sounds_like('微信')}"
-        r"|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
+        r"we ?ch[a4@]t|vx|wx|v信",
+        r"綠泡泡|(?<![A-Za-z0-9])[+加] ?(?:v(?![0-9A-Za-z])|[微薇](?![A-Za-z\u4e00-\u9fff]))(?:信|我)?"
         r"|(?<![A-Za-z])v信|(?<![\u4e00-\u9fff])[薇葳](?=[^\w\s]? ?[:A-Za-z])",
         numeric=True,
-        keys=("wech", "weixin", "vx", "wx", "+v", "加v", *SOUNDS["信"][0], *"微薇葳ㄒ泡"),
+        keys=("wech", "vx", "wx", "v信", "+v", "加v", "+微", "加微", "+薇", "加薇", *"薇葳泡"),
     ),
     Service(
         CHAT,
         r"te[l1i|]egr[a4@]m|t[.|ㄧ_\-]?g|tele",
         "電報|紙飛機|小飛機",
-        keys=(*["tel", "te1", "tei", "te|", "tg", "t.g", "t|g", "tㄧg", "t-g", "t_g"], "電報", "飛機"),
+        keys=("tele", "te1e", "teie", "te|e", "tg", "t.g", "t|g", "tㄧg", "t-g", "t_g", "電報", "飛機"),
     ),
     Service(CHAT, han="飛機", mode=SIGNED),
     Service(CHAT, "d[i1l!|ㄧ]sc[o0]rd|d[ .]?c", numeric=True, keys=("dc", "sc")),
@@ -215,7 +242,7 @@ SPELT_LINK = re.compile(  # f b . c o m / x, fb點com/x
 BESIDE = re.compile(
     r"(?<![A-Za-z0-9._@/\-$#+&=])@?(?=[A-Za-z0-9.\-]{0,20}_|[A-Za-z0-9]{2,20}\.[A-Za-z0-9]"
     r"|(?=(?:[0-9.\-]{0,9}[A-Za-z]){3})(?:[A-Za-z.\-]{0,20}[0-9]){2}|[a-z]{2,15}[A-Z][A-Za-z]{1,15}[0-9])"
-    r"(?=[A-Za-z]?[0-9._\-]{0,9}[A-Za-z]{2}"
+    r"(?=(?:[A-Za-z]\.)?[0-9._\-]{0,9}[A-Za-z]{2}"
     r"|[A-Za-z][0-9]{2,6}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31}(?![A-Za-z0-9@/\[={$]|[._\-][A-Za-z0-9]"
     r"|\((?!line|ig|dc|threads|[\u4e00-\u9fff]))"
 )
@@ -232,7 +259,6 @@ SITES_BESIDE = tuple(
             r"|賴(?!清德|總統|床|皮|在|著|院)",
         ),
         ("IG_ID", "ig instagram", ALONE.format("ig|instagram")),
-        ("FB_ID", "fb facebook 臉書", ALONE.format("fb|facebook") + "|臉書"),
         (
             SITE,
             "threads twitch twitter tiktok plurk snapchat 推特 抖音 噗浪 小紅書 微博 站內信 脆",
@@ -371,7 +397,7 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
             if pattern is not CONTACT or not NOT_A_HANDLE.match(found[group]):
                 yield *found.span(group), kind
     for site in SITES:
-        if not any(key in small for key in site.said_by):
+        if not site.may_stand_in(text, small):
             continue
         for found in site.pattern.finditer(text):
             if span := _handle(site, found, text):

@@ -22,6 +22,7 @@ ID_TAIL = re.compile(r"身[分份]?證[^0-9\n]{0,6}[後末]面?(?:九|9)[碼位]
 ID_NAME = rf"(?:{sounds_like('身分證')}|身證|居留證|統一證號|字號)"
 ID_WORD = re.compile(rf"{ID_NAME}[^A-Za-z0-9\n]{{0,10}}$")
 ID_AROUND = re.compile(ID_NAME)
+MADE_UP = re.compile(r"亂[打寫填]|[範舉]例|例題|例子|例如|掰|假的|虛構|不合法|格式|ISBN")
 LETTER = {letter: value for value, letter in enumerate("ABCDEFGHJKLMNPQRSTUVXYWZIO", start=10)}
 
 
@@ -37,10 +38,13 @@ def valid_national_id(code: str) -> bool:
 def national_ids(text: str) -> Iterator[Span]:
     for found in _numbers(NATIONAL_ID, text):
         code, before = re.sub("[ ._-]", "", found.group()), preceding(text, found.start(), 20)
-        goods = PART_NUMBER.search(before) or (not valid_national_id(code) and GOODS_NUMBER.search(before[-8:]))
-        if ID_WORD.search(before) or not goods:  # one miswritten is one as well
+        around = f"{before}\n{text[found.end() : found.end() + 14]}"
+        # One miswritten is one as well, unless it is said to be nobody's.
+        nobodys = code != found.group() or GOODS_NUMBER.search(before[-8:]) or MADE_UP.search(around)
+        other = PART_NUMBER.search(before) or (nobodys and not valid_national_id(code))
+        if ID_WORD.search(before) or not other:
             yield found.span()
-    for found in _numbers(PARTED_ID, text, ID_NAME):
+    for found in _numbers(PARTED_ID, text, ID_AROUND):
         if ID_AROUND.search(text[max(0, found.start() - 20) : found.start()] + "\n" + text[found.end() :][:20]):
             yield found.span()
     for found in ID_TAIL.finditer(text):
@@ -62,10 +66,10 @@ def form(*documented: str) -> str:
     return "|".join(GAP.join(letters[letter] for letter in one) for one in documented)
 
 
-def _numbers(pattern: re.Pattern[str], text: str, name: str = "") -> Iterator[re.Match[str]]:
+def _numbers(pattern: re.Pattern[str], text: str, name: re.Pattern[str] | None = None) -> Iterator[re.Match[str]]:
     """In the text with Han digits as digits, then as it stands: 一直 behind a number is no digit of it. Only where the
     `name` stands, if there is one."""
-    if name and not re.search(name, text, re.IGNORECASE):
+    if name and not name.search(text):
         return
     for read in dict.fromkeys((digits_of(text), text)):
         yield from pattern.finditer(read)
@@ -125,7 +129,7 @@ MACHINE_READABLE = re.compile(
 def passports(text: str) -> Iterator[Span]:
     if "<" in text:
         yield from (found.span() for found in MACHINE_READABLE.finditer(text))
-    for found in _numbers(PASSPORT, text, PASSPORT_NAME):
+    for found in _numbers(PASSPORT, text, PASSPORT_SAID):
         whole = found.group().isalnum() and found.group().isascii()
         ahead, behind = preceding(text, found.start(), 30), text[found.end() : found.end() + 14]
         named = (PASSPORT_BEFORE if whole else PASSPORT_RIGHT_BEFORE).search(ahead) or PASSPORT_AFTER.match(behind)
@@ -154,6 +158,7 @@ PLATE_NAME = (
     rf"(?<!<)(?:{sounds_like('車牌')}|[車车][ ]?[號号]|摩[ ]?[牌號]|牌[照號]|[黃紅白綠軍試臨時交新舊原]牌|掛牌|plate)"
 )
 PLATE_BEFORE = re.compile(rf"{PLATE_NAME}{FILLING}", re.IGNORECASE)
+PLATE_SAID = re.compile(PLATE_NAME, re.IGNORECASE)
 PLATE_AFTER = re.compile(rf"^[ ]?(?:[是這那,(為]|我)*的?{PLATE_NAME}", re.IGNORECASE)
 NO_PLATE = re.compile(  # makes, standards, parts, times and leagues
     r"(?:XXX|BMW|MSI|RTX|GTX|ISO|RSA|AES|SHA|EOS|DDR|USB|CPU|GPU|SSD|NBA|MLB|CPC|CNS|AMG|GLC|SUV|CRV|GTR|MIL"
@@ -229,13 +234,13 @@ def _clause(ahead: str, behind: str) -> str:
 
 
 def plates(text: str) -> Iterator[Span]:
-    for found in _numbers(PLATE, text, PLATE_NAME):
+    for found in _numbers(PLATE, text, PLATE_SAID):
         if PLATE_BEFORE.search(preceding(text, found.start(), 18)) or PLATE_AFTER.match(
             text[found.end() : found.end() + 8]
         ):
             yield found.span()
     for pattern, beside in ((BARE_PLATE, False), (SHORT_PLATE, True)):
-        for found in _numbers(pattern, text):
+        for found in pattern.finditer(digits_of(text)):
             ahead, behind = preceding(text, found.start(), 16), text[found.end() : found.end() + 16]
             around = f"{ahead}\n{behind}"
             driven = bool(VEHICLE_BEFORE.search(ahead) or VEHICLE_AFTER.match(behind))
@@ -267,6 +272,7 @@ STUDENT_NAME = (
     r"|stu(?:dent)?[ ._]?(?:id|no|number)|員工編號|員編|工號|系級)"
 )
 STUDENT_BEFORE = re.compile(rf"{STUDENT_NAME}(?:姓名|{FILLING[:-1]}){{0,2}}$", re.IGNORECASE)
+STUDENT_SAID = re.compile(STUDENT_NAME, re.IGNORECASE)
 STUDENT_AFTER = re.compile(rf"^[ ,(]{{0,3}}[\u4e00-\u9fff]{{0,5}}?{STUDENT_NAME}", re.IGNORECASE)
 # Without its word, where a school is spoken of: a letter and the year, or the year of a public school, or of a private
 # one after a 4.
@@ -308,7 +314,7 @@ ENTRY = re.compile(
 
 
 def student_ids(text: str) -> Iterator[Span]:
-    for found in _numbers(STUDENT, text, STUDENT_NAME):
+    for found in _numbers(STUDENT, text, STUDENT_SAID):
         behind = text[found.end() : found.end() + 10]
         named = STUDENT_BEFORE.search(preceding(text, found.start(), 24)) or STUDENT_AFTER.match(behind)
         if named and not _is_another(text, found):

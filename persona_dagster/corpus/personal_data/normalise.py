@@ -87,7 +87,7 @@ HAN_DIGITS = {
 }
 HAN_NUMERALS = "".join(map(chr, HAN_DIGITS))
 _RADIO = str.maketrans("洞么幺兩拐勾", "011279")
-_LOOKALIKE = re.compile(r"(?<![A-Za-z])[OoIl](?=[\-. ]?[0-9])|[0-9OoIl]*(?:[0-9][OoIl]|[OoIl][0-9])[0-9OoIl]*(?![a-z])")
+_LOOKALIKE = re.compile(r"(?<![A-Za-z])[OoIl](?=[\-. ]?[0-9])|[0-9]+[OoIl][0-9OoIl]*(?![a-z])")
 _OF_LETTERS = str.maketrans("OoIl", "0011")
 # What may stand between the characters of a number: signs, and what signs are called.
 GAP = r"(?:[^0-9A-Za-z\u4e00-\u9fff<>\n]|之|點|底線|斜線|[橫槓減]線?){0,3}"
@@ -138,10 +138,26 @@ def normalise(text: str) -> Normalised:
 
 
 def undisguised(text: str) -> Normalised | None:
-    """The same as who reads it understands it: without what parts the letters of an identifier, and with its signs for
-    their names. None where nothing is disguised."""
-    plain = read = normalise(text)
-    if not _SIGNS.isdisjoint(text):
+    """The lines in which something is disguised, as who reads them understands them: without what parts the letters of
+    an identifier, and with its signs for their names. None where there is none."""
+    if not _may_hide(text):
+        return None
+    lines, places = [], []
+    for line in re.finditer(r"[^\n]+", text):
+        if _may_hide(line[0]) and (read := _understood(line[0])):
+            lines.append(read.text)
+            at = range(len(line[0])) if read.places is None else read.places
+            places += [*(line.start() + place for place in at), line.end()]
+    return Normalised("\n".join(lines), places) if lines else None
+
+
+def _may_hide(text: str) -> bool:
+    return bool(_MIXED.search(text) or not _SIGNS.isdisjoint(text) or _SPACED.search(text))
+
+
+def _understood(line: str) -> Normalised | None:
+    plain = read = normalise(line)
+    if not _SIGNS.isdisjoint(line):
         read = _parted(read, [found.span() for found in _BETWEEN.finditer(read.text) if _SIGNS.issuperset(found[0])])
     if _MIXED.search(read.text):
         read = _with_signs(read)
