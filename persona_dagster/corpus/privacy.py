@@ -35,7 +35,7 @@ DETECTORS = (
     (
         "ID",
         identity_documents.national_ids,
-        re.compile(rf"[A-Za-z]{GAP}[0-9A-Da-dOoIl兩洞{HAN_NUMERALS}]{GAP}[0-9{HAN_NUMERALS}]|[九9][碼位]"),
+        re.compile(rf"[A-Za-z]{GAP}[0-9A-Da-dOoIl兩洞{HAN_NUMERALS}]{GAP}[0-9{HAN_NUMERALS}]|[證証]|字號"),
     ),
     (
         "PASSPORT",

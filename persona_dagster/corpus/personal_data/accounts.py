@@ -13,21 +13,23 @@ from functools import cached_property
 
 from persona_dagster.corpus.common_words import NOT_A_NAME
 from persona_dagster.corpus.personal_data.homophones import sounds_like
+from persona_dagster.corpus.personal_data.normalise import digits_of
 
 Span = tuple[int, int]
 
-HANDLE = r"(?P<handle>@?[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}(?:#[0-9]{4})?)"
+HANDLE = r"(?P<handle>(?:@ ?)?[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}(?:#[0-9]{4})?)"
 SUFFIX = r"(?:的|官方帳號|官方|私訊|聊|嗎|喔|🆔|[\u2600-\u27bf\U0001f300-\U0001faff])?"
 # "ID: x", "帳號是x", ": x", "@x": after these any word is a handle.
 NAMED = (
     r"(?:[ ]?(?:i ?d|[ㄧㄞ愛哀艾挨][ㄉ滴低底弟迪d]ㄧ?"
-    r"|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?|請?[搜加找]尋?)?"
+    r"|hao|帳號|帳户|号|號|賬號)(?:是)?[ ]{0,2}(?:[:=是為「\"/~]|[=\-]>|叫做?|請?[搜加找]尋?)?"
     r"[ ]{0,2}"
     r"|[ ]{0,2}[:=是「\"/~][ ]{0,2}(?:id[: ]{0,2})?|[ ]{0,2}\([ ]?(?:id[: ]{0,2})?|[ ]{0,2}(?:小老鼠|(?=@)))"
 )
 # After looser words (我的ig x, 賴我x, IG搜x) only what looks like a handle: letters with a digit, dot or underscore.
 LOOSE = (
-    r"(?:[ 上請的是就為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一下樣聊談詳喔唷囉]|id){0,8}"
+    r"(?:[ 上請啦的是就為叫做找搜尋索私訊密改成換名稱字帳號我你妳他她給加小編主管追蹤新開同也一下樣聊談詳喔唷囉]"
+    r"|id){0,8}"
 )
 LOOKS = (
     r"(?P<other>@?(?=[A-Za-z\-]{0,29}[0-9._]|[A-Za-z]{1,9}-[A-Za-z]{1,9}-)(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}"
@@ -49,7 +51,7 @@ IN_SENTENCE = (
     r"(?P<far>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{2,20}\.[A-Za-z0-9]|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})"
     r"(?=(?:[A-Za-z]\.)?[0-9._\-]{0,9}[A-Za-z]{2})[A-Za-z0-9_][A-Za-z0-9._\-]{4,31})"
 )
-PARTED = r"[ .*_\-]?"  # of a site's name
+PARTED = r"[ .*_:\-]?"  # of a site's name
 FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much said without an account
 
 
@@ -129,7 +131,7 @@ SITES = (
     ),
     Service(
         "IG_ID",
-        r"ig|i g(?= ?:)|i ?[._*\-] ?g|[1!|](?:g|9)(?= ?(?:[:搜找追私]|帳|id))|[i1l!]nst[a4@](?:gr[a4@]m)?"
+        r"ig|i g(?= ?(?::|帳))|i ?[._*\-] ?g|[1!|](?:g|9)(?= ?(?:[:搜找追私]|帳|id))|[i1l!]nst[a4@](?:gr[a4@]m)?"
         r"|ins(?= ?[:@]| [a-z]{2,}_)",
         "小盒子",
         keys=("ig", "i.g", "i_g", "i-g", "i*g", "ns", "1g", "19", "!g", "|g", "小盒子"),
@@ -186,7 +188,7 @@ TAGGED = re.compile(  # Discord's old names
     r"(?<![A-Za-z0-9#])(?P<handle>(?=[0-9_.]{0,31}[A-Za-z])[A-Za-z0-9_.]{3,32}#[0-9]{4})(?![0-9A-Za-z])"
 )
 GLUED = re.compile(  # 加linemei88
-    r"(?:(?:加|\+|私|我的?) ?(?P<name>l[i1!|]ne|ig|fb|vx|wx|tg|dc)(?:id)?(?=[A-Za-z._]{0,31}[0-9])"
+    r"(?:(?:加|\+|私|我|的) ?(?P<name>l[i1!|]ne|ig|fb|vx|wx|tg|dc)(?:id)?(?=[A-Za-z._]{0,31}[0-9])"
     # of the sign alone only in capitals, before small letters with an underscore: IGa_b, 加La_b
     r"|(?-i:(?:(?<![A-Za-z0-9])(?P<sign>LINE|IG|FB)|(?<=[加+])L)(?=[a-z]{3,20}[0-9]{2,6}(?![0-9a-z])|[a-z][a-z0-9.]{1,20}[_.]{1,3}"
     r"(?!(?:com|tw|net|me|io|js|py)(?![a-z]))[a-z0-9])))"
@@ -229,7 +231,7 @@ SITE_BEHIND = re.compile(rf"(?<![A-Za-z0-9._/@]){LOOKS}{SITES_BEHIND}", re.IGNOR
 CONTACT = re.compile(  # whichever site it is on
     r"(?:[加找搜敲密追私]我|[\U0001f4ac\U0001f4e9\U0001f4f2\U0001f194]|好友 ?(?:id)?"
     r"|搜(?=[a-z0-9._]{5,30}就)|帳號[是:叫]?|我的?(?:id|帳號)|帳[是:叫]?"
-    r"|(?<![A-Za-z])id ?[:是](?= ?[a-z._]{0,30}[0-9]))"
+    r"|(?<![A-Za-z])id ?[:是](?= ?[a-z._]{0,30}[0-9_]))"
     rf" ?{STRONG}(?![A-Za-z0-9@/])",
     re.IGNORECASE,
 )
@@ -393,7 +395,7 @@ def named(text: str) -> Iterator[tuple[int, int, str]]:
     for kind, pattern, group, keys in OTHERS:
         if not any(key in small for key in keys) or (pattern is SITE_BEHIND and not BEHIND.search(text)):
             continue
-        for found in pattern.finditer(text):
+        for found in pattern.finditer(digits_of(text) if pattern is PLAYER else text):
             if pattern is not CONTACT or not NOT_A_HANDLE.match(found[group]):
                 yield *found.span(group), kind
     for site in SITES:

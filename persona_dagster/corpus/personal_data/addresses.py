@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from persona_dagster.corpus.personal_data.homophones import sounds_like
-from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS
+from persona_dagster.corpus.personal_data.normalise import HAN_NUMERALS, lookalikes
 
 Span = tuple[int, int]
 
@@ -23,8 +23,8 @@ PROVIDER = (
     r"|mail|zoho|gmx|hey|hinet)"
 )
 BRACKETED_AT = r"[ ]?(?:[(\[{<*#_~\-] ?(?:at|@|a|小?老?鼠) ?[)\]}>*#_~\-])[ ]?"
-SPELT_AT = r"(?: at |[ ]?小老鼠[ ]?)"
-SPELT_DOT = r"(?: ?[(\[{] ?(?:dot|點|\.) ?[)\]}] ?| dot |_dot_| ?點 ?)"
+SPELT_AT = r"(?: at |/at/|[ ]?小老鼠[ ]?)"
+SPELT_DOT = r"(?: ?[(\[{] ?(?:dot|點|\.) ?[)\]}] ?| dot |/dot/|_dot_| ?點 ?)"
 DOT = rf"(?:\.| \. |{SPELT_DOT})"
 
 EMAIL = re.compile(
@@ -42,7 +42,7 @@ EMAIL = re.compile(
     rf"|{LOCAL}[ ]?小老鼠[ ]?{HOST}(?:\.{HOST}){{1,3}}(?![A-Za-z0-9])"
     rf"|{LOCAL} ?在 ?{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?(?![A-Za-z0-9])"
     # "at" behind what is no word, or any sign, before a host that only has mail on it
-    rf"|{EDGE_OF_LOCAL}(?=[A-Za-z]{{0,30}}[0-9._])[A-Za-z0-9._]{{3,40}} at "
+    rf"|{EDGE_OF_LOCAL}(?=[A-Za-z]{{0,30}}[0-9._])[A-Za-z0-9._]{{3,40}} (?:at|a) "
     rf"(?:{PROVIDER}{DOT}{TLD}(?:{DOT}tw)?|(?:g-?mail|yahoo|hotmail|outlook|icloud))"
     r"(?![A-Za-z0-9])"
     rf"|(?<![A-Za-z0-9._%+\-])[A-Za-z0-9][A-Za-z0-9._%+\-]{{0,40}}?(?:[._]at[._]|at_"
@@ -141,7 +141,7 @@ ROAD_ON = re.compile(
     rf"|(?P<hamlet>[村里](?:(?![路街道巷段鎮鄉市區號]){HAN}){{1,4}}?))"
     rf"(?:{PART}(?:[東西南北中]?{NUMBER}|[東西南北]) ?段)?"
     rf"(?:{PART}{NUMBER} ?巷)?(?:{PART}{NUMBER} ?弄)?(?:{PART}{NUMBER} ?衖)?"
-    rf"{PART}第?{NUMBER}(?: ?[-之~、] ?{NUMBER})?(?:{PART}(?:[號号]|ㄏㄠˋ?)(?: ?[之\-] ?{NUMBER})?"
+    rf"{PART}(?:第|[Nn][Oo]\.? ?)?{NUMBER}(?: ?[-之~、] ?{NUMBER})?(?:{PART}(?:[號号]|ㄏㄠˋ?)(?: ?[之\-] ?{NUMBER})?"
     rf"(?:{PART}[Bb]?{NUMBER} ?(?:樓|[Ff](?![A-Za-z])))?|(?P<floor> ?(?:樓|[Ff](?![A-Za-z]))))"
     rf"(?:[之\-]{NUMBER}(?![0-9]))?(?: ?{NUMBER}室)?"
 )
@@ -177,6 +177,12 @@ def addresses(text: str) -> Iterator[Span]:
         yield found.span("place")
     for found in ROMAN.finditer(text):
         yield found.span()
+    yield from _on_roads(text)
+    if (read := lookalikes(text)) != text:
+        yield from _on_roads(read)
+
+
+def _on_roads(text: str) -> Iterator[Span]:
     position = 0
     for found in ROAD_ON.finditer(text):
         window = max(position, found.start() - 30)

@@ -18,8 +18,8 @@ NATIONAL_ID = re.compile(
     r"(?<![A-Za-z0-9_\-])(?:[A-Za-z][ \-._]?[1289](?:[ \-._]?[0-9]){8}|[A-Za-z][A-Da-d][0-9]{8})(?![A-Za-z0-9_]|-[0-9])"
 )
 PARTED_ID = re.compile(rf"(?<![A-Za-z0-9])[A-Za-z]{GAP}[1289A-Da-d](?:{GAP}[0-9]){{8}}(?![A-Za-z0-9])")
-ID_TAIL = re.compile(r"身[分份]?證[^0-9\n]{0,6}[後末]面?(?:九|9)[碼位][^0-9\n]{0,4}(?P<number>[0-9]{9})(?![0-9])")
-ID_NAME = rf"(?:{sounds_like('身分證')}|身證|居留證|統一證號|字號)"
+ID_NAME = rf"(?:{sounds_like('身分證')}|身證|居留證|(?<!准)[證証]號|字號)"
+ID_TAIL = re.compile(rf"{ID_NAME}[^0-9\n]{{0,14}}(?P<number>[1289][0-9]{{8}})(?![0-9])")  # its letter apart
 ID_WORD = re.compile(rf"{ID_NAME}[^A-Za-z0-9\n]{{0,10}}$")
 ID_AROUND = re.compile(ID_NAME)
 MADE_UP = re.compile(r"亂[打寫填]|[範舉]例|例題|例子|例如|掰|假的|虛構|不合法|格式|ISBN")
@@ -44,8 +44,11 @@ def national_ids(text: str) -> Iterator[Span]:
         other = PART_NUMBER.search(before) or (nobodys and not valid_national_id(code))
         if ID_WORD.search(before) or not other:
             yield found.span()
-    for found in _numbers(PARTED_ID, text, ID_AROUND):
-        if ID_AROUND.search(text[max(0, found.start() - 20) : found.start()] + "\n" + text[found.end() :][:20]):
+    for found in _numbers(PARTED_ID, text):
+        code = re.sub("[^A-Za-z0-9]", "", found.group())
+        if valid_national_id(code) or ID_AROUND.search(
+            text[max(0, found.start() - 20) : found.start()] + "\n" + text[found.end() :][:20]
+        ):
             yield found.span()
     for found in ID_TAIL.finditer(text):
         yield found.span("number")
@@ -193,7 +196,7 @@ SHORT_PLATE = re.compile(  # of trucks, buses, taxis, or parted by a space: only
 # A plate without its word: somebody does something with a vehicle around it, or a vehicle stands right beside it.
 # Vehicles alone are no sign: their magazines, helmets and recorders have part numbers of the same shape.
 TRAFFIC = re.compile(
-    r"逼車|違停|違規|紅燈|肇[事逃]|[追擦]撞|[超追飆]車|拒載|併排|亂[停切開丟鑽竄]|急煞|闖|逃逸|[拍錄]到|移車|繞路|[佔擋].{0,3}[車門庫格位]"
+    r"騎樓|逆向|擋[在住]|倒車|並排|叭|跳表|格停|停的|前擋|車格|逼車|違停|違規|紅燈|肇[事逃]|[追擦]撞|[超追飆]車|拒載|併排|亂[停切開丟鑽竄]|急煞|闖|逃逸|[拍錄]到|移車|繞路|[佔擋].{0,3}[車門庫格位]"
     r"|撞[到上]?我|掉東西|讓行|這[台輛]|那[台輛]|違法|炸街|開單|比中指|囂張|[爆報]料|雙黃線|壓線|斑馬線|待轉|路上跑"
     r"|車[ ]?[牌號]|停車|車[位格縫]|按.{0,2}喇叭|停在|檢舉|移.{0,6}車|方向燈|逼[我人]"
     r"|[壓龜賣租]車|龜速|蛇行|改管|三寶|酒駕|超速|危險駕駛|臨停|禮讓|路權|行車(?![紀記])|車禍|下車|車道|車庫|人行道|路邊|外送員|騎[走車上在]|冒.?煙|選號|過戶|etag"
@@ -216,7 +219,7 @@ PART_NUMBER = re.compile(
 )
 # Around what is shaped like a plate and is none: goods, courses, tickets, weapons, medicine, films.
 CODED = re.compile(
-    r"型|規格|款|課|代號|代碼|編[號碼]|標準|認證|協[議定]|票|優惠|折|航[班空]|班機|番|女優|作品|飛彈|[戰砲炮軍]|艦|藥|試驗|臨床|注射|劑|晶片"
+    r"型|規格|款|課|代號|代碼|編[號碼]|標準|認證|協[議定]|票|優惠|折|航[班空]|班機|番|女優|作品|飛彈|(?<!勁)[戰砲炮軍]|艦|藥|試驗|臨床|注射|劑|晶片"
     r"|主機板|電源|滑鼠|鍵盤|相機|印表機|冰箱|冷氣|電視|洗衣機|錶|鋼彈|模型|積木|玩具|庫存|零件|料件|錯誤|訂單|商品|包裹|新品|飛利浦|國際牌|大金|日立|聲寶|羅技|華碩|微星|技嘉|佳能|尼康"
     r"|(?<![a-z])(?:model|part|phase|sku|code|error|ticket|issue|jira|bug|pr|branch|casio|shock|eos|canon|nikon"
     r"|sony|panasonic|philips|acer|asus|hp|epson|dell|lg|samsung|commit|spec|flight)(?![a-z])",
@@ -240,7 +243,7 @@ def plates(text: str) -> Iterator[Span]:
         ):
             yield found.span()
     for pattern, beside in ((BARE_PLATE, False), (SHORT_PLATE, True)):
-        for found in pattern.finditer(digits_of(text)):
+        for found in _numbers(pattern, text):
             ahead, behind = preceding(text, found.start(), 16), text[found.end() : found.end() + 16]
             around = f"{ahead}\n{behind}"
             driven = bool(VEHICLE_BEFORE.search(ahead) or VEHICLE_AFTER.match(behind))
@@ -268,12 +271,12 @@ STUDENT = re.compile(
     re.IGNORECASE,
 )
 STUDENT_NAME = (
-    rf"(?<!<)(?:{sounds_like('學號')}|學籍[編號]|學生證"
+    rf"(?<!<)(?:{sounds_like('學號')}|學籍[編號]|學生證|研究生證|學 ?(?:id|🆔)"
     r"|stu(?:dent)?[ ._]?(?:id|no|number)|員工編號|員編|工號|系級)"
 )
 STUDENT_BEFORE = re.compile(rf"{STUDENT_NAME}(?:姓名|{FILLING[:-1]}){{0,2}}$", re.IGNORECASE)
 STUDENT_SAID = re.compile(STUDENT_NAME, re.IGNORECASE)
-STUDENT_AFTER = re.compile(rf"^[ ,(]{{0,3}}[\u4e00-\u9fff]{{0,5}}?{STUDENT_NAME}", re.IGNORECASE)
+STUDENT_AFTER = re.compile(rf"^[ ,(]{{0,3}}[\u4e00-\u9fff]{{0,8}}?{STUDENT_NAME}", re.IGNORECASE)
 # Without its word, where a school is spoken of: a letter and the year, or the year of a public school, or of a private
 # one after a 4.
 BARE_STUDENT = re.compile(
@@ -316,7 +319,17 @@ ENTRY = re.compile(
 def student_ids(text: str) -> Iterator[Span]:
     for found in _numbers(STUDENT, text, STUDENT_SAID):
         behind = text[found.end() : found.end() + 10]
-        named = STUDENT_BEFORE.search(preceding(text, found.start(), 24)) or STUDENT_AFTER.match(behind)
+        digits = re.sub("[^0-9]", "", found.group())
+        named = (
+            STUDENT_BEFORE.search(preceding(text, found.start(), 24))
+            or STUDENT_AFTER.match(behind)
+            # As long as most are, and said anywhere near.
+            or (
+                len(digits) in (8, 9)
+                and not digits.startswith("09")
+                and STUDENT_SAID.search(text[max(0, found.start() - 24) : found.end() + 24])
+            )
+        )
         if named and not _is_another(text, found):
             yield found.span()
     for found in _numbers(SHORT_STUDENT, text):

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
+_TONES = "\u0300\u0301\u0304\u030c"  # of Pinyin
 _NAMED_FOR = re.compile(r"(?:LETTER (?:SMALL )?(?:CAPITAL )?|SYMBOL LETTER )([A-Z])$")
 
 
@@ -34,7 +35,7 @@ def _ascii_twins() -> dict[int, str]:
         if found := _NAMED_FOR.search(unicodedata.name(chr(code), "")):
             twins[code] = found[1].lower()
     for code in (*range(0x80, 0x3400), *range(0xFE00, 0x10000), *range(0x1D400, 0x1D800), *range(0x1F100, 0x1F190)):
-        folded = unicodedata.normalize("NFKC", chr(code))
+        folded = unicodedata.normalize("NFKD" if code < 0x250 else "NFKC", chr(code)).rstrip(_TONES)
         if len(folded) == 1 and folded.isascii():
             twins[code] = folded
         elif len(folded) == 3 and folded[0] + folded[2] == "()" and folded[1].isascii():
@@ -96,10 +97,11 @@ _IN_A_NUMBER = re.compile(rf"[{HAN_NUMERALS}]\n?{GAP}[0-9OoIl{HAN_NUMERALS}]|[0-
 
 
 # What signs are called where one would be found, between letters: wei槓lan, meow(底線)cat, a圈a mail點com.
-_SIGN_OF = {"low": "_", "at": "@", "stop": ".", "dash": "-", "hash": "#"}
+_SIGN_OF = {"low": "_", "at": "@", "stop": ".", "dash": "-", "hash": "#", "slash": "/"}
+_BEHIND = rf"(?<=[A-Za-z0-9{HAN_NUMERALS}])"
 _NAMED_SIGN = re.compile(
-    r"(?<=[A-Za-z0-9]) ?[(\[]?(?:(?P<low>下?底線|底底|下劃線)|(?P<at>小?老鼠|圈[aA]|艾特)|(?P<stop>小?點|[。，])"
-    r"|(?P<dash>[橫減]?槓|減號|橫線)|(?P<hash>井(?:字號?)?))[)\]]? ?(?=[A-Za-z0-9])"
+    rf"{_BEHIND} ?[(\[]?(?:(?P<low>下?底線|底底|下劃線)|(?P<at>小?老鼠|圈[aA]|艾特)|(?P<stop>小?點|[。，])"
+    rf"|(?P<dash>[橫減]?[槓杠]|減號|橫線)|(?P<hash>井(?:字號?)?)|(?P<slash>斜線))[)\]]? ?(?=[A-Za-z0-9{HAN_NUMERALS}])"
 )
 # A word twice or more between letters or digits, and none that counts, lists or ends a sentence.
 _FILLED = re.compile(
@@ -112,7 +114,8 @@ _HAN_IN_A_NAME = re.compile(rf"(?<=[A-Za-z_.])[{HAN_NUMERALS}]{{2,}}|[{HAN_NUMER
 _SPACED = re.compile(r"(?<![\u3400-\u9fff])(?:[\u3400-\u9fff] ){3,}(?:[\u3400-\u9fff0-9] )*[\u3400-\u9fff0-9]")
 # Where letters or digits stand beside what may be one of these: most texts have none.
 _MIXED = re.compile(
-    rf"[A-Za-z0-9_.] ?[(\[]?(?:[底下小老圈艾點橫減槓井]|[{HAN_NUMERALS}]{{2}}|[^\x00-\x7f]{{1,4}}[) ]?[A-Za-z0-9])"
+    rf"[A-Za-z0-9_.{HAN_NUMERALS}] ?[(\[]?(?:[底下小老圈艾橫減槓杠井斜]|點[A-Za-z0-9]"
+    rf"|[{HAN_NUMERALS}]{{2}}|[^\x00-\x7f]{{1,4}}[) ]?[A-Za-z0-9])"
     rf"|[{HAN_NUMERALS}]{{2}}[A-Za-z_]"
 )
 
@@ -211,10 +214,15 @@ def _without(text: str, gone: set[int]) -> Normalised:
 
 @lru_cache(maxsize=4)  # one text passes all detectors before the next
 def digits_of(text: str) -> str:
-    """`text`, as long as it was, with Han digits read as digits where one can be part of a number, as soldiers read
-    them out too, and with O and l among digits as 0 and 1."""
+    """`lookalikes` of `text` with Han digits read as digits where one can be part of a number, as soldiers read them
+    out too."""
     if "洞" in text:
         text = text.translate(_RADIO)
     if _IN_A_NUMBER.search(text):
         text = text.translate(HAN_DIGITS)
+    return lookalikes(text)
+
+
+def lookalikes(text: str) -> str:
+    """`text`, as long as it was, with O and l among digits as 0 and 1."""
     return _LOOKALIKE.sub(lambda found: found[0].translate(_OF_LETTERS), text)

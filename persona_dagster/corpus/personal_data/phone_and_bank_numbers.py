@@ -192,7 +192,7 @@ GROUPS = re.compile(r"[0-9]+|[0-9]{4,6}(?:X[0-9]{3,6}){1,3}(?:X[0-9]{1,3})?|[0-9
 CODE_AND_ACCOUNT = re.compile(r"\(?[0-8][0-9]{2}\)?[- ]{1,2}[0-9]{10,16}|\([0-8][0-9]{2}\)[0-9]{10,16}")
 # The same parted by one sign all along, or digit by digit: only right behind a word of banks.
 PARTED_ACCOUNT = re.compile(
-    r"(?<![0-9A-Za-z_.\-/])(?:[0-9]+(?P<sign>[ \-_./*~|])[0-9]+(?:(?P=sign)[0-9]+)+|[0-9](?: [0-9]){9,18})"
+    r"(?<![0-9A-Za-z_.\-/])(?:[0-9]+(?P<sign> ?[\-_./*~|] ?| )[0-9]+(?:(?P=sign)[0-9]+)+|[0-9](?: [0-9]){9,18})"
     r"(?![0-9A-Za-z_\-/])"
 )
 BANK_WORD = re.compile(
