@@ -326,6 +326,7 @@ def student_ids(text: str) -> Iterator[Span]:
             # As long as most are, and said anywhere near.
             or (
                 len(digits) in (8, 9)
+                and ":" not in found.group()  # hours
                 and not digits.startswith("09")
                 and STUDENT_SAID.search(text[max(0, found.start() - 24) : found.end() + 24])
             )
