@@ -109,6 +109,7 @@ def test_no_control_comes_through(run: Run, personas: Personas) -> None:
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(3600)  # what no seed before it held is read anew
 @pytest.mark.parametrize("seed", range(1, 20))
 def test_no_control_comes_through_with_any_seed(seed: int, run: Run, personas: Personas) -> None:
     check(seed, run, personas)
