@@ -90,7 +90,7 @@ WORTH_READING = (
 def find(text: str) -> list[Found]:
     """Spans of personal data `(start, end, kind)`, in order, never overlapping."""
     taken: list[Found] = []
-    for read in filter(None, (normalise(text), undisguised(text))):
+    for read in (normalise(text), *undisguised(text)):
         for start, end, kind in _found_in(read.text):
             span = read.span(start, end)
             if not _overlaps(taken, *span):

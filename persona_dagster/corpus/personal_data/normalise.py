@@ -20,18 +20,7 @@ _NAMED_FOR = re.compile(r"(?:LETTER (?:SMALL )?(?:CAPITAL )?|SYMBOL LETTER )([A-
 def _ascii_twins() -> dict[int, str]:
     """Every character that is another form of one ASCII character, by NFKC or, as ᴀ, 🅰 and 🇦, by its name."""
     twins = {}
-    for code in (
-        *range(0x1D00, 0x1D80),
-        *range(0x1F150, 0x1F200),
-        0x262,
-        0x26A,
-        0x274,
-        0x280,
-        0x28F,
-        0x299,
-        0x29C,
-        0x29F,
-    ):
+    for code in (*range(0x1D00, 0x1D80), *range(0x1F150, 0x1F200), *map(ord, "ɢɪɴʀʏʙʜʟ")):
         if found := _NAMED_FOR.search(unicodedata.name(chr(code), "")):
             twins[code] = found[1].lower()
     for code in (*range(0x80, 0x3400), *range(0xFE00, 0x10000), *range(0x1D400, 0x1D800), *range(0x1F100, 0x1F190)):
@@ -140,18 +129,13 @@ def normalise(text: str) -> Normalised:
     return _without(text, _unseen(text))
 
 
-def undisguised(text: str) -> Normalised | None:
-    """The lines in which something is disguised, as who reads them understands them: without what parts the letters of
-    an identifier, and with its signs for their names. None where there is none."""
-    if not _may_hide(text):
-        return None
-    lines, places = [], []
-    for line in re.finditer(r"[^\n]+", text):
+def undisguised(text: str) -> Iterator[Normalised]:
+    """The lines in which something is disguised, each as who reads it understands it: without what parts the letters of
+    an identifier, and with its signs for their names."""
+    for line in re.finditer(r"[^\n]+", text) if _may_hide(text) else ():
         if _may_hide(line[0]) and (read := _understood(line[0])):
-            lines.append(read.text)
-            at = range(len(line[0])) if read.places is None else read.places
-            places += [*(line.start() + place for place in at), line.end()]
-    return Normalised("\n".join(lines), places) if lines else None
+            places = read.places or range(len(read.text))
+            yield Normalised(read.text, [line.start() + place for place in places])
 
 
 def _may_hide(text: str) -> bool:
@@ -178,7 +162,7 @@ def _filling(text: str) -> Iterator[tuple[int, int]]:
 
 def _parted(read: Normalised, parting: list[tuple[int, int]]) -> Normalised:
     """With _ for what parts two letters, and with nothing for what parts anything else."""
-    text, gone = list(read.text), []
+    text, gone = list(read.text), list[int]()
     for start, end in parting:
         of_letters = re.fullmatch("[A-Za-z]{2}", text[start - 1] + text[end])
         text[start] = "_"
@@ -188,7 +172,7 @@ def _parted(read: Normalised, parting: list[tuple[int, int]]) -> Normalised:
 
 def _with_signs(read: Normalised) -> Normalised:
     """With signs for their names: 底線 is _."""
-    text, gone = list(read.text), []
+    text, gone = list(read.text), list[int]()
     for found in _NAMED_SIGN.finditer(read.text):
         text[found.start()] = _SIGN_OF[found.lastgroup or ""]
         gone += range(found.start() + 1, found.end())
