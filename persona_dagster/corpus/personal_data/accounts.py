@@ -35,7 +35,9 @@ LOOKS = (
     r"(?P<other>@?(?=[A-Za-z\-]{0,29}[0-9._]|[A-Za-z]{1,9}-[A-Za-z]{1,9}-)(?=[0-9._\-]{0,29}[A-Za-z])[A-Za-z0-9_][A-Za-z0-9._\-]{2,31}"
     r"(?:#[0-9]{4})?)"
 )
-SPACED = r"[ :=是\"]{0,3}(?P<spaced>(?:@ )?(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
+SPACED = (
+    r"[ :=是\"加搜找]{0,4}(?P<spaced>(?:@ )?(?:[A-Za-z0-9._\-] ){5,31}[A-Za-z0-9._\-](?![A-Za-z0-9]))"  # w a n g _ 7 7
+)
 # Without a sign or a looser word, what can hardly be anything else.
 STRONG = (
     r"(?P<strong>@?(?=[A-Za-z0-9.\-]{1,20}_|[A-Za-z]{3,20}[._]?[A-Za-z]{0,20}[0-9]{2})(?=(?:[A-Za-z]\.)?[0-9._\-]{0,9}[A-Za-z]{2})"
@@ -175,7 +177,10 @@ NUMERIC_QQ = re.compile(
     r"(?:加 ?qq|(?<![A-Za-z])qq ?(?:[號号]|[:=]|id))[ :=]{0,3}(?P<handle>[1-9][0-9]{4,10})(?![0-9])", re.IGNORECASE
 )
 PLAYER = re.compile(  # of a game or a shop: a number after its own name
-    r"(?:好友(?:代碼|碼|編號)|(?<![A-Za-z])uid)[ :=是]{0,3}(?P<handle>[0-9]{7,12})(?![0-9])", re.IGNORECASE
+    r"(?:(?:好友(?:代碼|碼|編號)|(?<![A-Za-z])uid)[ :=是]{0,3}|(?=SW-))"
+    r"(?P<handle>[0-9]{7,12}|(?:SW-)?[0-9]{4}(?:[ -][0-9]{4}){2})"
+    r"(?![0-9])",
+    re.IGNORECASE,
 )
 SKYPE = re.compile(r"(?<![A-Za-z0-9])(?P<handle>live:[A-Za-z0-9._\-]{3,32})", re.IGNORECASE)
 HAN_TAG = re.compile(
@@ -223,7 +228,7 @@ ID_FIRST = re.compile(  # ID: x, and then which site it is for
     re.IGNORECASE,
 )
 SITES_BEHIND = (
-    r" ?(?:\((?=[^\n()]{1,9}\))|[這就]?是我的?|[這那]個(?=[a-z賴脆]{1,7} ?(?:帳|id)))"
+    r" ?(?:\((?=[^\n()]{1,9}\))|[這就]?是我的?|[這那]個)"
     r"(?:line|賴|ig|脆|threads|tg|dc)(?![a-z]| [0-9])"
 )
 BEHIND = re.compile(SITES_BEHIND, re.IGNORECASE)
@@ -291,7 +296,7 @@ NOT_BESIDE = re.compile(
 OTHERS = (
     (CHAT, NUMERIC_QQ, "handle", ("qq",)),
     (CHAT, SKYPE, "handle", ("live:",)),
-    (SITE, PLAYER, "handle", ("好友代碼", "好友碼", "好友編號", "uid")),
+    (SITE, PLAYER, "handle", ("好友代碼", "好友碼", "好友編號", "uid", "sw-")),
     (CHAT, HAN_TAG, "handle", ("#",)),
     (CHAT, TAGGED, "handle", ("#",)),
     (SITE, HAN_AT, "handle", ("@",)),

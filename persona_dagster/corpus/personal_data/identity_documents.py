@@ -22,7 +22,7 @@ ID_NAME = rf"(?:{sounds_like('身分證')}|身證|居留證|(?<!准)[證証]號|
 ID_TAIL = re.compile(rf"{ID_NAME}[^0-9\n]{{0,14}}(?P<number>[1289][0-9]{{8}})(?![0-9])")  # its letter apart
 ID_WORD = re.compile(rf"{ID_NAME}[^A-Za-z0-9\n]{{0,10}}$")
 ID_AROUND = re.compile(ID_NAME)
-MADE_UP = re.compile(r"亂[打寫填]|[範舉]例|例題|例子|例如|掰|假的|虛構|不合法|格式|ISBN")
+MADE_UP = re.compile(r"亂[打寫填]|[範舉]例|例題|例子|例如|掰|假的|虛構|不合法|ISBN")
 LETTER = {letter: value for value, letter in enumerate("ABCDEFGHJKLMNPQRSTUVXYWZIO", start=10)}
 
 
@@ -55,7 +55,7 @@ def national_ids(text: str) -> Iterator[Span]:
 
 
 DIGIT = "[0-9OoIl]"
-EDGE, END = r"(?<![0-9A-Za-z])(?!(?:no|num|id|is|ppt?)(?![a-z]))", r"(?![0-9A-Za-z])"
+EDGE, END = r"(?:(?<![0-9A-Za-z])|(?<=[a-z])(?=[0-9]))(?!(?:no|num|id|is|ppt?)(?![a-z]))", r"(?![0-9A-Za-z])"
 
 
 def run(least: int, most: int) -> str:
@@ -196,7 +196,7 @@ SHORT_PLATE = re.compile(  # of trucks, buses, taxis, or parted by a space: only
 # A plate without its word: somebody does something with a vehicle around it, or a vehicle stands right beside it.
 # Vehicles alone are no sign: their magazines, helmets and recorders have part numbers of the same shape.
 TRAFFIC = re.compile(
-    r"騎樓|逆向|擋[在住]|倒車|並排|叭|跳表|格停|停的|前擋|車格|逼車|違停|違規|紅燈|肇[事逃]|[追擦]撞|[超追飆]車|拒載|併排|亂[停切開丟鑽竄]|急煞|闖|逃逸|[拍錄]到|移車|繞路|[佔擋].{0,3}[車門庫格位]"
+    r"勁戰|失竊|騎樓|逆向|擋[在住]|倒車|並排|叭|跳表|格停|停的|前擋|車格|逼車|違停|違規|紅燈|肇[事逃]|[追擦]撞|[超追飆]車|拒載|併排|亂[停切開丟鑽竄]|急煞|闖|逃逸|[拍錄]到|移車|繞路|[佔擋].{0,3}[車門庫格位]"
     r"|撞[到上]?我|掉東西|讓行|這[台輛]|那[台輛]|違法|炸街|開單|比中指|囂張|[爆報]料|雙黃線|壓線|斑馬線|待轉|路上跑"
     r"|車[ ]?[牌號]|停車|車[位格縫]|按.{0,2}喇叭|停在|檢舉|移.{0,6}車|方向燈|逼[我人]"
     r"|[壓龜賣租]車|龜速|蛇行|改管|三寶|酒駕|超速|危險駕駛|臨停|禮讓|路權|行車(?![紀記])|車禍|下車|車道|車庫|人行道|路邊|外送員|騎[走車上在]|冒.?煙|選號|過戶|etag"

@@ -136,8 +136,6 @@ def _is_mobile(text: str, start: int, end: int) -> bool:
     before, after, spelt = preceding(text, start), text[end : end + 6], text[start:end]
     if NOT_A_PHONE.search(before) or YEAR_BEFORE.search(before) or SEPTEMBER.match(spelt):
         return False
-    if spelt.isdigit() and QUANTITY.match(after):
-        return False
     if "." in spelt and (VERSION_BEFORE.search(before) or re.fullmatch(r"0\.[0-9]{9}", spelt)):
         return False
     if re.fullmatch(r"[0-9]+", spelt):  # in a hash or a part number it is a part of something else
