@@ -83,7 +83,7 @@ class Estimate:
         self.current: str | None = None
         self.what, self.done = "", 0  # what the current step counts
         self.total: int | None = None
-        self.began = self.counted_from = self.started = clock()
+        self.began = self.counted_from = self.counted_at = self.started = clock()
         self.done_from = 0
 
     def begin(self, name: str) -> None:
@@ -93,6 +93,7 @@ class Estimate:
     def counted(self, what: str, done: int, total: int | None) -> None:
         if what != self.what or done < self.done:
             self.counted_from, self.done_from = self.clock(), done
+        self.counted_at = self.clock()
         self.what, self.done, self.total = what, done, total
 
     def end(self) -> float:
@@ -105,7 +106,7 @@ class Estimate:
     @property
     def rate(self) -> float | None:
         """Of what is counted, a second."""
-        passed = self.clock() - self.counted_from
+        passed = self.counted_at - self.counted_from
         return (self.done - self.done_from) / passed if passed > 1 and self.done > self.done_from else None
 
     @property
@@ -134,10 +135,12 @@ class Estimate:
         """At the rate of what was counted, which weighs little while little was: the first ones load and warm up."""
         if not self.total or not self.rate:
             return 0.0
-        passed, done = self.clock() - self.counted_from, self.done - self.done_from
+        # As of the last count: what is counted in batches is not slower for standing still between two of them.
+        passed, done = self.counted_at - self.counted_from, self.done - self.done_from
         foreseen = max(expected - (self.counted_from - self.began), 0.0)  # for all that is counted
         weight = PRIOR_SHARE * self.total if foreseen else 0.0
-        return (self.total - self.done) * (PRIOR_SHARE * foreseen + passed) / (weight + done)
+        each = (PRIOR_SHARE * foreseen + passed) / (weight + done)
+        return max((self.total - self.done) * each - (self.clock() - self.counted_at), 0.0)
 
 
 class Display:
