@@ -116,6 +116,7 @@ class Gates(Config):
     any run that they judge."""
 
     min_coherent: float | None = 0.6  # share of answers without a flaw that shuffled, looped or foreign text has
+    min_words: float | None = 0.8  # characters that make words: 0 as people's shuffled answers, 1 as they wrote them
     min_relevance: float | None = 0.5  # nearer to its own question than to others: 0 by chance, 1 as people's answers
     min_preference: float | None = 0.5  # share of prompts on which it is preferred to the few-shot base
     min_judge_accuracy: float | None = 0.8  # of the voice judge on human validation answers

@@ -63,6 +63,11 @@ def lexicon_share(text: str) -> float:
     return sum(len(word) for word in words if len(word) > 1 and _HAN.fullmatch(word[0])) / total if total else 0.0
 
 
+def long_enough(text: str) -> bool:
+    """Whether it has Han characters enough for its words to be counted."""
+    return len(_HAN.findall(text)) >= SHORT
+
+
 def simplified_share(text: str) -> float:
     """The share of Han characters that Traditional Chinese writes otherwise (OpenCC)."""
     han = _HAN.findall(text)
@@ -143,7 +148,7 @@ class Calibration:
     def _flaw(self, answer: str, question: str, *, repeated: bool) -> str | None:
         bounds = self.bounds
         letters = len(_letters(answer))
-        long = len(_HAN.findall(answer)) >= SHORT
+        long = long_enough(answer)
         found = (
             ("broken characters", damaged(answer)),
             ("both sides", bool(_ASKER.search(answer))),
@@ -217,7 +222,7 @@ def read_flaw(nats: float, order: float, bounds: Bounds) -> str | None:
 def calibrate(human: Sequence[str], reader: Read | None, train: Iterable[str] = ()) -> Calibration:
     """What `human` answers (of train) keep to; the reader sees `READ` of them. `train`: what the model learned."""
     texts = sorted({text for text in human if text.strip()}, key=text_digest)
-    long = [text for text in texts if len(_HAN.findall(text)) >= SHORT]
+    long = [text for text in texts if long_enough(text)]
     pieces = Pieces(train)
     shares = list(zip(*map(pieces.shares, long), strict=True)) or [(1.0,)] * len(PIECES)
     letters = [len(_letters(text)) for text in texts]
@@ -255,7 +260,7 @@ def error_rates(human: Sequence[tuple[str, str]], by: Calibration) -> dict[str, 
     """On (question, answer) pairs of human validation rows: how many are found flawed, and how many of their copies
     pass that are shuffled by characters, by words, or cut in the middle."""
     pairs = sorted(set(human), key=lambda pair: text_digest(*pair))
-    pairs = [pair for pair in pairs if len(_HAN.findall(pair[1])) >= SHORT][:READ]
+    pairs = [pair for pair in pairs if long_enough(pair[1])][:READ]
     if not pairs:
         return {"rows": 0}
     questions = [question for question, _ in pairs]

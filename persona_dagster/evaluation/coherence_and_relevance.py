@@ -1,4 +1,5 @@
-"""Which answers are language, and which answer their question: the first two gates, over a frame of answers."""
+"""Which answers are language, whether their characters make words, and which answer their question: the first three
+gates, over a frame of answers."""
 
 from __future__ import annotations
 
@@ -9,12 +10,20 @@ import polars as pl
 
 from persona_dagster.digest import text_digest
 from persona_dagster.evaluation.bootstrap import Interval, mean_interval, share_interval
-from persona_dagster.evaluation.coherence import Calibration, error_rates, read, read_flaw
+from persona_dagster.evaluation.coherence import (
+    Calibration,
+    error_rates,
+    lexicon_share,
+    long_enough,
+    read,
+    read_flaw,
+    shuffled_chars,
+)
 from persona_dagster.evaluation.model_comparison import MODELS, SPOKEN, compare, mean_over, of_model
 from persona_dagster.evaluation.prompts import MixRow
 from persona_dagster.evaluation.relevance import Embed, Relevance, beside_people
 
-PEOPLE = 60  # human answers whose relevance is the measure
+PEOPLE = 60  # human answers that are the measure
 
 
 def mark_flaws(rows: pl.DataFrame, calibration: Calibration, read_rows: int) -> pl.DataFrame:
@@ -102,6 +111,28 @@ def measure_coherence(
     return {"min_coherent": intervals["coherent_adapter"]}
 
 
+def _people(human: Sequence[MixRow], validation: Sequence[MixRow]) -> list[MixRow]:
+    """Whose answers are the measure: of `validation`, or of `human` where there are none."""
+    return list(validation) or sorted(human, key=lambda row: text_digest(row.row_id))[:PEOPLE]
+
+
+def measure_words(
+    rows: pl.DataFrame, human: Sequence[MixRow], validation: Sequence[MixRow], intervals: dict[str, Interval]
+) -> dict[str, Interval]:
+    """The gated share of characters that make words, on the scale from people's answers with their characters shuffled
+    to people's. Each answer alone may have rare words; all of them together have as many as people's."""
+    spoken = rows.filter(pl.col("suite").is_in(SPOKEN))
+    shares = [lexicon_share(text) if long_enough(text) else None for text in spoken["answer"]]
+    compare(spoken.with_columns(pl.Series("words", shares, dtype=pl.Float64)), "words", "words", intervals)
+    said = [(row.answer, text_digest(row.question)) for row in _people(human, validation) if long_enough(row.answer)]
+    mixed = mean_interval([lexicon_share(shuffled_chars(text)) for text, _ in said])
+    intervals["words_human"] = mean_interval(
+        [lexicon_share(text) for text, _ in said], groups=[question for _, question in said]
+    )
+    intervals["words_share"] = beside_people(intervals["words_adapter"], intervals["words_human"], mixed.value or 0.0)
+    return {"min_words": intervals["words_share"]}
+
+
 def measure_relevance(
     rows: pl.DataFrame,
     embed: Embed,
@@ -109,12 +140,12 @@ def measure_relevance(
     validation: Sequence[MixRow],
     intervals: dict[str, Interval],
 ) -> tuple[pl.DataFrame, dict[str, Interval]]:
-    """The rows with `relevance`, and the gated number: on the scale from chance to `validation` answers of people, or
-    to `human` ones where there are none. `human` answers say how rare words are."""
+    """The rows with `relevance`, and the gated number, on the scale from chance to people. `human` answers say how rare
+    words are."""
     relevance = Relevance([text for row in human for text in (row.question, row.answer)], embed)
     rows = mark_relevance(rows, relevance)
     compare(rows, "relevance", "relevance", intervals)
-    people = list(validation) or sorted(human, key=lambda row: text_digest(row.row_id))[:PEOPLE]
+    people = _people(human, validation)
     values = relevance(
         [row.answer for row in people], [row.question for row in people], [row.persona for row in people]
     )

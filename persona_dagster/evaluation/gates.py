@@ -23,6 +23,7 @@ ORDER: tuple[Verdict, ...] = ("green", "amber", "red")
 # carry the same names.
 GATES: dict[str, tuple[str, Bound]] = {
     "min_coherent": ("Its answers are language", "at least"),
+    "min_words": ("Its characters make words (people: 1)", "at least"),
     "min_relevance": ("Its answers are about their questions (people: 1)", "at least"),
     "min_preference": ("Its answers are preferred to those of its base with examples", "above"),
     "min_judge_accuracy": ("The judge of voices can be believed", "at least"),

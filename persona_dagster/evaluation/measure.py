@@ -25,7 +25,12 @@ from persona_dagster.evaluation.bootstrap import (
     share_interval,
 )
 from persona_dagster.evaluation.coherence import Calibration, calibrate
-from persona_dagster.evaluation.coherence_and_relevance import mark_flaws, measure_coherence, measure_relevance
+from persona_dagster.evaluation.coherence_and_relevance import (
+    mark_flaws,
+    measure_coherence,
+    measure_relevance,
+    measure_words,
+)
 from persona_dagster.evaluation.fidelity import Judge
 from persona_dagster.evaluation.memorisation import Copied, TrainIndex
 from persona_dagster.evaluation.model_comparison import MODELS, SPOKEN, compare, distinct_gain, mean_over, of_model
@@ -78,6 +83,7 @@ def measure(material: Material, scorer: Scorer) -> Measured:
     rows, relevant = measure_relevance(rows, scorer.sentences, human, material.validation, intervals)
     gated = {
         **measure_coherence(rows, calibration, material.validation, intervals, detail),
+        **measure_words(rows, human, material.validation, intervals),
         **relevant,
         **_likelihood(material, intervals, detail),
         **measure_voices(

@@ -61,16 +61,16 @@ class Relevance:
         return whole
 
 
-def beside_people(found: Interval, people: Interval) -> Interval:
-    """A relevance on the scale from chance (0) to people (1). Not judged where people's own is not over chance: there
-    the measure sees nothing."""
-    if people.value is None or people.low is None or found.value is None or people.value <= CHANCE:
+def beside_people(found: Interval, people: Interval, chance: float = CHANCE) -> Interval:
+    """A number on the scale from chance (0) to people (1). Not judged where people's own is not over chance: there the
+    measure sees nothing."""
+    if people.value is None or people.low is None or found.value is None or people.value <= chance:
         return NOTHING
     value, low, high = (
-        None if end is None else (end - CHANCE) / (people.value - CHANCE)
+        None if end is None else (end - chance) / (people.value - chance)
         for end in (found.value, found.low, found.high)
     )
-    return replace(found, value=value, low=low, high=high, enough=found.enough and people.low > CHANCE)
+    return replace(found, value=value, low=low, high=high, enough=found.enough and people.low > chance)
 
 
 def _letters(text: str) -> str:

@@ -65,6 +65,7 @@ WHY = {
 }
 GATES = {
     "min_coherent": Words("回答是通順的中文", "Its answers are language"),
+    "min_words": Words("字都成詞（真人為 1）", "Its characters make words (people: 1)"),
     "min_relevance": Words("回答有對到問題（真人為 1）", "Its answers are about their questions (people: 1)"),
     "min_preference": Words("勝過附少量範例的原模型", "Its answers are preferred to its base's with examples"),
     "min_judge_accuracy": Words("語氣裁判可信", "The judge of voices can be believed"),

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Sequence
 
 import numpy as np
+import polars as pl
 import pytest
 
+from persona_dagster.config.personas import Personas
 from persona_dagster.evaluation import coherence
 from persona_dagster.evaluation.bootstrap import Interval
+from persona_dagster.evaluation.coherence_and_relevance import measure_words
 from persona_dagster.evaluation.relevance import Relevance, beside_people
 from persona_dagster.evaluation.report_texts import FLAWS, reason
 from persona_dagster.evaluation.truncation_detection import Endings
+from persona_dagster_tests.evaluation import controls
 from persona_dagster_tests.evaluation.material import VOICES
 
 HUMAN = [answer for pairs in VOICES.values() for _, answer in pairs]
@@ -133,6 +138,27 @@ def test_relevance_is_half_for_a_fixed_answer_and_for_dealt_ones() -> None:
     assert mean(dealt) == pytest.approx(0.5, abs=0.1)
     assert relevance(HUMAN[:3], ASKED[:3], ["a"] * 3) == [None] * 3
     assert relevance([], [], []) == []
+
+
+def test_many_wrong_characters_make_fewer_words_than_people_do(personas: Personas) -> None:
+    """An answer may have rare words; all of them together have as many as people's."""
+    made = controls.sample(personas, 1)
+    frame = controls.human(made)
+
+    def share(answers: pl.DataFrame) -> Interval:
+        questions = [row.question for row in made.test for _ in range(3)]
+        rows = answers.with_columns(pl.Series("question", questions, dtype=pl.String))
+        return measure_words(rows, made.train, made.validation, {})["min_words"]
+
+    rng = random.Random(1)
+    people, wrong, shuffled = (
+        share(frame),
+        share(controls.typos(made)(frame, rng)),
+        share(controls.shuffled_characters(frame, rng)),
+    )
+    assert (people.low or 0) > 0.8 > (wrong.high or 1) and people.value == pytest.approx(1, abs=0.1)
+    assert shuffled.value == pytest.approx(0, abs=0.1)
+    assert share(controls.english(frame, rng)).value is None
 
 
 def test_relevance_stands_between_chance_and_people() -> None:

@@ -69,7 +69,7 @@ def judged(make_material: Callable[..., Material], hashed: Scorer, recipe: Recip
 
 
 # Answers out of a list are about nothing, and nobody examined the judge: test_controls.py measures these.
-ELSEWHERE = {"min_relevance", "min_judge_accuracy", "min_preference", "min_coherent"}
+ELSEWHERE = {"min_words", "min_relevance", "min_judge_accuracy", "min_preference", "min_coherent"}
 
 
 def red(gates: dict[str, Gate]) -> set[str]:
