@@ -92,9 +92,9 @@ def check(seed: int, run: Run, personas: Personas) -> None:
         print(f"seed {seed}, {name}: {shown(gates)}")
         failed = [gate.name for gate in gates.values() if gate.verdict == "red"]
         assert not failed, f"human answers are red: {name}, {failed}"
-        unsure = [gate for gate in (*SENSE, "min_judge_accuracy") if gates[gate].verdict != "green"]
+        unsure = {gate for gate in SENSE if gates[gate].verdict != "green"}
         # Twelve answers are read: with two of them flawed, their number does not allow a green.
-        assert not set(unsure) - {"min_coherent"}, f"human answers are not green: {name}, {unsure}"
+        assert unsure <= {"min_coherent"}, f"human answers are not green: {name}, {unsure}"
         assert (gates["min_coherent"].value or 0) > gates["min_coherent"].threshold
     red = {**controls.red(made), **controls.made_up(made)}
     # In one order, since they draw from one stream: what is stored of seed 0 holds.
