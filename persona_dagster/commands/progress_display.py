@@ -64,7 +64,8 @@ class Times:
             return self.unchanged.get(name, SHORT_S)
         seconds, rows = self.made.get(name), self.stored_rows
         if seconds is None:
-            seconds, rows = self.packaged["seconds"].get(asset, SHORT_S), self.packaged["rows"]
+            known: dict[str, float] = self.packaged["seconds"]
+            seconds, rows = known.get(name, known.get(asset, SHORT_S)), self.packaged["rows"]
         if self.rows and rows and asset in self.packaged["grows_with_rows"]:
             return SHORT_S + max(0.0, seconds - SHORT_S) * self.rows / rows
         return float(seconds)

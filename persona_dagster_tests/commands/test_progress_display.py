@@ -56,6 +56,10 @@ def test_what_this_home_took_counts_more_than_the_package_s_figures(tmp_path: Pa
     sample = times.expected("dialogues", stands=False)
     assert sample == times.packaged["seconds"]["dialogues"] > times.expected("dialogues", stands=True)
     assert times.expected("ptt_raw · Hate", stands=False) == times.packaged["seconds"]["ptt_raw"]
+    ten_epochs, three = (
+        times.expected(f"lora_adapter · {name}", stands=False) for name in ("persona_v1", "persona_v2")
+    )
+    assert ten_epochs > 2 * three == 2 * times.packaged["seconds"]["lora_adapter"]
     times.rows, times.made["dialogues"] = 1000, 50.7
     times.save()
     again = Times(tmp_path / "times.json", rows=4000)
