@@ -307,10 +307,8 @@ def _split(tokenizer: PreTrainedTokenizerBase, *roles: str) -> list[str]:
 
 
 def _after_end(text: str, tokenizer: PreTrainedTokenizerBase) -> tuple[str, str]:
-    """`text` up to the end of its last turn, and from there on."""
-    end = text.rfind(str(tokenizer.eos_token))
-    if end < 0:
-        return "", text
-    end += len(str(tokenizer.eos_token))
+    """`text` up to the end of its last turn, line breaks included, and from there on."""
+    eos = str(tokenizer.eos_token)
+    end = text.rfind(eos) + len(eos) if eos in text else 0
     end += len(text[end:]) - len(text[end:].lstrip("\n"))
     return text[:end], text[end:]

@@ -174,8 +174,12 @@ def test_nothing_to_export_is_said(tmp_path: Path) -> None:
         newest_adapter(Settings(home=tmp_path), "persona_v2")
 
 
-def test_ollamas_template_and_the_tokenizers_render_the_same(home: Path, personas: Personas) -> None:
+@pytest.mark.parametrize(
+    "template", [None, Base(model="gemma3-270m").entry.chat_template], ids=["chatml", "plain roles"]
+)
+def test_ollamas_template_and_the_tokenizers_render_the_same(home: Path, template: str | None) -> None:
     tokenizer = load_tokenizer(TINY, home / "models")
+    tokenizer.chat_template = template or tokenizer.chat_template
     turns = [("system", "S"), ("user", "U1"), ("assistant", "A"), ("user", "U2")]
     for chat in (turns, turns[1:], turns[:2]):
         expected = tokenizer.apply_chat_template(
