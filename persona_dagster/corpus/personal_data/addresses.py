@@ -67,8 +67,7 @@ PROVIDED = re.compile(
     rf"|(?<![A-Za-z0-9._\-@])(?P<after>{TOKEN})(?=[^A-Za-z0-9\n]{{0,6}}[後接@][^A-Za-z0-9\n]{{0,6}}{PROVIDER})",
     re.IGNORECASE,
 )
-# Of programs, and of nobody (RFC 2606).
-SERVICE = re.compile(r"git@|noreply@|[^@\s]+@(?:example\.[a-z]+|test\.com)$", re.IGNORECASE)
+SERVICE = re.compile(r"git@|noreply@", re.IGNORECASE)
 
 
 def emails(text: str) -> Iterator[Span]:

@@ -77,7 +77,7 @@ HAN_DIGITS = {
 }
 HAN_NUMERALS = "".join(map(chr, HAN_DIGITS))
 _RADIO = str.maketrans("洞么幺兩拐勾", "011279")
-_LOOKALIKE = re.compile(r"(?<![A-Za-z])[OoIl](?=[\-. ]?[0-9])|[0-9]+[OoIl][0-9OoIl]*(?![a-z])")
+_LOOKALIKE = re.compile(r"(?<![A-Za-z])[OoIl](?=[\-. ]?[0-9])|(?<![0-9])[0-9]+[OoIl][0-9OoIl]*(?![a-z])")
 _OF_LETTERS = str.maketrans("OoIl", "0011")
 # What may stand between the characters of a number: signs, and what signs are called.
 GAP = r"(?:[^0-9A-Za-z\u4e00-\u9fff<>\n]|之|點|底線|斜線|[橫槓減]線?){0,3}"
