@@ -13,7 +13,15 @@ from collections.abc import Iterable, Iterator, Sequence
 
 import polars as pl
 
-from persona_dagster.corpus.personal_data import accounts, addresses, identity_documents, names, phone_and_bank_numbers
+from persona_dagster.corpus.personal_data import (
+    accounts,
+    addresses,
+    identity_documents,
+    names,
+    phone_and_bank_numbers,
+    profile_links,
+    users,
+)
 from persona_dagster.corpus.personal_data.normalise import GAP, HAN_NUMERALS, normalise, undisguised
 
 Found = tuple[int, int, str]  # start, end, kind
@@ -30,7 +38,7 @@ DETECTORS = (
         addresses.emails,
         re.compile(r"@|(?<![a-z])at(?![a-z])|老鼠|protected|mail|yahoo|outlook|icloud|信箱|艾特|dot", re.I),
     ),
-    (None, accounts.linked, re.compile(r"\.[A-Za-z]{2,3}/|line:", re.I)),
+    (None, profile_links.linked, re.compile(r"\.[A-Za-z]{2,3}/|line:", re.I)),
     (None, accounts.named, re.compile(r"[A-Za-z0-9_.][ \-]?[A-Za-z0-9_.]|臉書|微博")),
     (
         "ID",
@@ -69,7 +77,7 @@ DETECTORS = (
         re.compile(rf"[0-9]{{3}}[0-9A-Z )\-]{{5}}|[0-9{HAN_NUMERALS}](?:{GAP}[0-9OoIl{HAN_NUMERALS}]){{9}}|局號"),
     ),
     ("NAME", names.names, re.compile(r"叫|名|人|fb|facebook|臉書", re.I)),
-    ("USER", accounts.users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓:→]|\n[0-9]{4}-")),
+    ("USER", users.users, re.compile(r"作者|引述|※|@[A-Za-z0-9_]|[推噓:→]|\n[0-9]{4}-")),
 )
 URL = re.compile(r"(?:https?://|www\.)[!-;=?-~]+")
 REPEATED = 6  # letters that an identifier has to have to be looked for in the rest of its text

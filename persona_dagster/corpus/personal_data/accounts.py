@@ -1,7 +1,7 @@
-"""Accounts on messengers and sites: LINE, WeChat, Telegram, Instagram, Facebook and others, and PTT's own users.
+"""Accounts on messengers and sites beside the site's name: LINE, WeChat, Telegram, Instagram, Facebook and others.
 
-Three ways lead to an account: a name and a sign ("IG: x"), a name and something that looks like one ("我的ig x.y"),
-and a link. All texts here are normalised.
+Either the name and a sign ("IG: x"), or the name and something that looks like an account ("我的ig x.y"). All texts
+here are normalised.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from functools import cached_property
 from persona_dagster.corpus.common_words import NOT_A_NAME
 from persona_dagster.corpus.personal_data.homophones import sounds_like
 from persona_dagster.corpus.personal_data.normalise import digits_of
+from persona_dagster.corpus.personal_data.users import NOT_A_MENTION, WRITER
 
 Span = tuple[int, int]
 
@@ -61,7 +62,7 @@ FREE, SIGNED = "free", "signed"  # SIGNED: the name is a common word, or much sa
 class Service:
     """`latin`, `han`: its names, alternatives of a pattern. `numeric`: its accounts may be plain numbers after a sign.
     `keys`: one of them stands, in small letters and without spaces, in every text that names it; its names by default.
-    `sounds`: what its names sound like, a service of its own, so that few texts are read for it.
+    `sounds`: what its names sound like; a service of its own, so that few texts are read for it.
     """
 
     kind: str
@@ -70,12 +71,12 @@ class Service:
     mode: str = FREE
     numeric: bool = False
     keys: tuple[str, ...] = ()
-    sounds: str = ""
+    sounds: str = r"(?!)"
 
     @cached_property
     def pattern(self) -> re.Pattern[str]:
         # A Latin name stands alone: `fb` inside a hash (…28fbc44cf…) or `ig` in `ignore.1` names no account.
-        name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9_]|_ )|{self.sounds or self.han})[)\]\"]?"
+        name = rf"(?:(?<![A-Za-z0-9<])(?:{self.latin})(?=id|[^A-Za-z0-9_]|_ )|{self.han}|{self.sounds})[)\]\"]?"
         loose = (
             rf"|[ 帳號id是好友搜加找叫上的用]{{0,5}}{STRONG}"
             if self.mode == SIGNED
@@ -87,11 +88,13 @@ class Service:
     def _said_by(self) -> tuple[str, ...]:
         return self.keys or tuple(name for name in f"{self.latin}|{self.han}".split("|") if name != "(?!)")
 
+    @cached_property
+    def _heard(self) -> re.Pattern[str]:
+        return re.compile(self.sounds)
+
     def may_stand_in(self, text: str, small: str) -> bool:
         """Whether it is worth looking for; `small`: the text in small letters, without spaces."""
-        if self.sounds:
-            return re.search(self.sounds, text) is not None
-        return any(key in small for key in self._said_by)
+        return any(key in small for key in self._said_by) or self._heard.search(text) is not None
 
 
 LINE, CHAT, SITE = "LINE_ID", "CHAT_ID", "SITE_ID"
@@ -308,61 +311,6 @@ OTHERS = (
     (SITE, SPELT_LINK, "handle", ("/",)),
 )
 
-LINKS = (
-    (LINE, r"line(?:\.me/|://)(?:r/)?ti/[pg]2?/|page\.line\.me/|lin\.ee/"),
-    ("IG_ID", r"instagram\.com/(?:stories/)?|instagr\.am/|ig\.me/(?:m/)?"),
-    (
-        "FB_ID",
-        r"(?:facebook|fb)\.(?:com|me)/(?:profile\.php\?id=|people/[^/\s]{1,60}/|[^\s]{0,80}?[?&](?:story_)?(?:fb)?id=)?"
-        r"|m\.me/",
-    ),
-    (
-        CHAT,
-        r"(?:t|telegram)\.me/(?:joinchat/)?|(?:wa\.me|chat\.whatsapp\.com)/|api\.whatsapp\.com/send\?phone="
-        r"|discord\.gg/"
-        r"|discord(?:app)?\.com/(?:users|invite)/",
-    ),
-    (
-        SITE,
-        r"threads\.(?:net|com)/(?=@)|tiktok\.com/(?=@)|dcard\.tw/(?=@)|medium\.com/(?=@)"
-        r"|youtube\.com/(?:(?=@)|c/|user/|channel/)",
-    ),
-    (
-        SITE,
-        r"(?:twitter|x)\.com/|plurk\.com/|twitch\.tv/|steamcommunity\.com/(?:id|profiles)/|linkedin\.com/in/"
-        r"|weibo\.com/(?:u/)?"
-        r"|shopee\.tw/(?:shop/)?",
-    ),
-    (SITE, r"github\.com/(?=[^/\s]{1,40}(?:[^/A-Za-z0-9\-]|$))"),
-)
-LINK_KEYS = (
-    "line.me", "line://", "lin.ee", "instagr", "ig.me", "facebook", "fb.", "m.me", "t.me", "wa.me", "whatsapp",
-    "telegram", "discord", "threads.", "tiktok", "dcard.tw", "medium.com", "youtube.com", "twitter", "x.com", "plurk",
-    "twitch.tv", "steamcommunity", "linkedin", "weibo", "shopee", "github",
-)  # fmt: skip
-LINK = re.compile(
-    r"(?<![A-Za-z0-9\-.])(?:(?:www|m|mobile|zh-tw|business|web|l)\.)?(?:"
-    + "|".join(f"(?P<link{number}>{hosts})" for number, (_, hosts) in enumerate(LINKS))
-    + r")(?P<handle>[~@%+A-Za-z0-9_.\-]{3,60})(?!/?[A-Za-z0-9_%~+\-])",
-    re.IGNORECASE,
-)
-# The same where a path goes on behind the handle, for sites where that is still somebody's page.
-DEEP_LINK = re.compile(
-    r"(?<![A-Za-z0-9\-.])(?:(?:www|m|mobile)\.)?(?:"
-    r"(?P<link4>threads\.(?:net|com)/(?=@)|tiktok\.com/(?=@)|dcard\.tw/(?=@)|medium\.com/(?=@)|youtube\.com/(?=@))"
-    r"|(?P<link1>instagram\.com/)|(?P<link2>(?:facebook|fb)\.com/)|(?P<link5>(?:twitter|x)\.com/))"
-    r"(?P<handle>[@A-Za-z0-9_.\-]{3,60})(?=/[A-Za-z0-9])",
-    re.IGNORECASE,
-)
-NOT_A_PROFILE = frozenset(
-    """
-    p reel reels tv stories explore share sharer watch groups pages events photo photo.php permalink.php story.php
-    hashtag video videos media plugins dialog profile.php pg help shop marketplace ads business tr stickershop gift
-    themeshop home search i intent login about features pricing topics settings privacy tos terms accounts direct
-    product cart buyer flash_sale mall search_user notifications messages compose joinchat addstickers s sharer.php
-    directory joblist jobs feed results playlist shorts embed channel user status download developer policies
-    """.split()  # noqa: SIM905
-)  # fmt: skip
 VERSION = re.compile(r"v?[0-9]+(?:[.\-][0-9]+)*[a-z]?", re.IGNORECASE)
 NOT_A_HANDLE = re.compile(
     r"^(?:[a-z_]{1,20}_(?:id|token|ur[li]|secret|key|code|type|api|path|error|config)$|(?:points?|pay)[0-9]+$|b[0-9]{1,4}$|v[0-9]{1,3}$|ver[0-9.]|"
@@ -373,23 +321,6 @@ NOT_A_HANDLE = re.compile(
     re.IGNORECASE,
 )
 HOST_AFTER = re.compile(r"^\.(?:com|net|tw|me|org|io|js|py|cc)(?![A-Za-z0-9])", re.IGNORECASE)
-
-
-# Accounts of PTT where it prints who wrote: they are for the detector of users.
-WRITER = re.compile(r"(?:《 ?|作者[: ]{0,3}|編輯: |轉錄者: |(?:^|\n)[推噓→:] ?|@)$")
-
-
-def linked(text: str) -> Iterator[tuple[int, int, str]]:
-    """Spans with their kinds, of the handles in links to profiles."""
-    small = text.lower()
-    if not any(key in small for key in LINK_KEYS):
-        return
-    for number_of_link in (LINK, DEEP_LINK):
-        for found in number_of_link.finditer(text):
-            group = next(name for name, value in found.groupdict().items() if value is not None and name != "handle")
-            kind, handle = LINKS[int(group.removeprefix("link"))][0], found["handle"].rstrip(".-")
-            if handle.lower() not in NOT_A_PROFILE and not re.search(r"-i\.[0-9]", handle):
-                yield found.start("handle"), found.start("handle") + len(handle), kind
 
 
 def named(text: str) -> Iterator[tuple[int, int, str]]:
@@ -454,53 +385,3 @@ def _handle(site: Service, found: re.Match[str], text: str) -> Span | None:
     if group in ("other", "strong", "far") and VERSION.fullmatch(bare):
         return None
     return found.start(group), found.start(group) + len(handle)
-
-
-# Where PTT prints who wrote: headers, quotes, edits, pushes. The id goes, the residue around it stays.
-USER = re.compile(
-    r"作者[: ]{0,3}(?P<header>[A-Za-z][A-Za-z0-9]{1,11}(?: ?\([^\n]{0,40}?\))?)(?= *(?:看板|站內|\n|$))"
-    r"|引述 ?《 ?(?P<quoted>[^》\n<]{1,60}?) ?》"
-    r"|※ 編輯: (?P<editor>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
-    r"|※ 轉錄者: (?P<forwarder>[A-Za-z][A-Za-z0-9]{1,11})(?= )"
-    r"|^(?P<embed>[a-z0-9._]{3,30})(?=\n[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}(?:\n|$))"
-    r"|^(?:推|噓|→|:) ?(?P<push>[A-Za-z][A-Za-z0-9]{1,11}) {0,12}:",
-    re.MULTILINE,
-)
-NOT_A_MENTION = re.compile(  # everybody on a server, and what programs write with the same sign
-    r"@(?:everyone|here|all|channel|property|override|staticmethod|classmethod|abstractmethod|media|click|import"
-    r"|param|return|types|app|test"
-    r"|dataclass|cache|component|keyframes|autowired|entity|bean|input|change|submit|angular|babel|vue|nestjs"
-    r"|deprecated|latest|wraps"
-    r"|(?:[a-z]+_)?(?:required|cache|exempt|view|fixture|property|task)|pytest|router|functools|(?:[a-z]+)?mapping"
-    r"|service|controller"
-    r"|restcontroller|repository|transactional|nullable|notnull|injectable|composable|published|state|objc"
-    r"|available|mainactor"
-    r"|supports|layer|tailwind|apply|include|extend|mixin|charset|layout|section|endsection|foreach"
-    r"|endif)(?![A-Za-z0-9_])",
-    re.IGNORECASE,
-)
-PROGRAM = re.compile(
-    r"decorator|裝飾器|sql|c#|annotation|註解|(?:^|\n) *(?:def|class|function|public|private) ", re.IGNORECASE
-)
-MENTION = re.compile(
-    r"(?<![A-Za-z0-9_.@/])@"
-    r"(?P<name>[A-Za-z0-9_][A-Za-z0-9_.]{2,29})(?![A-Za-z0-9_@(/])",
-    re.IGNORECASE,
-)
-QUANTITY_NAME = re.compile(
-    r"[0-9._]*(?:p|fps|g?hz|[mckµ]?m|[gmk]b|k?w|k|[ap]m|mah|v|x|nd|st|th)?", re.IGNORECASE
-)  # 1080p@60fps
-MAIL_HOST = re.compile(
-    r"\.(?:edu|com|org|net|gov|idv|mil)(?:\.tw)?$", re.IGNORECASE
-)  # the half of an address: @gm.x.edu.tw
-
-
-def users(text: str) -> Iterator[Span]:
-    for found in USER.finditer(text):
-        group = next(name for name, value in found.groupdict().items() if value is not None)
-        yield found.span(group)
-    for found in MENTION.finditer(text):
-        name = found["name"]
-        code = NOT_A_MENTION.match(found.group()) or PROGRAM.search(text[max(0, found.start() - 40) : found.end() + 40])
-        if not code and not MAIL_HOST.search(name) and not QUANTITY_NAME.fullmatch(name):
-            yield found.span()

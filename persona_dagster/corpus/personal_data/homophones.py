@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-# Of the 5,401 common characters of Big5 those of one sound, by pypinyin 0.55: whatever their tone, and zh, ch, sh and
-# -ng as z, c, s and -n, as they are mixed up in Taiwan. Then the
-# sound in Bopomofo, as far as it is written, and in Pinyin.
+# Of the common characters of Big5 those of one sound, without the rarest: picked by pypinyin 0.55, whatever their tone,
+# and with zh, ch, sh and -ng as z, c, s and -n, as they are mixed up in Taiwan; simplified forms were added by hand.
+# Then the sound in Bopomofo, as far as it is written, and in Pinyin.
 SOUNDS = {
     "護戶": ("互戶户乎囫沍呼弧忽狐虎胡唬惚扈斛瓠壺湖琥楛瑚葫滬糊蝴鵠鬍護护", "ㄏㄨ?", "hu"),
     "照": ("爪召兆早找灶皂招沼昭炤蚤造詔照罩肇趙遭噪澡燥糟藻躁鑿", "ㄓㄠ?", "zhao"),

@@ -9,10 +9,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from persona_dagster.corpus.personal_data.accounts import WRITER
 from persona_dagster.corpus.personal_data.homophones import sounds_like
 from persona_dagster.corpus.personal_data.normalise import GAP, digits_of
 from persona_dagster.corpus.personal_data.phone_and_bank_numbers import QUANTITY, Span, preceding
+from persona_dagster.corpus.personal_data.users import WRITER
 
 NATIONAL_ID = re.compile(
     r"(?<![A-Za-z0-9_\-])(?:[A-Za-z][ \-._]?[1289](?:[ \-._]?[0-9]){8}|[A-Za-z][A-Da-d][0-9]{8})(?![A-Za-z0-9_]|-[0-9])"
