@@ -9,7 +9,7 @@ from __future__ import annotations
 import gzip
 import shutil
 from collections import defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from pathlib import Path
 
@@ -81,13 +81,21 @@ def forget_captures(home: Home, of: HomePlan, pieces: list[str]) -> int:
 
     for name in [*of.quoting, *of.cuts]:  # who commented on a page may be quoted there as well
         changed += _redact(archive, name, partial(edited, ids=set(of.cuts.get(name, ()))), reason)
-    for source in SOURCES:  # listings that excerpt it without naming it
-        for board in archive.boards(source):
-            pages = ((seen, archive.capture(source, board, seen)) for seen in archive.index(source, board).every())
-            lists = [(seen.sha256, page.body) for seen, page in pages if seen.kind in LISTS and page]
-            if hit := byte_search.holding(lists, spelled):
-                changed += archive.rewrite(source, board, lambda seen, hit=hit: seen.sha256 in hit)  # type: ignore[misc]
+    hits: dict[tuple[Source, str], set[str]] = defaultdict(set)
+    for source, board, hit in byte_search.holding(_lists(archive), spelled):  # that excerpt it without naming it
+        hits[source, board].add(hit)
+    for (source, board), bodies in hits.items():
+        changed += archive.rewrite(source, board, lambda seen, bodies=bodies: seen.sha256 in bodies)  # type: ignore[misc]
     return changed
+
+
+def _lists(archive: Archive) -> Iterator[tuple[tuple[Source, str, str], bytes]]:
+    """Every archived listing: source, board and hash, and its body."""
+    for source in SOURCES:
+        for board in archive.boards(source):
+            for seen in archive.index(source, board).every():
+                if seen.kind in LISTS and (page := archive.capture(source, board, seen)):
+                    yield (source, board, seen.sha256), page.body
 
 
 def _redact(archive: Archive, name: str, edit: Callable, reason: dict[str, str]) -> int:
