@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -160,3 +161,39 @@ def _chains(value: Any) -> Iterator[list[dict[str, Any]]]:
     elif isinstance(value, list):
         for child in value:
             yield from _chains(child)
+
+
+THREADS = Path(__file__).parent / "threads_with_parents.jsonl"
+WRITTEN = [json.loads(line) for line in THREADS.read_bytes().splitlines()]
+
+
+def turns_of(source: str, *, said: bool) -> list[list[str]]:
+    """Ids of the rows in each dialogue of several turns made of the written threads. `said`: whether the site says
+    which row is answered, as Threads does; PTT says the post only."""
+    first = {row["thread"]: row["id"] for row in WRITTEN if row["parent"] is None}
+    rows = []
+    for place, row in enumerate(WRITTEN):
+        named: dict[str, Any] = {"author_key": row["author"], "title": row.get("title")}
+        named["thread_id"] = first[row["thread"]]
+        if row["parent"]:
+            kind, parent = ("reply", row["parent"]) if said else ("comment", first[row["thread"]])
+            named |= {"kind": kind, "parent_id": parent, "floor": None if said else place}
+        rows.append(post(source, "x", row["id"], row["text"], **named))
+    feed = {"builder": "thread_replies" if said else "top_comments", "sources": [source], "per_question": 9}
+    built = build_dialogues(posts(*rows), one(feed | {"answer_chars": [1, 400]}), Words()).frame
+    docs = built.filter(pl.col("messages").list.len() > 2)["doc_ids"].to_list()
+    return [[doc.split(":")[-1] for doc in one_of_them] for one_of_them in docs]
+
+
+def test_turns_follow_who_answered_whom_where_the_site_says_it() -> None:
+    """60 threads by somebody who had not seen the code, with the parent of each row as a reader of the page sees it."""
+    parent = {row["id"]: row["parent"] for row in WRITTEN}
+    dialogues = turns_of("threads", said=True)
+    steps = [(before, after) for docs in dialogues for before, after in pairwise(docs)]
+    right = sum(parent[after] == before for before, after in steps)
+    assert len(dialogues) >= 100 and right / len(steps) >= 0.95, (len(dialogues), right, len(steps))
+
+
+def test_pushes_without_a_word_on_whom_they_answer_stay_single_pairs() -> None:
+    """Who speaks again after the poster answers the poster in four of five turns only (of these threads)."""
+    assert turns_of("ptt", said=False) == []
