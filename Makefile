@@ -11,8 +11,8 @@ export OMP_WAIT_POLICY := PASSIVE
 PYTHON ?= python3
 BIN := $(CURDIR)/.venv/bin
 READY := .venv/.ready
-# Of the benchmarks: what others import, or what asks for a home with a corpus in it.
-NOT_ALONE := corpus_peers.py real_data.py voices.py voices_speed.py
+# Of the benchmarks: what others import, what learns weights, or what asks for a home with a corpus in it.
+NOT_ALONE := corpus_peers.py real_data.py tagger.py voices.py voices_speed.py
 
 .PHONY: docs help setup demo demo-all ui chat test test-unsloth soak bench lint lock clean
 

@@ -20,9 +20,10 @@ from persona_dagster.corpus.personal_data import (
     names,
     phone_and_bank_numbers,
     profile_links,
+    tagger,
     users,
 )
-from persona_dagster.corpus.personal_data.normalise import GAP, HAN_NUMERALS, normalise, undisguised
+from persona_dagster.corpus.personal_data.normalise import GAP, HAN_NUMERALS, normalise
 
 Found = tuple[int, int, str]  # start, end, kind
 
@@ -86,24 +87,36 @@ INSIDE_URLS = {"EMAIL", "LINE_ID", "IG_ID", "FB_ID", "CHAT_ID", "SITE_ID", "IP"}
 # What no identifier can lack: three letters or digits of any spelling with little between them, or one of these signs.
 # Looser than any detector, since a row that stops here is not looked at again.
 _LETTERS = (
-    r"0-9A-Za-z零〇○一二三四五六七八九壹貳參叁肆伍陸柒捌玖"
+    r"0-9A-Za-z零〇○一二三四五六七八九壹貳參叁肆伍陸柒捌玖洞么幺兩拐勾\x{3105}-\x{312f}"
     r"０-９Ａ-Ｚａ-ｚ\x{250}-\x{2af}\x{370}-\x{4ff}\x{1d00}-\x{1d7f}\x{2070}-\x{24ff}\x{1d400}-\x{1d7ff}\x{1f100}-\x{1f1ff}"
 )
+_SAID = re.compile(rf"[0-9A-Za-z{HAN_NUMERALS}]")
 WORTH_READING = (
     rf"(?:[{_LETTERS}][^\n]{{0,4}}){{3}}|[號号@＠]|(?i:f ?b|ｆｂ|facebook|protected)|臉書|引述"
     r"|叫|名|[收寄]件人|聯絡人|收款人"
 )
 
 
-def find(text: str) -> list[Found]:
-    """Spans of personal data `(start, end, kind)`, in order, never overlapping."""
-    taken: list[Found] = []
-    for read in (normalise(text), *undisguised(text)):
-        for start, end, kind in _found_in(read.text):
-            span = read.span(start, end)
-            if not _overlaps(taken, *span):
-                insort(taken, (*span, kind))
+def find(text: str, hidden: Iterable[Found] | None = None) -> list[Found]:
+    """Spans of personal data `(start, end, kind)`, in order, never overlapping. `hidden`: what the tagger finds in it,
+    where that is known."""
+    read = normalise(text)
+    taken = [(*read.span(start, end), kind) for start, end, kind in _found_in(read.text)]
+    for start, end, kind in tagger.tag([text])[0] if hidden is None else hidden:
+        for left, right in _free(text, taken, start, end):
+            insort(taken, (left, right, kind))
     return taken
+
+
+def _free(text: str, taken: Sequence[Found], start: int, end: int) -> list[tuple[int, int]]:
+    """What is not taken between `start` and `end`: all of it, or pieces with a letter or a digit of their own."""
+    within = [span for span in taken if span[0] < end and start < span[1]]
+    if not within:
+        return [(start, end)]
+    edges = [start, *(edge for span in within for edge in span[:2]), end]
+    return [
+        (left, right) for left, right in zip(edges[::2], edges[1::2], strict=True) if _SAID.search(text[left:right])
+    ]
 
 
 def _found_in(text: str) -> list[Found]:
@@ -147,17 +160,17 @@ def mask_series(texts: pl.Series) -> tuple[pl.Series, Counter[str]]:
     candidates = texts.str.contains(WORTH_READING).fill_null(value=False)
     if not candidates.any():
         return texts, Counter()
-    masked, counts = _masked(texts.filter(candidates))
+    masked, counts = _masked(texts.filter(candidates).to_list())
     return texts.clone().scatter(candidates.arg_true(), pl.Series(masked, dtype=pl.String)), counts
 
 
-def _masked(texts: Iterable[str]) -> tuple[list[str], Counter[str]]:
+def _masked(texts: Sequence[str]) -> tuple[list[str], Counter[str]]:
     counts: Counter[str] = Counter()
     masked = []
-    for text in texts:
+    for text, hidden in zip(texts, tagger.tag(texts), strict=True):
         parts: list[str] = []
         position = 0
-        for start, end, kind in find(text):
+        for start, end, kind in find(text, hidden):
             parts += (text[position:start], f"<{kind}>")
             counts[kind] += 1
             position = end

@@ -9,8 +9,7 @@ from __future__ import annotations
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 
 _TONES = "\u0300\u0301\u0304\u030c"  # of Pinyin
@@ -63,10 +62,6 @@ UNSEEN = frozenset(
     chr(code)
     for code in (*_of_category("Cf", "Me"), *range(0x300, 0x370), *range(0xFE00, 0xFE10), 0x34F, 0x115F, 0x1160, 0x3164)
 )
-# What people put between the letters of an identifier, or of the word that says what it is, so that nobody finds it:
-# emoji and signs (088★1234, 護💚照), never what belongs between words.
-_SIGNS = frozenset(map(chr, _of_category("So", "Sk")))
-_BETWEEN = re.compile(r"(?<=\w)[^\w\s\x00-\x7f]+(?=\w)")
 # 〇 and formal digits of cheques; read as digits only where a shape asks for them.
 HAN_DIGITS = {
     ord(form): str(digit)
@@ -83,30 +78,6 @@ _OF_LETTERS = str.maketrans("OoIl", "0011")
 GAP = r"(?:[^0-9A-Za-z\u4e00-\u9fff<>\n]|之|點|底線|斜線|[橫槓減]線?){0,3}"
 # A Han digit and another digit (or a letter read as one) side by side: no number is without; 一個 and 第二 are alone.
 _IN_A_NUMBER = re.compile(rf"[{HAN_NUMERALS}]\n?{GAP}[0-9OoIl{HAN_NUMERALS}]|[0-9OoIl]\n?{GAP}[{HAN_NUMERALS}]")
-
-
-# What signs are called where one would be found, between letters: wei槓lan, meow(底線)cat, a圈a mail點com.
-_SIGN_OF = {"low": "_", "at": "@", "stop": ".", "dash": "-", "hash": "#", "slash": "/"}
-_BEHIND = rf"(?<=[A-Za-z0-9{HAN_NUMERALS}])"
-_NAMED_SIGN = re.compile(
-    rf"{_BEHIND} ?[(\[]?(?:(?P<low>下?底線|底底|下劃線)|(?P<at>小?老鼠|圈[aA]|艾特)|(?P<stop>小?點|[。，])"
-    rf"|(?P<dash>[橫減]?[槓杠]|減號|橫線)|(?P<hash>井(?:字號?)?)|(?P<slash>斜線))[)\]]? ?(?=[A-Za-z0-9{HAN_NUMERALS}])"
-)
-# A word twice or more between letters or digits, and none that counts, lists or ends a sentence.
-_FILLED = re.compile(
-    r"[A-Za-z0-9._\-]{1,20} ?(?P<filling>"
-    r"(?:(?![和與或跟及到至或比加減乘除等年月日號时時分秒點樓元塊萬千百個人次的是在])"
-    r"[\u3105-\u312f\u3400-\u9fff\u2500-\u27bf\U0001f300-\U0001faff]){1,4}|\([\u3400-\u9fff]{1,4}\))"
-    r" ?[A-Za-z0-9._\-]{1,20}(?: ?(?P=filling) ?[A-Za-z0-9._\-]{1,20})+"
-)
-_HAN_IN_A_NAME = re.compile(rf"(?<=[A-Za-z_.])[{HAN_NUMERALS}]{{2,}}|[{HAN_NUMERALS}]{{2,}}(?=[A-Za-z_])")
-_SPACED = re.compile(r"(?<![\u3400-\u9fff])(?:[\u3400-\u9fff] ){3,}(?:[\u3400-\u9fff0-9] )*[\u3400-\u9fff0-9]")
-# Where letters or digits stand beside what may be one of these: most texts have none.
-_MIXED = re.compile(
-    rf"[A-Za-z0-9_.{HAN_NUMERALS}] ?[(\[]?(?:[底下小老圈艾橫減槓杠井斜]|點[A-Za-z0-9]"
-    rf"|[{HAN_NUMERALS}]{{2}}|[^\x00-\x7f]{{1,4}}[) ]?[A-Za-z0-9])"
-    rf"|[{HAN_NUMERALS}]{{2}}[A-Za-z_]"
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,64 +98,6 @@ def normalise(text: str) -> Normalised:
     if UNSEEN.isdisjoint(text):
         return Normalised(text.translate(FOLD), None)
     return _without(text, _unseen(text))
-
-
-def undisguised(text: str) -> Iterator[Normalised]:
-    """The lines in which something is disguised, each as who reads it understands it: without what parts the letters of
-    an identifier, and with its signs for their names."""
-    for line in re.finditer(r"[^\n]+", text) if _may_hide(text) else ():
-        if _may_hide(line[0]) and (read := _understood(line[0])):
-            places = read.places or range(len(read.text))
-            yield Normalised(read.text, [line.start() + place for place in places])
-
-
-def _may_hide(text: str) -> bool:
-    return bool(_MIXED.search(text) or not _SIGNS.isdisjoint(text) or _SPACED.search(text))
-
-
-def _understood(line: str) -> Normalised | None:
-    plain = read = normalise(line)
-    if not _SIGNS.isdisjoint(line):
-        read = _parted(read, [found.span() for found in _BETWEEN.finditer(read.text) if _SIGNS.issuperset(found[0])])
-    if _MIXED.search(read.text):
-        read = _with_signs(read)
-        read = _parted(read, list(_filling(read.text)))
-        read = replace(read, text=_HAN_IN_A_NAME.sub(lambda found: found[0].translate(HAN_DIGITS), read.text))
-    read = _cut(read, [at for found in _SPACED.finditer(read.text) for at in range(found.start() + 1, found.end(), 2)])
-    return None if read == plain else read
-
-
-def _filling(text: str) -> Iterator[tuple[int, int]]:
-    for found in _FILLED.finditer(text):
-        for filling in re.finditer(re.escape(found["filling"]), found[0]):
-            yield found.start() + filling.start(), found.start() + filling.end()
-
-
-def _parted(read: Normalised, parting: list[tuple[int, int]]) -> Normalised:
-    """With _ for what parts two letters, and with nothing for what parts anything else."""
-    text, gone = list(read.text), list[int]()
-    for start, end in parting:
-        of_letters = re.fullmatch("[A-Za-z]{2}", text[start - 1] + text[end])
-        text[start] = "_"
-        gone += range(start + bool(of_letters), end)
-    return _cut(replace(read, text="".join(text)), gone)
-
-
-def _with_signs(read: Normalised) -> Normalised:
-    """With signs for their names: 底線 is _."""
-    text, gone = list(read.text), list[int]()
-    for found in _NAMED_SIGN.finditer(read.text):
-        text[found.start()] = _SIGN_OF[found.lastgroup or ""]
-        gone += range(found.start() + 1, found.end())
-    return _cut(replace(read, text="".join(text)), gone)
-
-
-def _cut(read: Normalised, gone: list[int]) -> Normalised:
-    if not gone:
-        return read
-    kept = sorted(set(range(len(read.text))).difference(gone))
-    places = kept if read.places is None else [read.places[at] for at in kept]
-    return Normalised("".join(read.text[at] for at in kept), places)
 
 
 def _unseen(text: str) -> set[int]:
