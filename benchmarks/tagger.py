@@ -98,7 +98,7 @@ def stretches(path: Path, alphabet: Alphabet) -> list[str]:
         for number, row in enumerate(file):
             for part in re.findall(r"[^\n]+(?:\n[^\n]+){0,2}", orjson.loads(row)["text"])[: 6 * (number % 2 == 0)]:
                 _, classes = alphabet.read(part[:160])
-                if np.isin(classes, tagger._COUNTED).sum() >= tagger.LEAST:
+                if tagger.counted_in(classes).sum() >= tagger.LEAST:
                     found.append(part[:160])
     random.Random(1).shuffle(found)
     return [text for text in found if not privacy.find(text, hidden=[])]

@@ -20,6 +20,7 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from threadpoolctl import ThreadpoolController
 
 from persona_dagster.corpus.personal_data.normalise import FOLD, HAN_DIGITS
 
@@ -47,7 +48,6 @@ Tagged = tuple[int, int, str]  # start, end, kind
 _LINE, _DIGIT, _OTHER_DIGIT, _LOWER, _UPPER, _OTHER_LETTER, _HAN_DIGIT, _RADIO, _BOPOMOFO = range(1, 10)
 _HAN, _SPACE, _SIGN, _MARK = range(10, 14)
 CLASSES = 14
-_COUNTED = range(_DIGIT, _BOPOMOFO + 1)
 
 
 def folded(character: str) -> str:
@@ -123,11 +123,14 @@ class Tagger:
         whole = "".join(f"{text}\n" for text in texts)
         codes, (ids, classes) = code_points(whole), self.alphabet.read(whole)
         edges = np.cumsum([0, *(len(text) + 1 for text in texts)])
-        stretches = list(self._stretches(ids, edges))
-        for row, start, end, chances in self._read(ids, classes, stretches):
-            first = int(edges[row])
-            some = pieces(chances, codes[start:end], classes[start:end])
-            found[row] += [(start - first + a, start - first + b, kind) for a, b, kind in some]
+        counted = np.concatenate([[0], np.cumsum(counted_in(classes))])
+        stretches = [one for one in self._stretches(ids, edges) if counted[one[2]] - counted[one[1]] >= LEAST]
+        # One core: the matrices are small, and whoever cleans much has a process a core.
+        with _blas().limit(limits=1):
+            for row, start, end, chances in self._read(ids, classes, stretches):
+                first = int(edges[row])
+                some = pieces(chances, codes[start:end], classes[start:end])
+                found[row] += [(start - first + a, start - first + b, kind) for a, b, kind in some]
         return found
 
     def _stretches(self, ids: Ints, edges: Ints) -> Iterator[tuple[int, int, int]]:
@@ -195,6 +198,11 @@ def _convolved(values: Floats, weight: Floats, bias: Floats, dilation: int) -> F
 _WORD = re.compile(r"\w+(?:[-.@/]\w+){0,3}", re.ASCII)
 
 
+def counted_in(classes: Ints) -> Bools:
+    """Which characters are letters or digits, in any script that spells either."""
+    return (classes >= _DIGIT) & (classes <= _BOPOMOFO)
+
+
 def pieces(chances: Floats, codes: npt.NDArray[np.uint32], classes: Ints) -> list[Tagged]:
     """Runs of characters that are likely part of an identifier, where one not far away is certain and all of them
     together have the letters and digits of an identifier; whole words of Latin letters and digits. `codes`: the
@@ -208,7 +216,7 @@ def pieces(chances: Floats, codes: npt.NDArray[np.uint32], classes: Ints) -> lis
     spans = [_whole(classes, run) for run in runs if np.abs(certain - run[:, None]).min() <= REACH]
     spans = [span for span in spans if not _is_address_sign(codes, *span)]
     flags = (codes >= 0x1F1E6) & (codes <= 0x1F1FF)  # letters by their names
-    counted = (classes >= _DIGIT) & (classes <= _BOPOMOFO) & ~flags
+    counted = counted_in(classes) & ~flags
     if sum(int(counted[start:end].sum()) for start, end in spans) < LEAST:
         return []
     if len(spans) == 1 and _plain(codes[slice(*spans[0])], hidden.max()):
@@ -244,6 +252,11 @@ def _plain(codes: npt.NDArray[np.uint32], hidden: float) -> bool:
     if not text.isascii():
         return False
     return not any(map(str.isalpha, text)) or bool(_WORD.fullmatch(text) and hidden < PLAIN)
+
+
+@lru_cache(maxsize=1)
+def _blas() -> ThreadpoolController:
+    return ThreadpoolController()
 
 
 @lru_cache(maxsize=1)
