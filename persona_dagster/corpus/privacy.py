@@ -102,8 +102,9 @@ def find(text: str, hidden: Iterable[Found] | None = None) -> list[Found]:
     where that is known."""
     read = normalise(text)
     taken = [(*read.span(start, end), kind) for start, end, kind in _found_in(read.text)]
+    links = [found.span() for found in URL.finditer(text)]  # patterns know what of a link is a person's
     for start, end, kind in tagger.tag([text])[0] if hidden is None else hidden:
-        for left, right in _free(text, taken, start, end):
+        for left, right in _free(text, taken, start, end) if not _overlaps(links, start, end) else ():
             insort(taken, (left, right, kind))
     return taken
 

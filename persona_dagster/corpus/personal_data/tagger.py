@@ -195,6 +195,7 @@ def _convolved(values: Floats, weight: Floats, bias: Floats, dilation: int) -> F
     return out
 
 
+_NUMBER = re.compile(r"[0-9]+(?:[-. /][0-9]+){0,4}")
 _WORD = re.compile(r"\w+(?:[-.@/]\w+){0,3}", re.ASCII)
 
 
@@ -247,11 +248,9 @@ def _is_address_sign(codes: npt.NDArray[np.uint32], start: int, end: int) -> boo
 
 
 def _plain(codes: npt.NDArray[np.uint32], hidden: float) -> bool:
-    """Whether all that is tagged is hidden in no way: a number without letters, or a word that is not quite certain."""
+    """Whether all that is tagged is hidden in no way: a number of few groups, or a word that is not quite certain."""
     text = codes.astype("<u4").tobytes().decode("utf-32-le", "replace")
-    if not text.isascii():
-        return False
-    return not any(map(str.isalpha, text)) or bool(_WORD.fullmatch(text) and hidden < PLAIN)
+    return bool(_NUMBER.fullmatch(text) or (_WORD.fullmatch(text) and hidden < PLAIN))
 
 
 @lru_cache(maxsize=1)
