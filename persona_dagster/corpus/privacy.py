@@ -97,13 +97,14 @@ WORTH_READING = (
 )
 
 
-def find(text: str, hidden: Iterable[Found] | None = None) -> list[Found]:
-    """Spans of personal data `(start, end, kind)`, in order, never overlapping. `hidden`: what the tagger finds in it,
-    where that is known."""
+def find(text: str, hidden: Iterable[Found] = ()) -> list[Found]:
+    """Spans of personal data `(start, end, kind)`, in order, never overlapping: what patterns find, and of `hidden`,
+    which is what the tagger finds in posts, the rest. (It knows posts only: to a model's answers and to cards, in which
+    nobody hides anything, it is not applied.)"""
     read = normalise(text)
     taken = [(*read.span(start, end), kind) for start, end, kind in _found_in(read.text)]
     links = [found.span() for found in URL.finditer(text)]  # patterns know what of a link is a person's
-    for start, end, kind in tagger.tag([text])[0] if hidden is None else hidden:
+    for start, end, kind in hidden:
         for left, right in _free(text, taken, start, end) if not _overlaps(links, start, end) else ():
             insort(taken, (left, right, kind))
     return taken
