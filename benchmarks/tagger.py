@@ -27,7 +27,6 @@ from torch import nn
 
 from persona_dagster.corpus import privacy
 from persona_dagster.corpus.personal_data import tagger
-from persona_dagster.corpus.personal_data.normalise import HAN_DIGITS
 from persona_dagster.corpus.personal_data.tagger import AROUND, BIGRAMS, CLASSES, DILATIONS, KINDS, WEIGHTS, Alphabet
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -41,7 +40,7 @@ KIND_OF = {
 }  # fmt: skip
 WIDTH, CHARACTER, CLASS, MOST_KNOWN = 48, 24, 8, 2500
 BATCH, LINE_CHARS, SEED = 32, 200, 1
-HELD_REAL = 3000  # stretches of real rows kept for the thresholds
+HELD_REAL = 3000  # stretches of real rows that are not learned from, to count what is found in them
 KEPT, LOOSER = 0.99, 1.0  # of the lines learned from, what the first stage passes on; nats less for those of others
 
 
@@ -69,7 +68,6 @@ def read(path: Path) -> list[Line]:
 
 def read_others() -> list[Line]:
     """The sets that patterns are tested with: identifiers in plain forms, and look-alikes."""
-    sys.path.insert(0, str(REPOSITORY))
     from persona_dagster_tests.corpus.test_personal_data import LINES as MARKED_LINES
     from persona_dagster_tests.corpus.test_personal_data import MARKED
     from persona_dagster_tests.corpus.test_pii_labelled import LABELLED
@@ -262,12 +260,10 @@ def characters(lines: list[Line], real: list[str]) -> str:
     return "".join(sorted(character for character, count in plain.most_common(MOST_KNOWN) if count >= 5))
 
 
-def letters(text: str) -> str:
-    return "".join(character for character in text.translate(HAN_DIGITS) if character.isalnum()).lower()
-
-
 def found(lines: list[Line], own: tagger.Tagger | None) -> str:
-    """Share found by kind, and how many of the look-alikes are masked."""
+    """Share found by kind, and how many of the look-alikes are masked, counted as the tests count."""
+    from persona_dagster_tests.corpus.test_personal_data import letters
+
     hidden = own.tag([line.text for line in lines]) if own else [[] for _ in lines]
     right, there, wrong = Counter[str](), Counter[str](), 0
     for line, tagged in zip(lines, hidden, strict=True):
@@ -290,6 +286,7 @@ def main() -> None:
     parser.add_argument("--real", type=Path, default=REAL)
     parser.add_argument("--package", action="store_true")
     options = parser.parse_args()
+    sys.path.insert(0, str(REPOSITORY))  # the tests' sets
     held = set(filter(None, options.held.split(",")))
     files = {path.stem: read(path) for path in sorted(LINES.glob("*.jsonl"))}
     lines = read_others() + [line for name, some in files.items() if name not in held for line in some]

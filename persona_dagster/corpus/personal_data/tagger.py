@@ -1,9 +1,9 @@
 """Identifiers that are hidden: a tagger over characters, for what no pattern foresees.
 
 Whoever evades a filter invents: remarks between the pieces, digits by sound, an order told in words. Patterns know what
-their author thought of; this reads each character in the 63 to either side of it. A small convolutional network
-(embeddings, then dilated residual layers, as WaveNet's and ByteNet's) gives every character its kind or none. It was
-learned by benchmarks/tagger.py from lines written for it by many hands and from real rows that hold nothing.
+their author thought of; this reads each character among its neighbours, up to 64 to either side. A small convolutional
+network (embeddings, then dilated residual layers, as WaveNet's and ByteNet's) gives every character its kind or none.
+It was learned by benchmarks/tagger.py from lines written for it by many hands and from real rows that hold nothing.
 
 A bag of bigrams rules most text out first, at a fiftieth of the cost. numpy alone: cleaning imports no torch.
 """
