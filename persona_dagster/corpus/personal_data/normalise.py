@@ -35,8 +35,15 @@ def _of_category(*categories: str) -> list[int]:
     return [code for code in range(sys.maxunicode + 1) if unicodedata.category(chr(code)) in categories]
 
 
+def _digits(category: str) -> dict[int, str]:
+    """The characters of a category that are one digit each, but for ASCII's."""
+    values = {code: unicodedata.digit(chr(code), None) for code in _of_category(category) if code > 0x7F}
+    return {code: str(value) for code, value in values.items() if value is not None}
+
+
 FOLD = (
-    _ascii_twins()
+    _digits("No")  # ❸
+    | _ascii_twins()
     | dict.fromkeys((*_of_category("Pd"), 0x2212, 0x2796, 0x30FC, 0x4E36), "-")
     | dict.fromkeys((*_of_category("Zs"), 0x09), " ")
     | dict.fromkeys((0xB7, 0x2022, 0x2027, 0x2219, 0x22C5, 0x25CF, 0x30FB, 0x2E31), ".")
@@ -56,12 +63,17 @@ FOLD = (
     | str.maketrans("аеорсухіјѕԁһԛԝкмтвнАВЕКМНОРСТУХІЈЅԌ", "aeopcyxijsdhqwkmtbhABEKMHOPCTYXIJSG")
     | str.maketrans("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧορνικ", "ABEZHIKMNOPTYXopvik")
 )
+# Digits of other scripts (٣, ३, 〣), two of which side by side make a number; one alone is the arm or the cheek of a face.
+_SCRIPTS = {code: digit for code, digit in _digits("Nd").items() if code not in FOLD}
+_SCRIPTS |= {0x3021 + place: str(place + 1) for place in range(9)}
+_NUMBER_OF_A_SCRIPT = re.compile(f"[{''.join(map(chr, _SCRIPTS))}]{{2}}")
 # Format characters (zero width, direction, soft hyphen), variation selectors, and marks laid over a character (keycaps,
 # strokes): whatever carries them reads the same without.
 UNSEEN = frozenset(
     chr(code)
     for code in (*_of_category("Cf", "Me"), *range(0x300, 0x370), *range(0xFE00, 0xFE10), 0x34F, 0x115F, 0x1160, 0x3164)
 )
+_RARE = UNSEEN | set(map(chr, _SCRIPTS))
 # 〇 and formal digits of cheques; read as digits only where a shape asks for them.
 HAN_DIGITS = {
     ord(form): str(digit)
@@ -95,8 +107,10 @@ class Normalised:
 def normalise(text: str) -> Normalised:
     if text.isascii():
         return Normalised(text, None)
-    if UNSEEN.isdisjoint(text):
+    if _RARE.isdisjoint(text):
         return Normalised(text.translate(FOLD), None)
+    if _NUMBER_OF_A_SCRIPT.search(text):
+        text = text.translate(_SCRIPTS)
     return _without(text, _unseen(text))
 
 
