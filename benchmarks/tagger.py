@@ -1,6 +1,6 @@
 """Learns the tagger of hidden identifiers (corpus/personal_data/tagger.py), and says what it finds.
 
-    python benchmarks/tagger.py [--held t,x,y,za] [--epochs 10] [--real ../shared/data/corpus/forum_posts.jsonl.gz] [--package]
+    python benchmarks/tagger.py [--held t,x,y,za] [--epochs 10] [--real FORUM_POSTS] [--package]
 
 From the lines of persona_dagster_tests/corpus/disguised/*.jsonl, each file by another hand, from the tests' other sets,
 and from stretches of real rows in which no pattern finds anything. Of the held files, which are left out, it prints the

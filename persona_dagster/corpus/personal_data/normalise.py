@@ -63,7 +63,7 @@ FOLD = (
     | str.maketrans("аеорсухіјѕԁһԛԝкмтвнАВЕКМНОРСТУХІЈЅԌ", "aeopcyxijsdhqwkmtbhABEKMHOPCTYXIJSG")
     | str.maketrans("ΑΒΕΖΗΙΚΜΝΟΡΤΥΧορνικ", "ABEZHIKMNOPTYXopvik")
 )
-# Digits of other scripts (٣, ३, 〣), two of which side by side make a number; one alone is the arm or the cheek of a face.
+# Digits of other scripts (٣, ३, 〣): two side by side are of a number; one alone is the arm or the cheek of a face.
 _SCRIPTS = {code: digit for code, digit in _digits("Nd").items() if code not in FOLD}
 _SCRIPTS |= {0x3021 + place: str(place + 1) for place in range(9)}
 _NUMBER_OF_A_SCRIPT = re.compile(f"[{''.join(map(chr, _SCRIPTS))}]{{2}}")
