@@ -25,6 +25,8 @@ MIN_LINE = byte_search.WINDOW
 BOILERPLATE = 5
 # Lines of the site, at a page's head and foot: they begin as those of many others do.
 SITE_LINE = r"^(?:(?:時間|日期)[:：]?\s|※ \S{2,4}[:：])"
+# What marks a line as repeated: a quotation's sign, a title's prefix.
+REPEATED = r"^(?:標題 )?(?:(?:Re|Fw): ?|[:>：] ?)+"
 PROGRAMS = ("dagster", "dagster_shared", "dagster_pipes", "persona_dagster")
 SOURCES = (".py", ".yaml", ".j2", ".html", ".sql", ".css", ".json")
 
@@ -32,20 +34,27 @@ SAID = pl.concat_str(pl.col("text_raw", "text", "quoted", "title").fill_null("")
 
 
 def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
-    """The lines by which the rows' text is found again: long ones, but for those that many others have as well."""
+    """The lines by which the rows' text is found again: long ones, but for those that many others have as well, and
+    those that somebody else said before: who quotes or echoes them is not whose they are."""
 
     def lines(frame: pl.DataFrame) -> pl.DataFrame:
         said = SAID.str.replace_all(FORGOTTEN_MARK, "\n", literal=True)  # of an earlier forgetting
-        every = frame.select("doc_id", line=said.str.split("\n")).explode("line")
-        every = every.with_columns(pl.col("line").str.strip_chars()).filter(
+        every = frame.select("doc_id", "created_at", line=said.str.split("\n")).explode("line")
+        every = every.with_columns(pl.col("line").str.replace(REPEATED, "").str.strip_chars()).filter(
             pl.col("line").str.replace_all(PLACEHOLDER, "").str.len_chars() >= MIN_LINE,
             ~pl.col("line").str.contains(SITE_LINE),
         )
         return every.unique()
 
-    others = lines(posts.join(gone.select("doc_id"), on="doc_id", how="anti")).group_by("line").len()
-    usual = others.filter(pl.col("len") > BOILERPLATE).select("line")
-    return lines(gone).join(usual, on="line", how="anti")["line"].unique().sort().to_list()
+    others = posts.join(gone.select("doc_id"), on="doc_id", how="anti")
+    usual = lines(others).group_by("line").len().filter(pl.col("len") > BOILERPLATE)
+    own = lines(gone).join(usual, on="line", how="anti").group_by("line").agg(pl.col("created_at").min())
+    if not (said := own["line"].to_list()):
+        return []
+    again = others.filter(SAID.str.contains_any(said))
+    again = again.select("created_at", line=SAID.str.extract_many(said, overlapping=True)).explode("line")
+    before = again.join(own, on="line", suffix="_own").filter(pl.col("created_at") < pl.col("created_at_own"))
+    return own.join(before, on="line", how="anti")["line"].sort().to_list()
 
 
 def pieces_of(lines: Iterable[str]) -> list[str]:

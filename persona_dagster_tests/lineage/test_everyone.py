@@ -213,7 +213,7 @@ def forget_everyone(settings: Settings, kind: str, part: slice, plant_every: int
                 line
                 for post in own
                 for line in lines[id(post)]
-                if len(line) >= 14 and not re.search("<|://|^時間 |^※ ", line) and line not in rest
+                if len(line) >= 14 and not re.search("<|://|^時間 |^※ |^[:>]|^(標題 )?Re: ", line) and line not in rest
             },
             key=len,
         )[-4:]

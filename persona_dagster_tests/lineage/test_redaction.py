@@ -154,8 +154,27 @@ def test_marks_and_lines_of_the_site_are_nobody_s_words() -> None:
         own,
     ]
     said = "\n".join(lines)
-    rows = pl.DataFrame({"doc_id": ["ptt:Test:1"], "text_raw": [said], "text": [""], "quoted": [""], "title": [""]})
+    rows = posts_frame([a_post("1", said)]).with_columns(doc_id=pl.lit("ptt:Test:1"))
     assert lines_of(rows, rows.clear()) == [own]
+
+
+def a_post(post_id: str, text: str, minute: int = 0, title: str | None = None) -> Post:
+    said_at = NOW.replace(minute=minute)
+    return Post("ptt", "Test", "post", post_id, f"https://x.example/{post_id}", text, created_at=said_at, title=title)
+
+
+def test_what_somebody_said_before_is_not_whose_who_repeats_it() -> None:
+    first, answer = "今天的夕陽比哪一天的都好看", "我在另一邊看見的是一片烏雲喔"
+    quoting = f"標題 Re: 夕陽真的很美你們看見了嗎\n※ 引述《<USER>》之銘言：\n: {first}\n{answer}"
+    posts = [
+        a_post("1", f"標題 夕陽真的很美你們看見了嗎\n{first}", title="夕陽真的很美你們看見了嗎"),
+        a_post("2", quoting, minute=5, title="Re: 夕陽真的很美你們看見了嗎"),
+        a_post("3", f": {first}\n: {answer}\n那片烏雲後來也到我家了啦", minute=9),
+    ]
+    rows = posts_frame(posts).with_columns(doc_id=pl.concat_str(pl.lit("ptt:Test:"), "post_id"))
+    assert lines_of(rows[1:2], rows) == [answer]
+    assert lines_of(rows[2:3], rows) == ["那片烏雲後來也到我家了啦"]
+    assert {first, "夕陽真的很美你們看見了嗎"} <= set(lines_of(rows[:1], rows))  # whoever repeats it later, it goes
 
 
 @pytest.mark.parametrize("before", [None, "dcard:@uid1"])
