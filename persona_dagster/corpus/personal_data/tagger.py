@@ -37,6 +37,7 @@ MARGIN = 40  # characters read to either side of what the first stage passes
 LONGEST = 320  # characters read at once
 CERTAIN, LIKELY = 0.8, 0.4  # an identifier is one from the first on; its other pieces go from the second on
 PLAIN = 0.98  # the first for what is hidden in no way, and patterns left: mostly numbers of goods
+TABLE = 0.9  # the same for several pieces of digits alone
 NEAR = 2  # characters that may part one piece
 LEAST = 4  # letters and digits of an identifier
 
@@ -195,6 +196,7 @@ def _convolved(values: Floats, weight: Floats, bias: Floats, dilation: int) -> F
     return out
 
 
+_NUMBERS = re.compile(r"[0-9\s,.]+")
 _NUMBER = re.compile(r"[0-9]+(?:[-. /][0-9]+){0,4}")
 _WORD = re.compile(r"\w+(?:[-.@/]\w+){0,3}", re.ASCII)
 
@@ -220,7 +222,7 @@ def pieces(chances: Floats, codes: npt.NDArray[np.uint32], classes: Ints) -> lis
     counted = counted_in(classes) & ~flags
     if sum(int(counted[start:end].sum()) for start, end in spans) < LEAST:
         return []
-    if len(spans) == 1 and _plain(codes[slice(*spans[0])], hidden.max()):
+    if _plain([codes[start:end] for start, end in spans], hidden.max()):
         return []
     return [(start, end, KINDS[1 + int(chances[start:end, 1:].sum(0).argmax())]) for start, end in spans if start < end]
 
@@ -247,10 +249,13 @@ def _is_address_sign(codes: npt.NDArray[np.uint32], start: int, end: int) -> boo
     return bool(((word < 0x80) & (word != ord(" "))).all() and (around == ord("@")).any())
 
 
-def _plain(codes: npt.NDArray[np.uint32], hidden: float) -> bool:
-    """Whether all that is tagged is hidden in no way: a number of few groups, or a word that is not quite certain."""
-    text = codes.astype("<u4").tobytes().decode("utf-32-le", "replace")
-    return bool(_NUMBER.fullmatch(text) or (_WORD.fullmatch(text) and hidden < PLAIN))
+def _plain(pieces: list[npt.NDArray[np.uint32]], hidden: float) -> bool:
+    """Whether all that is tagged is hidden in no way: a number of few groups, a word that is not quite certain, or a
+    column of numbers, such as the prices of shares."""
+    first, *more = (codes.astype("<u4").tobytes().decode("utf-32-le", "replace") for codes in pieces)
+    if more:
+        return hidden < TABLE and all(map(_NUMBERS.fullmatch, (first, *more)))
+    return bool(_NUMBER.fullmatch(first) or (_WORD.fullmatch(first) and hidden < PLAIN))
 
 
 @lru_cache(maxsize=1)
