@@ -37,7 +37,7 @@ MARGIN = 40  # characters read to either side of what the first stage passes
 LONGEST = 320  # characters read at once
 CERTAIN, LIKELY = 0.8, 0.4  # an identifier is one from the first on; its other pieces go from the second on
 PLAIN = 0.98  # the first for what is hidden in no way, and patterns left: mostly numbers of goods
-TABLE = 0.9  # the same for several pieces of digits alone
+TABLE = 0.9  # the same for several pieces that are words or digits alone
 NEAR = 2  # characters that may part one piece
 LEAST = 4  # letters and digits of an identifier
 
@@ -251,10 +251,10 @@ def _is_address_sign(codes: npt.NDArray[np.uint32], start: int, end: int) -> boo
 
 def _plain(pieces: list[npt.NDArray[np.uint32]], hidden: float) -> bool:
     """Whether all that is tagged is hidden in no way: a number of few groups, a word that is not quite certain, or a
-    column of numbers, such as the prices of shares."""
+    column of numbers or plain words, such as the prices of shares."""
     first, *more = (codes.astype("<u4").tobytes().decode("utf-32-le", "replace") for codes in pieces)
     if more:
-        return hidden < TABLE and all(map(_NUMBERS.fullmatch, (first, *more)))
+        return hidden < TABLE and all(_NUMBERS.fullmatch(text) or _WORD.fullmatch(text) for text in (first, *more))
     return bool(_NUMBER.fullmatch(first) or (_WORD.fullmatch(first) and hidden < PLAIN))
 
 
