@@ -5,7 +5,7 @@
 From the lines of persona_dagster_tests/corpus/disguised/*.jsonl, each file by another hand, from the tests' other sets,
 and from stretches of real rows in which no pattern finds anything. Of the held files, which are left out, it prints the
 share of identifiers that is found, by the patterns alone and with the tagger. With --package the weights are written
-to personal_data/tagger.npz. A quarter of an hour on two cores.
+to personal_data/tagger.npz. Twenty minutes on two cores.
 """
 
 from __future__ import annotations

@@ -51,7 +51,11 @@ def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
     own = lines(gone).join(usual, on="line", how="anti").group_by("line").agg(pl.col("created_at").min())
     if not (said := own["line"].to_list()):
         return []
-    again = others.filter(SAID.str.contains_any(said))
+    # Another person's: an earlier row of the same author, or of nobody known elsewhere, may be a copy.
+    theirs = (~pl.col("author_key").is_in(gone["author_key"].to_list())).fill_null(
+        pl.col("thread_id").is_in(gone["thread_id"].to_list())
+    )
+    again = others.filter(SAID.str.contains_any(said) & theirs)
     again = again.select("created_at", line=SAID.str.extract_many(said, overlapping=True)).explode("line")
     before = again.join(own, on="line", suffix="_own").filter(pl.col("created_at") < pl.col("created_at_own"))
     return own.join(before, on="line", how="anti")["line"].sort().to_list()

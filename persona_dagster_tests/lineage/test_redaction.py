@@ -158,23 +158,38 @@ def test_marks_and_lines_of_the_site_are_nobody_s_words() -> None:
     assert lines_of(rows, rows.clear()) == [own]
 
 
-def a_post(post_id: str, text: str, minute: int = 0, title: str | None = None) -> Post:
+def a_post(post_id: str, text: str, minute: int = 0, **more: str | None) -> Post:
     said_at = NOW.replace(minute=minute)
-    return Post("ptt", "Test", "post", post_id, f"https://x.example/{post_id}", text, created_at=said_at, title=title)
+    return Post("ptt", "Test", "post", post_id, f"https://x.example/{post_id}", text, created_at=said_at, **more)  # type: ignore[arg-type]
 
 
 def test_what_somebody_said_before_is_not_whose_who_repeats_it() -> None:
     first, answer = "今天的夕陽比哪一天的都好看", "我在另一邊看見的是一片烏雲喔"
     quoting = f"標題 Re: 夕陽真的很美你們看見了嗎\n※ 引述《<USER>》之銘言：\n: {first}\n{answer}"
     posts = [
-        a_post("1", f"標題 夕陽真的很美你們看見了嗎\n{first}", title="夕陽真的很美你們看見了嗎"),
-        a_post("2", quoting, minute=5, title="Re: 夕陽真的很美你們看見了嗎"),
-        a_post("3", f": {first}\n: {answer}\n那片烏雲後來也到我家了啦", minute=9),
+        a_post("1", f"標題 夕陽真的很美你們看見了嗎\n{first}", title="夕陽真的很美你們看見了嗎", author_key="a"),
+        a_post("2", quoting, minute=5, title="Re: 夕陽真的很美你們看見了嗎", author_key="b"),
+        a_post("3", f": {first}\n: {answer}\n那片烏雲後來也到我家了啦", minute=9, author_key="c"),
     ]
     rows = posts_frame(posts).with_columns(doc_id=pl.concat_str(pl.lit("ptt:Test:"), "post_id"))
     assert lines_of(rows[1:2], rows) == [answer]
     assert lines_of(rows[2:3], rows) == ["那片烏雲後來也到我家了啦"]
     assert {first, "夕陽真的很美你們看見了嗎"} <= set(lines_of(rows[:1], rows))  # whoever repeats it later, it goes
+
+
+@pytest.mark.parametrize(
+    ("author", "thread", "own"),
+    [("a", "9", True), (None, "9", True), (None, "2", False), ("b", "9", False)],
+    ids=["the same author's", "a copy of nobody known", "nobody known, above it", "somebody else's"],
+)
+def test_an_earlier_copy_of_the_same_post_is_no_other_s_word(author: str | None, thread: str, own: bool) -> None:
+    line = "我在另一邊看見的是一片烏雲喔"
+    posts = [
+        a_post("1", line, author_key=author, thread_id=thread),
+        a_post("2", line, minute=5, author_key="a", thread_id="2"),
+    ]
+    rows = posts_frame(posts).with_columns(doc_id=pl.concat_str(pl.lit("ptt:Test:"), "post_id"))
+    assert lines_of(rows[1:], rows) == [line] * own
 
 
 @pytest.mark.parametrize("before", [None, "dcard:@uid1"])
