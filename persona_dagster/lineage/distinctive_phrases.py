@@ -30,6 +30,7 @@ REPEATED = r"^(?:標題 )?(?:(?:Re|Fw): ?|[:>：] ?)+"
 PROGRAMS = ("dagster", "dagster_shared", "dagster_pipes", "persona_dagster")
 SOURCES = (".py", ".yaml", ".j2", ".html", ".sql", ".css", ".json")
 
+WHOSE = ("created_at", "author_key", "thread_id")
 SAID = pl.concat_str(pl.col("text_raw", "text", "quoted", "title").fill_null(""), separator="\n")
 
 
@@ -39,7 +40,7 @@ def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
 
     def lines(frame: pl.DataFrame) -> pl.DataFrame:
         said = SAID.str.replace_all(FORGOTTEN_MARK, "\n", literal=True)  # of an earlier forgetting
-        every = frame.select("doc_id", "created_at", line=said.str.split("\n")).explode("line")
+        every = frame.select("doc_id", *WHOSE, line=said.str.split("\n")).explode("line")
         every = every.with_columns(pl.col("line").str.replace(REPEATED, "").str.strip_chars()).filter(
             pl.col("line").str.replace_all(PLACEHOLDER, "").str.len_chars() >= MIN_LINE,
             ~pl.col("line").str.contains(SITE_LINE),
@@ -48,16 +49,15 @@ def lines_of(gone: pl.DataFrame, posts: pl.DataFrame) -> list[str]:
 
     others = posts.join(gone.select("doc_id"), on="doc_id", how="anti")
     usual = lines(others).group_by("line").len().filter(pl.col("len") > BOILERPLATE)
-    own = lines(gone).join(usual, on="line", how="anti").group_by("line").agg(pl.col("created_at").min())
+    own = lines(gone).join(usual, on="line", how="anti")
+    own = own.group_by("line").agg(pl.col("created_at").min(), "author_key", "thread_id")
     if not (said := own["line"].to_list()):
         return []
-    # Another person's: an earlier row of the same author, or of nobody known elsewhere, may be a copy.
-    theirs = (~pl.col("author_key").is_in(gone["author_key"].to_list())).fill_null(
-        pl.col("thread_id").is_in(gone["thread_id"].to_list())
-    )
-    again = others.filter(SAID.str.contains_any(said) & theirs)
-    again = again.select("created_at", line=SAID.str.extract_many(said, overlapping=True)).explode("line")
-    before = again.join(own, on="line", suffix="_own").filter(pl.col("created_at") < pl.col("created_at_own"))
+    again = others.filter(SAID.str.contains_any(said))
+    again = again.select(*WHOSE, line=SAID.str.extract_many(said, overlapping=True)).explode("line")
+    # Another person's: an earlier row of the same author, or of nobody known in another thread, may be a copy.
+    theirs = (~pl.col("author_key").is_in("author_key_own")).fill_null(pl.col("thread_id").is_in("thread_id_own"))
+    before = again.join(own, on="line", suffix="_own").filter(pl.col("created_at") < pl.col("created_at_own"), theirs)
     return own.join(before, on="line", how="anti")["line"].sort().to_list()
 
 

@@ -174,6 +174,9 @@ def test_what_somebody_said_before_is_not_whose_who_repeats_it() -> None:
     rows = posts_frame(posts).with_columns(doc_id=pl.concat_str(pl.lit("ptt:Test:"), "post_id"))
     assert lines_of(rows[1:2], rows) == [answer]
     assert lines_of(rows[2:3], rows) == ["那片烏雲後來也到我家了啦"]
+    below = posts_frame([a_post("4", "同感，那片烏雲我也看見了喔", minute=7, author_key="a")])
+    gone = pl.concat([rows[1:2], below.with_columns(doc_id=pl.lit("ptt:Test:4"))])  # whose they are, below the answer
+    assert lines_of(gone, rows) == ["同感，那片烏雲我也看見了喔", answer]
     assert {first, "夕陽真的很美你們看見了嗎"} <= set(lines_of(rows[:1], rows))  # whoever repeats it later, it goes
 
 
